@@ -1,0 +1,28 @@
+"""Turns a traceable network into a Program: typed operations on named tensors.
+
+The only place that knows ``torch.fx``.
+"""
+
+from __future__ import annotations
+
+from rrm_extract.graph.fold import fold_batch_norm
+from rrm_extract.graph.linear import Convolution, FullyConnected, LinearMap
+from rrm_extract.graph.program import Op, Program, Ref, execute
+from rrm_extract.graph.select import default_layer, layer_names, resolve_layer, select
+from rrm_extract.graph.trace import trace
+
+__all__ = [
+    "Convolution",
+    "FullyConnected",
+    "LinearMap",
+    "Op",
+    "Program",
+    "Ref",
+    "default_layer",
+    "execute",
+    "fold_batch_norm",
+    "layer_names",
+    "resolve_layer",
+    "select",
+    "trace",
+]

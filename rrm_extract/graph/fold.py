@@ -1,0 +1,62 @@
+"""Batch normalisation in evaluation mode, folded into the linear layer before it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from rrm_extract.graph.program import LINEAR_KINDS, Op, Program, Ref
+
+__all__ = ["fold_batch_norm"]
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def fold_batch_norm(program: Program) -> Program:
+    """Folds each batch-norm into the convolution whose only reader it is.
+
+    ``gamma * (W x + b - mean) / sqrt(var + eps) + beta`` is again linear in x. The folded
+    operation keeps the convolution's ``source`` and takes the batch-norm's name, since it makes
+    that value. A batch-norm that follows anything else, or a convolution that others read too,
+    stays as it is.
+    """
+    readers = Counter(name for op in program.ops for name in set(op.inputs))
+    readers.update(program.outputs)
+    by_name = {op.name: op for op in program.ops}
+    folded: dict[str, Op] = {}  # batch-norm's name -> the operation that replaces it
+    absorbed: set[str] = set()
+    for op in program.ops:
+        before = by_name.get(op.inputs[0]) if op.inputs else None
+        if (
+            isinstance(op.call, _BATCH_NORMS)
+            and op.args == (Ref(op.inputs[0]),)
+            and before is not None
+            and before.kind in LINEAR_KINDS
+            and readers[before.name] == 1
+            and op.call.running_mean is not None
+            and not (before.kind == "linear" and not isinstance(op.call, nn.BatchNorm1d))
+        ):
+            folded[op.name] = _fold(before, op, op.call)
+            absorbed.add(before.name)
+    ops = tuple(folded.get(op.name, op) for op in program.ops if op.name not in absorbed)
+    return replace(program, ops=ops)
+
+
+def _fold(linear: Op, norm: Op, batch_norm: Any) -> Op:
+    mean, variance = batch_norm.running_mean.double(), batch_norm.running_var.double()
+    scale = torch.rsqrt(variance + batch_norm.eps)
+    if batch_norm.weight is not None:
+        scale = scale * batch_norm.weight.detach().double()
+    shift = -mean * scale
+    if batch_norm.bias is not None:
+        shift = shift + batch_norm.bias.detach().double()
+    return replace(
+        linear,
+        name=norm.name,
+        call=linear.linear_map.scaled(scale, shift),
+        parameters=linear.parameters + norm.parameters,
+    )

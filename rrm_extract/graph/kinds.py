@@ -1,0 +1,146 @@
+"""Which kind of operation a module, a function or a method is."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.ops import stochastic_depth
+
+__all__ = ["kind_of_function", "kind_of_method", "kind_of_module"]
+
+_MODULES: tuple[tuple[str, tuple[type[nn.Module], ...]], ...] = (
+    (
+        "norm",
+        (
+            nn.BatchNorm1d,
+            nn.BatchNorm2d,
+            nn.BatchNorm3d,
+            nn.LayerNorm,
+            nn.GroupNorm,
+            nn.InstanceNorm2d,
+            nn.LocalResponseNorm,
+        ),
+    ),
+    (
+        "activation",
+        (
+            nn.ReLU,
+            nn.ReLU6,
+            nn.LeakyReLU,
+            nn.PReLU,
+            nn.ELU,
+            nn.GELU,
+            nn.SiLU,
+            nn.Mish,
+            nn.Sigmoid,
+            nn.Tanh,
+            nn.Hardswish,
+            nn.Hardsigmoid,
+            nn.Hardtanh,
+            nn.Softmax,
+        ),
+    ),
+    (
+        "pool",
+        (
+            nn.MaxPool2d,
+            nn.AvgPool2d,
+            nn.AdaptiveAvgPool2d,
+            nn.AdaptiveMaxPool2d,
+            nn.MaxPool1d,
+            nn.AvgPool1d,
+            nn.AdaptiveAvgPool1d,
+        ),
+    ),
+    (
+        "identity",
+        (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout),
+    ),
+    ("reshape", (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)),
+)
+
+_FUNCTIONS: Mapping[Callable[..., Any], str] = {
+    operator.add: "add",
+    torch.add: "add",
+    operator.mul: "multiply",
+    torch.mul: "multiply",
+    torch.cat: "concat",
+    torch.flatten: "reshape",
+    torch.reshape: "reshape",
+    torch.transpose: "reshape",
+    torch.permute: "reshape",
+    torch.squeeze: "reshape",
+    torch.chunk: "reshape",
+    torch.split: "reshape",
+    operator.getitem: "reshape",
+    torch.relu: "activation",
+    torch.sigmoid: "activation",
+    torch.tanh: "activation",
+    F.relu: "activation",
+    F.relu6: "activation",
+    F.silu: "activation",
+    F.gelu: "activation",
+    F.hardswish: "activation",
+    F.hardsigmoid: "activation",
+    F.softmax: "activation",
+    F.max_pool2d: "pool",
+    F.avg_pool2d: "pool",
+    F.adaptive_avg_pool2d: "pool",
+    F.batch_norm: "norm",
+    F.layer_norm: "norm",
+    F.dropout: "identity",
+    stochastic_depth: "identity",
+}
+
+_METHODS: Mapping[str, str] = {
+    "add": "add",
+    "mul": "multiply",
+    "mean": "pool",
+    "relu": "activation",
+    "sigmoid": "activation",
+    "softmax": "activation",
+    **dict.fromkeys(
+        (
+            "flatten",
+            "view",
+            "reshape",
+            "permute",
+            "transpose",
+            "contiguous",
+            "chunk",
+            "split",
+            "squeeze",
+            "unsqueeze",
+            "size",
+        ),
+        "reshape",
+    ),
+}
+
+
+def kind_of_module(module: nn.Module) -> str:
+    """The kind of a module; subclasses of a convolution with a forward of their own are "other"."""
+    for base in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
+        if isinstance(module, base):
+            return "conv" if type(module).forward is base.forward else "other"
+    if isinstance(module, nn.Linear):
+        return "linear" if type(module).forward is nn.Linear.forward else "other"
+    for kind, types in _MODULES:
+        if isinstance(module, types):
+            return kind
+    return "other"
+
+
+def kind_of_function(function: Callable[..., Any]) -> str:
+    """The kind of a function, "other" if it is none of the known ones."""
+    return _FUNCTIONS.get(function, "other")
+
+
+def kind_of_method(name: str) -> str:
+    """The kind of a tensor method, "other" if it is none of the known ones."""
+    return _METHODS.get(name, "other")

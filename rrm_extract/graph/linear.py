@@ -1,0 +1,127 @@
+"""The linear maps of a network: convolution and fully-connected layers without their bias."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["Convolution", "FullyConnected", "LinearMap"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LinearMap(ABC):
+    """``y = W * x + b``, with the two terms apart.
+
+    Attributes:
+        weight: the parameters W.
+        bias: (C_out,) or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    @abstractmethod
+    def apply(self, x: Tensor) -> Tensor:
+        """``W * x``, without the bias."""
+
+    @abstractmethod
+    def bias_like(self, y: Tensor) -> Tensor | None:
+        """The bias shaped so that it adds to an output ``y``; None without a bias."""
+
+    @abstractmethod
+    def macs_per_output(self) -> int:
+        """Multiply-accumulates for one element of the output."""
+
+    @abstractmethod
+    def scaled(self, scale: Tensor, shift: Tensor) -> LinearMap:
+        """The map ``scale * (W x + b) + shift``, with (C_out,) float64 scale and shift."""
+
+    def to(self, device: torch.device) -> LinearMap:
+        """The same map with its parameters on ``device``."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return replace(self, weight=self.weight.to(device), bias=bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``W * x + b``."""
+        y = self.apply(x)
+        bias = self.bias_like(y)
+        return y if bias is None else y + bias
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Convolution(LinearMap):
+    """A convolution of any dimension, stride, dilation and number of groups.
+
+    Attributes:
+        weight: (C_out, C_in / groups, *kernel).
+        bias: (C_out,) or None.
+        padding: of each spatial dimension, or "same" or "valid".
+        padding_mode: "zeros", or a mode of ``torch.nn.functional.pad``.
+        pad: the amounts for ``pad``, last dimension first, when the mode is not "zeros".
+    """
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...] | str
+    dilation: tuple[int, ...]
+    groups: int
+    padding_mode: str = "zeros"
+    pad: tuple[int, ...] = ()
+
+    def apply(self, x: Tensor) -> Tensor:
+        """``W * x`` for x (N, C_in, *spatial)."""
+        convolve: Any = (F.conv1d, F.conv2d, F.conv3d)[self.weight.dim() - 3]
+        padding: Any = self.padding
+        if self.padding_mode != "zeros":
+            x = F.pad(x, self.pad, mode=self.padding_mode)
+            padding = 0
+        y: Tensor = convolve(x, self.weight, None, self.stride, padding, self.dilation, self.groups)
+        return y
+
+    def bias_like(self, y: Tensor) -> Tensor | None:
+        """(C_out, 1, ...): adds to y (N, C_out, *spatial)."""
+        if self.bias is None:
+            return None
+        return self.bias.reshape(-1, *[1] * (self.weight.dim() - 2))
+
+    def macs_per_output(self) -> int:
+        """C_in / groups times the kernel's size; padding counts, as in the dense network."""
+        return self.weight[0].numel()
+
+    def scaled(self, scale: Tensor, shift: Tensor) -> Convolution:
+        """See :meth:`LinearMap.scaled`."""
+        weight, bias = _scaled(self, scale, shift)
+        return replace(self, weight=weight, bias=bias)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FullyConnected(LinearMap):
+    """A fully-connected layer: weight (C_out, C_in), over the last dimension."""
+
+    def apply(self, x: Tensor) -> Tensor:
+        """``W x`` for x (N, ..., C_in)."""
+        return F.linear(x, self.weight)
+
+    def bias_like(self, y: Tensor) -> Tensor | None:
+        """(C_out,): adds to y (N, ..., C_out)."""
+        return self.bias
+
+    def macs_per_output(self) -> int:
+        """C_in."""
+        return self.weight.shape[1]
+
+    def scaled(self, scale: Tensor, shift: Tensor) -> FullyConnected:
+        """See :meth:`LinearMap.scaled`."""
+        weight, bias = _scaled(self, scale, shift)
+        return replace(self, weight=weight, bias=bias)
+
+
+def _scaled(linear: LinearMap, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    # In float64: folding must not add an error of its own to the network's.
+    weight = linear.weight.double() * scale.reshape(-1, *[1] * (linear.weight.dim() - 1))
+    bias = shift if linear.bias is None else linear.bias.double() * scale + shift
+    return weight.to(linear.weight.dtype), bias.to(linear.weight.dtype)

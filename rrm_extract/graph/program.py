@@ -1,0 +1,201 @@
+"""The Program: a network as a list of typed operations on named tensors."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rrm_extract.graph.linear import LinearMap
+
+__all__ = [
+    "LINEAR_KINDS",
+    "Constant",
+    "Op",
+    "Program",
+    "Ref",
+    "execute",
+    "references",
+    "substitute",
+]
+
+LINEAR_KINDS = frozenset({"conv", "linear"})
+"""Kinds of operation that are linear in their one input, up to a constant bias."""
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The value of another operation, or the network's input."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Op:
+    """One operation.
+
+    Attributes:
+        name: name of the value it makes, a node name of torchvision's feature extraction.
+        kind: "conv", "linear", "norm", "activation", "pool", "add", "multiply", "concat",
+            "reshape", "identity", "constant" or "other".
+        call: what computes it: a :class:`LinearMap` for the kinds of ``LINEAR_KINDS``,
+            otherwise a module or a function without side effects.
+        args, kwargs: its arguments, nested tuples, lists and mappings with :class:`Ref`.
+        source: dotted name of the module it came from, "" for a plain function.
+        parameters: state-dict names of the parameters and buffers it reads.
+    """
+
+    name: str
+    kind: str
+    call: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the values it reads, in order, repeats included."""
+        return tuple(references((self.args, self.kwargs)))
+
+    @property
+    def linear_map(self) -> LinearMap:
+        """The linear map of a "conv" or "linear" operation.
+
+        Raises:
+            TypeError: the operation is of another kind.
+        """
+        if not isinstance(self.call, LinearMap):
+            msg = f"operation {self.name!r} of kind {self.kind!r} has no linear map"
+            raise TypeError(msg)
+        return self.call
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A network as operations in the order of their execution.
+
+    Attributes:
+        input: name of the network's input tensor (N, C, H, W).
+        ops: the operations; each reads only the input and earlier operations.
+        outputs: names of the values that a run returns.
+    """
+
+    input: str
+    ops: tuple[Op, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def linear_ops(self) -> tuple[Op, ...]:
+        """The convolutions and fully-connected layers, in order."""
+        return tuple(op for op in self.ops if op.kind in LINEAR_KINDS)
+
+    def op(self, name: str) -> Op:
+        """The operation of that name; KeyError if there is none."""
+        for op in self.ops:
+            if op.name == name:
+                return op
+        raise KeyError(name)
+
+    def to(self, device: torch.device) -> Program:
+        """A Program whose parameters are on ``device``; the original is left as it was."""
+        return replace(
+            self, ops=tuple(replace(op, call=_moved(op.call, device)) for op in self.ops)
+        )
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor) -> tuple[Any, ...]:
+        """Runs the ordinary network.
+
+        Args:
+            x: (N, C, H, W) float tensor.
+
+        Returns:
+            The values of ``outputs``, in order.
+        """
+        return execute(self, x, lambda op, args, kwargs: op.call(*args, **kwargs))
+
+
+def execute(
+    program: Program, x: Tensor, call: Callable[[Op, tuple[Any, ...], dict[str, Any]], Any]
+) -> tuple[Any, ...]:
+    """Runs a Program with ``call(op, args, kwargs)`` computing each operation.
+
+    A value is dropped after its last reader, so that memory holds only what is still needed.
+    """
+    last_reader: dict[str, int] = {}
+    for position, op in enumerate(program.ops):
+        for name in op.inputs:
+            last_reader[name] = position
+    for name in program.outputs:
+        last_reader[name] = len(program.ops)
+
+    values: dict[str, Any] = {program.input: x}
+    for position, op in enumerate(program.ops):
+        args = substitute(op.args, values)
+        kwargs = substitute(dict(op.kwargs), values)
+        values[op.name] = call(op, args, kwargs)
+        for name in {op.name, *op.inputs}:
+            if last_reader.get(name, position) <= position:
+                values.pop(name, None)
+    return tuple(values[name] for name in program.outputs)
+
+
+def references(tree: Any) -> Iterator[str]:
+    """Names of all :class:`Ref` in nested tuples, lists, mappings and slices."""
+    if isinstance(tree, Ref):
+        yield tree.name
+    elif isinstance(tree, (tuple, list)):
+        for item in tree:
+            yield from references(item)
+    elif isinstance(tree, Mapping):
+        for item in tree.values():
+            yield from references(item)
+    elif isinstance(tree, slice):
+        yield from references((tree.start, tree.stop, tree.step))
+
+
+def substitute(tree: Any, values: Mapping[str, Any]) -> Any:
+    """The same nesting with every :class:`Ref` replaced by its value."""
+    if isinstance(tree, Ref):
+        return values[tree.name]
+    if isinstance(tree, tuple):
+        return tuple(substitute(item, values) for item in tree)
+    if isinstance(tree, list):
+        return [substitute(item, values) for item in tree]
+    if isinstance(tree, Mapping):
+        return {key: substitute(item, values) for key, item in tree.items()}
+    if isinstance(tree, slice):
+        return slice(*substitute((tree.start, tree.stop, tree.step), values))
+    return tree
+
+
+def _moved(call: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    if isinstance(call, LinearMap):
+        return call.to(device)
+    if isinstance(call, nn.Module) and any(True for _ in _state(call)):
+        # Module.to works in place: without the copy the caller's network would move as well.
+        return copy.deepcopy(call).to(device)
+    if isinstance(call, Constant):
+        return Constant(call.value.to(device))
+    return call
+
+
+def _state(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A parameter or buffer that the network reads directly (a "constant" operation)."""
+
+    value: Tensor
+
+    def __call__(self) -> Tensor:
+        """The tensor itself."""
+        return self.value

@@ -1,0 +1,79 @@
+"""Choosing which values of a network to compute, by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rrm_extract.errors import LayerError
+from rrm_extract.graph.program import LINEAR_KINDS, Op, Program
+
+__all__ = ["default_layer", "layer_names", "resolve_layer", "select"]
+
+
+def layer_names(program: Program) -> tuple[str, ...]:
+    """Names that can be asked for, in the order of execution."""
+    return tuple(op.name for op in program.ops if op.kind != "constant")
+
+
+def resolve_layer(program: Program, name: str) -> str:
+    """The value that a layer's name stands for.
+
+    An exact node name, or the name of a module: then the last value computed inside it, as
+    torchvision's ``create_feature_extractor`` has it.
+
+    Raises:
+        LayerError: there is no such node; the nearest names are told.
+    """
+    names = layer_names(program)
+    if name in names:
+        return name
+    inside = [candidate for candidate in names if candidate.startswith(f"{name}.")]
+    if inside:
+        return inside[-1]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    hint = f"; nearest: {', '.join(near)}" if near else ""
+    last = ", ".join(names[-3:])
+    msg = (
+        f"no layer {name!r} in this network; expected one of its {len(names)} nodes "
+        f"(last: {last}){hint}"
+    )
+    raise LayerError(msg)
+
+
+def default_layer(program: Program) -> str:
+    """The penultimate feature: what the last convolution or fully-connected layer reads.
+
+    Dropout and other identities are looked through: 512 numbers for ResNet-18, the activated
+    fc7 for AlexNet and VGG-16. The last value itself when nothing linear precedes the output.
+    """
+    by_name = {op.name: op for op in program.ops}
+    op = by_name.get(program.outputs[0])
+    while op is not None and op.kind not in LINEAR_KINDS:
+        op = by_name.get(op.inputs[0]) if op.inputs else None
+    if op is None:
+        return program.outputs[0]
+    feature = op.inputs[0]
+    while feature in by_name and by_name[feature].kind == "identity" and by_name[feature].inputs:
+        feature = by_name[feature].inputs[0]
+    return feature if feature in by_name else program.outputs[0]
+
+
+def select(program: Program, outputs: Sequence[str]) -> Program:
+    """The part of a Program that computes ``outputs``.
+
+    Raises:
+        LayerError: one of them is not computed by this Program.
+    """
+    by_name = {op.name: op for op in program.ops}
+    wanted: set[str] = set()
+    waiting = [resolve_layer(program, name) for name in outputs]
+    resolved = tuple(waiting)
+    while waiting:
+        name = waiting.pop()
+        if name in by_name and name not in wanted:
+            wanted.add(name)
+            waiting.extend(by_name[name].inputs)
+    ops: tuple[Op, ...] = tuple(op for op in program.ops if op.name in wanted)
+    return replace(program, ops=ops, outputs=resolved)

@@ -1,0 +1,312 @@
+"""From a PyTorch module to a Program, by symbolic tracing."""
+
+from __future__ import annotations
+
+import copy
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, fx, nn
+from torchvision.models.feature_extraction import NodePathTracer
+
+from rrm_extract.errors import TraceError
+from rrm_extract.graph.kinds import kind_of_function, kind_of_method, kind_of_module
+from rrm_extract.graph.linear import Convolution, FullyConnected
+from rrm_extract.graph.program import Constant, Op, Program, Ref, references, substitute
+
+__all__ = ["MethodCall", "trace"]
+
+_OUT_OF_PLACE: Mapping[Callable[..., Any], Callable[..., Any]] = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+    torch.relu_: torch.relu,
+    nn.functional.relu_: nn.functional.relu,
+}
+
+
+@dataclass(frozen=True)
+class MethodCall:
+    """``x.name(*args)`` as a function that can be pickled."""
+
+    name: str
+
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Calls the method."""
+        return getattr(x, self.name)(*args, **kwargs)
+
+
+def trace(
+    module: nn.Module,
+    *,
+    leaf_modules: Sequence[type[nn.Module]] = (),
+    leaf_functions: Sequence[Callable[..., Any]] = (),
+) -> Program:
+    """Traces a network in evaluation mode.
+
+    In-place operations become ordinary ones, and whoever read the changed tensor afterwards
+    reads their result, so that no operation of the Program alters a value of another.
+
+    Args:
+        module: takes one (N, C, H, W) tensor; put in evaluation mode for the time of the trace.
+        leaf_modules: classes that become one opaque operation each.
+        leaf_functions: functions that become one opaque operation each.
+
+    Returns:
+        The whole network, with one output; names are torchvision's node names.
+
+    Raises:
+        TraceError: the control flow depends on the data, or there is more than one input.
+    """
+    name = type(module).__name__
+    tracer = NodePathTracer(
+        autowrap_modules=(math, torchvision.ops),
+        autowrap_functions=tuple(leaf_functions),
+        leaf_modules=list(leaf_modules),
+    )
+    was_training = module.training
+    module.eval()
+    try:
+        graph = tracer.trace(module)
+    except Exception as error:
+        msg = (
+            f"{name} cannot be traced by torch.fx: {type(error).__name__}: {_one_line(error)}; "
+            "expected a network whose control flow does not depend on its input"
+        )
+        raise TraceError(msg) from error
+    finally:
+        module.train(was_training)
+
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    required = [node for node in inputs if not node.args]
+    if len(required) != 1:
+        wanted = [str(node) for node in required]
+        msg = f"{name} takes {len(required)} inputs {wanted}; expected one (N, C, H, W) tensor"
+        raise TraceError(msg)
+    return _Translation(module, tracer, graph).program()
+
+
+class _Translation:
+    """Carries the names while the nodes of one graph are translated in order."""
+
+    def __init__(self, module: nn.Module, tracer: NodePathTracer, graph: fx.Graph) -> None:
+        self.module = module
+        self.graph = graph
+        self.names: dict[fx.Node, str] = dict(tracer.node_to_qualname)
+        # What a reader of a node reads now: the node itself, or the last in-place change of it.
+        self.current: dict[fx.Node, str] = {}
+        self.ops: list[Op] = []
+
+    def program(self) -> Program:
+        placeholder = ""
+        outputs: tuple[str, ...] = ()
+        for node in self.graph.nodes:
+            if node.op == "placeholder":
+                if node.args:  # an optional argument: its default is a constant
+                    self._append(
+                        Op(name=self.names[node], kind="constant", call=_Value(node.args[0])), node
+                    )
+                else:
+                    placeholder = self.names[node]
+                    self.current[node] = placeholder
+            elif node.op == "output":
+                outputs = self._outputs(node)
+            else:
+                op, changed = self._op(node)
+                self._append(op, node)
+                if changed is not None:
+                    self.current[changed] = op.name
+        return Program(input=placeholder, ops=tuple(self.ops), outputs=outputs)
+
+    def _append(self, op: Op, node: fx.Node) -> None:
+        self.ops.append(op)
+        self.current[node] = op.name
+
+    def _outputs(self, node: fx.Node) -> tuple[str, ...]:
+        tree = self._tree(node.args[0])
+        if isinstance(tree, Ref):
+            return (tree.name,)
+        names = tuple(references(tree))
+        if not names:
+            msg = f"{type(self.module).__name__} returns no tensor"
+            raise TraceError(msg)
+        return names
+
+    def _tree(self, argument: Any) -> Any:
+        """Arguments of a node, with Ref in place of nodes."""
+        if isinstance(argument, fx.Node):
+            return Ref(self.current[argument])
+        if isinstance(argument, tuple):
+            return tuple(self._tree(item) for item in argument)
+        if isinstance(argument, list):  # fx keeps lists in an immutable class of its own
+            return [self._tree(item) for item in argument]
+        if isinstance(argument, dict):
+            return {key: self._tree(item) for key, item in argument.items()}
+        if isinstance(argument, slice):
+            return slice(
+                *(self._tree(item) for item in (argument.start, argument.stop, argument.step))
+            )
+        return argument
+
+    def _op(self, node: fx.Node) -> tuple[Op, fx.Node | None]:
+        """The operation of a node, and the node whose value it changes in place, if any."""
+        name = self.names[node]
+        args, kwargs = self._tree(node.args), self._tree(dict(node.kwargs))
+        first = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
+        if node.op == "get_attr":
+            target = str(node.target)
+            value = operator.attrgetter(target)(self.module)
+            call = Constant(value.detach()) if isinstance(value, Tensor) else _Value(value)
+            parameters = (target,) if isinstance(value, Tensor) else ()
+            return Op(
+                name=name, kind="constant", call=call, source=target, parameters=parameters
+            ), None
+        if node.op == "call_module":
+            return self._module_op(name, str(node.target), args, kwargs, first)
+        if node.op == "call_method":
+            return self._method_op(name, str(node.target), args, kwargs, first)
+        return self._function_op(name, node, args, kwargs, first)
+
+    def _module_op(
+        self,
+        name: str,
+        target: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        first: fx.Node | None,
+    ) -> tuple[Op, fx.Node | None]:
+        module = self.module.get_submodule(target)
+        parameters = tuple(f"{target}.{key}" for key in module.state_dict())
+        kind = kind_of_module(module)
+        changed = None
+        call: Callable[..., Any] = module
+        if kind in ("conv", "linear"):
+            call = _linear_map(module)
+        elif getattr(module, "inplace", False) is True:
+            out_of_place = copy.copy(module)
+            out_of_place.inplace = False  # type: ignore[assignment]
+            call, changed = out_of_place, first
+        op = Op(
+            name=name,
+            kind=kind,
+            call=call,
+            args=args,
+            kwargs=kwargs,
+            source=target,
+            parameters=parameters,
+        )
+        return op, changed
+
+    def _method_op(
+        self,
+        name: str,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        first: fx.Node | None,
+    ) -> tuple[Op, fx.Node | None]:
+        in_place = method.endswith("_") and not method.endswith("__")
+        if in_place:
+            method = method[:-1]
+        call = MethodCall(method)
+        op = Op(name=name, kind=kind_of_method(method), call=call, args=args, kwargs=kwargs)
+        return op, first if in_place else None
+
+    def _function_op(
+        self,
+        name: str,
+        node: fx.Node,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        first: fx.Node | None,
+    ) -> tuple[Op, fx.Node | None]:
+        function: Callable[..., Any] = node.target  # type: ignore[assignment]
+        in_place = function in _OUT_OF_PLACE or kwargs.get("inplace") is True
+        function = _OUT_OF_PLACE.get(function, function)
+        if kwargs.get("inplace") is True:
+            kwargs = {**kwargs, "inplace": False}
+        folded = self._functional_linear(function, args, kwargs)
+        if folded is not None:
+            op = replace(folded, name=name)
+        else:
+            op = Op(
+                name=name, kind=kind_of_function(function), call=function, args=args, kwargs=kwargs
+            )
+        return op, first if in_place else None
+
+    def _functional_linear(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Op | None:
+        """``F.conv2d(x, self.weight, ...)`` and the like, when the weights are constants."""
+        constants = {op.name: op for op in self.ops if isinstance(op.call, Constant)}
+        used = [constants[ref] for ref in references((args[1:], kwargs)) if ref in constants]
+        values = {op.name: op.call() for op in used}
+        rest = references((args[1:], kwargs))
+        if not used or any(ref not in values for ref in rest):
+            return None
+        names = ("weight", "bias", "stride", "padding", "dilation", "groups")
+        given: dict[str, Any] = dict(zip(names, substitute(args[1:], values), strict=False))
+        given.update(substitute(kwargs, values))
+        parameters = tuple(name for op in used for name in op.parameters)
+        if function is nn.functional.linear and set(given) <= {"weight", "bias"}:
+            linear = FullyConnected(weight=given["weight"], bias=given.get("bias"))
+            return Op(name="", kind="linear", call=linear, args=args[:1], parameters=parameters)
+        if function in (torch.conv1d, torch.conv2d, torch.conv3d) and set(given) <= set(names):
+            dims = given["weight"].dim() - 2
+            padding = given.get("padding", 0)
+            convolution = Convolution(
+                weight=given["weight"],
+                bias=given.get("bias"),
+                stride=_tuple(given.get("stride", 1), dims),
+                padding=padding if isinstance(padding, str) else _tuple(padding, dims),
+                dilation=_tuple(given.get("dilation", 1), dims),
+                groups=given.get("groups", 1),
+            )
+            return Op(name="", kind="conv", call=convolution, args=args[:1], parameters=parameters)
+        return None
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A constant that is not a tensor."""
+
+    value: Any
+
+    def __call__(self) -> Any:
+        return self.value
+
+
+def _tuple(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
+    return (value,) * dims if isinstance(value, int) else tuple(value)
+
+
+def _linear_map(module: nn.Module) -> Convolution | FullyConnected:
+    if isinstance(module, nn.Linear):
+        bias = None if module.bias is None else module.bias.detach()
+        return FullyConnected(weight=module.weight.detach(), bias=bias)
+    if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        msg = f"expected a convolution or a fully-connected layer, got {type(module).__name__}"
+        raise TypeError(msg)
+    padding: tuple[int, ...] | str = (
+        module.padding if isinstance(module.padding, str) else tuple(module.padding)
+    )
+    return Convolution(
+        weight=module.weight.detach(),
+        bias=None if module.bias is None else module.bias.detach(),
+        stride=tuple(module.stride),
+        padding=padding,
+        dilation=tuple(module.dilation),
+        groups=module.groups,
+        padding_mode=module.padding_mode,
+        pad=tuple(module._reversed_padding_repeated_twice),
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

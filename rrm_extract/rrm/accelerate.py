@@ -1,0 +1,53 @@
+"""The one-line way in: a PyTorch network, made recurrent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import nn
+
+from rrm_extract.graph import fold_batch_norm, select, trace
+from rrm_extract.rrm.module import RecurrentNetwork
+from rrm_extract.rrm.truncate import Policy
+
+__all__ = ["accelerate"]
+
+
+def accelerate(
+    model: nn.Module,
+    *,
+    threshold: float | Mapping[str, float] = 1e-4,
+    policy: Policy = "bounded",
+    layer: str | None = None,
+    leaf_modules: Sequence[type[nn.Module]] = (),
+    leaf_functions: Sequence[Callable[..., object]] = (),
+) -> RecurrentNetwork:
+    """Makes a CNN compute only what changed since the frame before.
+
+    The model is used in evaluation mode; its weights are shared where batch normalisation does
+    not have to be folded into them, and are never changed. It may be on any device.
+
+        >>> network = rrm_extract.accelerate(torchvision.models.resnet18(), threshold=1e-4)
+        >>> for frame in frames:              # (3, 224, 224), normalised as the model expects
+        ...     logits = network.step(frame)  # (1000,)
+        >>> network.reset()                   # before the next clip
+
+    Args:
+        model: any network that torch.fx can trace, with one (N, C, H, W) input.
+        threshold: see :class:`RecurrentNetwork`; 0 gives the ordinary network's features.
+        policy: "bounded" or "paper".
+        layer: node name of the value to return; None for the model's own output.
+        leaf_modules: classes that torch.fx shall not trace into.
+        leaf_functions: functions that torch.fx shall not trace into.
+
+    Returns:
+        An object with ``step(frame)``, ``reset()`` and ``stats()``, and with a state of its own.
+
+    Raises:
+        TraceError: the model cannot be traced.
+        LayerError: there is no such layer.
+        ConfigError: the threshold or the policy is unusable.
+    """
+    program = trace(model, leaf_modules=leaf_modules, leaf_functions=leaf_functions)
+    program = select(program, program.outputs if layer is None else (layer,))
+    return RecurrentNetwork(fold_batch_norm(program), threshold=threshold, policy=policy)

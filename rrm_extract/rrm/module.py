@@ -1,0 +1,299 @@
+"""Any Program as a recurrent network, in plain PyTorch: the readable engine and the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rrm_extract.errors import ConfigError, LayerError
+from rrm_extract.graph import Op, Program, execute
+from rrm_extract.graph.program import LINEAR_KINDS
+from rrm_extract.rrm.cost import LayerCost
+from rrm_extract.rrm.truncate import POLICIES, Policy, truncated_deltas
+
+__all__ = ["FrameDensities", "RecurrentNetwork", "layer_thresholds"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameDensities:
+    """What the linear layers saw in each frame of one call, mean over lanes.
+
+    Attributes:
+        density: (T, L) float64, share of non-zeros of each layer's plain input.
+        density_delta: (T, L) float64, share of non-zeros of its delta; at a key frame that of
+            the plain input.
+        key_frame: (T,) bool, the frame was computed densely by every layer.
+        work: (T,) float64, share of the dense MACs that belong to non-zero deltas; 1 at a key
+            frame.
+    """
+
+    density: Tensor
+    density_delta: Tensor
+    key_frame: Tensor
+    work: Tensor
+
+
+@dataclass
+class _LayerState:
+    """What one linear layer keeps between frames, for each lane."""
+
+    snapshot: Tensor | None = None  # (N, ...) the input that was propagated
+    accumulator: Tensor | None = None  # (N, ...) W * snapshot + b
+
+
+@dataclass
+class _LayerTotals:
+    """Sums over frames, for the accounting."""
+
+    macs: int = 0
+    input_elements: int = 0
+    output_elements: int = 0
+    density: float = 0.0
+    density_delta: float = 0.0  # delta frames only
+    frames: int = 0
+    delta_frames: int = 0
+
+
+@dataclass
+class _Call:
+    """What is measured during one call, layer by layer."""
+
+    frames: int
+    density: list[Tensor] = field(default_factory=list)
+    density_delta: list[Tensor] = field(default_factory=list)
+    dense: list[Tensor] = field(default_factory=list)
+
+
+class RecurrentNetwork:
+    """A network that computes only what changed since the frame before (Sec. 3.2).
+
+    Each linear layer keeps its last input and output, and adds the layer's response to the
+    truncated difference: ``y_t = y_{t-1} + W * trunc(x_t - s_{t-1})``. All other operations run
+    as usual. The first frame after construction or :meth:`reset` is a key frame: the same
+    equation from a snapshot of zeros, without truncation.
+
+    The state belongs to the object; several can live side by side and share one Program.
+
+    Args:
+        program: the network; its parameters stay where they are.
+        threshold: the largest difference that is not propagated, in units of the layer's input;
+            a number for all layers, or one for each named layer with "default" for the others.
+        policy: "bounded" or "paper", see :func:`rrm_extract.rrm.truncate.truncated_deltas`.
+
+    Raises:
+        ConfigError: a threshold is negative or not a number, or the policy is unknown.
+        LayerError: a threshold names no convolution or fully-connected layer.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        threshold: float | Mapping[str, float] = 1e-4,
+        policy: Policy = "bounded",
+    ) -> None:
+        if policy not in POLICIES:
+            msg = f"policy {policy!r} is unknown; expected one of {', '.join(POLICIES)}"
+            raise ConfigError(msg)
+        self.program = program
+        self.policy: Policy = policy
+        self.thresholds = layer_thresholds(program, threshold)
+        self._totals = {op.name: _LayerTotals() for op in program.linear_ops}
+        self._states: dict[str, _LayerState] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the past: the next frame is a key frame. The accounting goes on."""
+        self._states = {op.name: _LayerState() for op in self.program.linear_ops}
+
+    def step(self, frame: Tensor) -> Any:
+        """The network's output for the next frame.
+
+        Args:
+            frame: (C, H, W), or (N, C, H, W) for N independent lanes that advance together.
+
+        Returns:
+            What the network returns for that frame: a tensor without, respectively with, the
+            lane dimension, or a tuple of them when the Program has several outputs.
+        """
+        lanes = frame if frame.dim() == 4 else frame[None]
+        outputs, _ = self._advance(lanes, frames=1)
+        if frame.dim() != 4:
+            outputs = tuple(output[0] for output in outputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def run(self, frames: Tensor) -> tuple[tuple[Tensor, ...], FrameDensities]:
+        """The outputs for T consecutive frames of one lane, each layer taking all T at once.
+
+        The same recurrence as T calls of :meth:`step`, with the weights read once.
+
+        Args:
+            frames: (T, C, H, W).
+
+        Returns:
+            One (T, ...) tensor for each output of the Program, and what the layers saw.
+        """
+        return self._advance(frames, frames=len(frames))
+
+    def stats(self) -> tuple[LayerCost, ...]:
+        """Cost of each linear layer, averaged over all frames since construction.
+
+        ``density_delta`` is over the frames that were not key frames (NaN if there were none).
+        """
+        return tuple(
+            LayerCost(
+                name=name,
+                macs=total.macs,
+                input_elements=total.input_elements,
+                output_elements=total.output_elements,
+                density=_ratio(total.density, total.frames),
+                density_delta=_ratio(total.density_delta, total.delta_frames),
+            )
+            for name, total in self._totals.items()
+        )
+
+    @torch.inference_mode()
+    def _advance(self, x: Tensor, *, frames: int) -> tuple[tuple[Tensor, ...], FrameDensities]:
+        """Runs ``x`` (frames * lanes, C, H, W), time first."""
+        call = _Call(frames)
+
+        def compute(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if op.kind in LINEAR_KINDS:
+                return self._linear(op, args[0] if args else kwargs["input"], call)
+            return op.call(*args, **kwargs)
+
+        outputs = execute(self.program, x, compute)
+        return outputs, self._densities(call)
+
+    def _linear(self, op: Op, flat: Tensor, call: _Call) -> Tensor:
+        """One linear layer for all frames and lanes of a call."""
+        linear, state = op.linear_map, self._states[op.name]
+        x = _by_time(flat, call.frames)  # (T, N, ...)
+        begins = state.snapshot is None
+        if state.snapshot is not None:
+            deltas, snapshot = self._truncate(op, x, state.snapshot)
+        elif len(x) > 1:  # the first is a key frame: nothing of it is truncated
+            deltas, snapshot = self._truncate(op, x[1:], x[0])
+            deltas = torch.cat([x[:1], deltas])
+        else:
+            deltas, snapshot = x, x[0].clone()
+
+        finite = bool(torch.isfinite(deltas).all())
+        if not finite:
+            # A NaN or infinity would stay in the accumulator for ever: compute these frames
+            # densely, and begin anew with the next one.
+            deltas = x
+        y = _by_time(linear.apply(deltas.flatten(0, 1)), call.frames)  # (T, N, ...)
+        if not finite:
+            bias = linear.bias_like(y[0])
+            y = y if bias is None else y + bias
+            self._states[op.name] = _LayerState()
+        else:
+            self._accumulate(y, state, linear.bias_like(y[0]) if begins else None)
+            state.snapshot = snapshot
+        dense = torch.full((call.frames,), not finite)
+        dense[0] = dense[0] or begins
+        self._count(op, x, deltas, y, dense, call)
+        return y.flatten(0, 1)
+
+    def _truncate(self, op: Op, x: Tensor, snapshot: Tensor) -> tuple[Tensor, Tensor]:
+        return truncated_deltas(x, snapshot, threshold=self.thresholds[op.name], policy=self.policy)
+
+    @staticmethod
+    def _accumulate(y: Tensor, state: _LayerState, bias: Tensor | None) -> None:
+        """Turns responses to deltas (T, N, ...) into outputs, in place: a running sum over time."""
+        if state.accumulator is not None:
+            y[0] += state.accumulator
+        elif bias is not None:
+            y[0] += bias
+        for time in range(1, len(y)):
+            y[time] += y[time - 1]
+        state.accumulator = y[-1].clone()
+
+    def _count(
+        self, op: Op, x: Tensor, deltas: Tensor, y: Tensor, dense: Tensor, call: _Call
+    ) -> None:
+        elements = x[0].numel()
+        each = tuple(range(1, x.dim()))
+        density = (torch.count_nonzero(x, dim=each) / elements).double().cpu()
+        density_delta = (torch.count_nonzero(deltas, dim=each) / elements).double().cpu()
+        lanes = x.shape[1]
+        total = self._totals[op.name]
+        total.input_elements = elements // lanes
+        total.output_elements = y[0].numel() // lanes
+        total.macs = total.output_elements * op.linear_map.macs_per_output()
+        total.frames += call.frames
+        total.delta_frames += int((~dense).sum())
+        total.density += float(density.sum())
+        total.density_delta += float(density_delta[~dense].sum())
+        call.density.append(density)
+        call.density_delta.append(density_delta)
+        call.dense.append(dense)
+
+    def _densities(self, call: _Call) -> FrameDensities:
+        if not call.density:
+            empty = torch.zeros((call.frames, 0), dtype=torch.float64)
+            ones = torch.ones(call.frames, dtype=torch.float64)
+            return FrameDensities(
+                density=empty, density_delta=empty, key_frame=ones.bool(), work=ones
+            )
+        density_delta = torch.stack(call.density_delta, dim=1)
+        dense = torch.stack(call.dense, dim=1)
+        macs = torch.tensor([t.macs for t in self._totals.values()], dtype=torch.float64)
+        share = torch.where(dense, 1.0, density_delta)
+        return FrameDensities(
+            density=torch.stack(call.density, dim=1),
+            density_delta=density_delta,
+            key_frame=dense.all(dim=1),
+            work=(share * macs).sum(dim=1) / macs.sum(),
+        )
+
+
+def layer_thresholds(program: Program, threshold: float | Mapping[str, float]) -> dict[str, float]:
+    """The threshold of each linear layer.
+
+    A name in the mapping is the layer's node name, the module it came from, or a module that
+    contains it (the longest match counts); "default" is for the rest, 0 if not given.
+
+    Raises:
+        ConfigError: a threshold is negative or not a number.
+        LayerError: a name fits no convolution or fully-connected layer.
+    """
+    given = dict(threshold) if isinstance(threshold, Mapping) else {"default": threshold}
+    for name, value in given.items():
+        if not value >= 0:
+            msg = f"threshold {value!r} for {name!r}; expected a number of at least 0"
+            raise ConfigError(msg)
+    default = given.pop("default", 0.0)
+    thresholds: dict[str, float] = {}
+    used: set[str] = set()
+    for op in program.linear_ops:
+        names = [
+            name
+            for name in given
+            if any(own == name or own.startswith(f"{name}.") for own in (op.name, op.source))
+        ]
+        used.update(names)
+        thresholds[op.name] = given[max(names, key=len)] if names else default
+    unknown = [name for name in given if name not in used]
+    if unknown:
+        known = ", ".join(op.source or op.name for op in program.linear_ops[:4])
+        msg = (
+            f"threshold for {unknown[0]!r}, which is no convolution or fully-connected layer "
+            f"of this network; expected names such as {known}"
+        )
+        raise LayerError(msg)
+    return thresholds
+
+
+def _by_time(x: Tensor, frames: int) -> Tensor:
+    """(T * N, ...) as (T, N, ...)."""
+    return x.reshape(frames, -1, *x.shape[1:])
+
+
+def _ratio(total: float, count: int) -> float:
+    return total / count if count else float("nan")

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from rrm_extract.errors import LayerError, TraceError
+from rrm_extract.graph import (
+    default_layer,
+    fold_batch_norm,
+    layer_names,
+    resolve_layer,
+    select,
+    trace,
+)
+from tests.closeness import EXACT_RECURRENCE, relative_l2
+from tests.graph import nets
+
+
+@pytest.fixture
+def image() -> Tensor:
+    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("net", nets.ALL)
+def test_program_equals_the_module(net: type[nn.Module], image: Tensor) -> None:
+    torch.manual_seed(0)
+    module = nets.randomised(net())
+    with torch.inference_mode():
+        expected = module(image.clone())
+        program = trace(module)
+        before = image.clone()
+        (result,) = program(image)
+    # The bias is added after the convolution, which rounds once more.
+    assert relative_l2(result, expected) < 1e-6
+    assert torch.equal(image, before), "an operation changed the input"
+
+
+@pytest.mark.parametrize("net", nets.ALL)
+def test_folding_keeps_the_result(net: type[nn.Module], image: Tensor) -> None:
+    torch.manual_seed(0)
+    program = trace(nets.randomised(net()))
+    folded = fold_batch_norm(program)
+    assert relative_l2(folded(image)[0], program(image)[0]) < EXACT_RECURRENCE
+
+
+def test_folding_removes_every_batch_norm_behind_a_convolution() -> None:
+    program = fold_batch_norm(trace(models.resnet18(weights=None)))
+    assert [op for op in program.ops if op.kind == "norm"] == []
+    assert len(program.linear_ops) == 21
+    kept = fold_batch_norm(trace(nets.BatchNormFirst()))
+    assert [op.name for op in kept.ops if op.kind == "norm"] == ["bn"]
+
+
+def test_folding_leaves_a_convolution_that_is_asked_for() -> None:
+    program = select(trace(models.resnet18(weights=None)), ("conv1", "layer1"))
+    assert "conv1" in {op.name for op in fold_batch_norm(program).ops}
+
+
+def test_program_survives_pickling(image: Tensor) -> None:
+    torch.manual_seed(0)
+    program = fold_batch_norm(trace(nets.randomised(nets.ChannelShuffle())))
+    copy = pickle.loads(pickle.dumps(program))
+    assert torch.equal(copy(image)[0], program(image)[0])
+
+
+def test_moving_leaves_the_original_where_it_was() -> None:
+    program = trace(nets.BatchNormFirst())
+    moved = program.to(torch.device("meta"))
+    assert moved.op("conv").linear_map.weight.device.type == "meta"
+    assert moved.op("bn").call.weight.device.type == "meta"
+    assert program.op("conv").linear_map.weight.device.type == "cpu"
+    assert program.op("bn").call.weight.device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "size"),
+    [
+        ("resnet18", "flatten", 512),
+        ("alexnet", "classifier.5", 4096),
+        ("vgg11", "classifier.4", 4096),
+        ("mobilenet_v2", "flatten", 1280),
+        ("squeezenet1_1", "features.12.cat", 512),
+        ("densenet121", "flatten", 1024),
+    ],
+)
+def test_default_layer_is_the_penultimate_feature(name: str, layer: str, size: int) -> None:
+    program = trace(models.get_model(name, weights=None))
+    assert default_layer(program) == layer
+    with torch.inference_mode():
+        (feature,) = select(program, (layer,))(torch.zeros(1, 3, 224, 224))
+    assert feature.shape[1] == size
+
+
+def test_node_names_are_those_of_torchvision() -> None:
+    module = models.resnet18(weights=None).eval()
+    wanted = ["layer2.1.relu_1", "layer3.0.downsample.1", "layer4", "avgpool"]
+    image = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = create_feature_extractor(module, wanted)(image)
+        program = trace(module)
+        result = select(program, wanted)(image)
+    for name, value in zip(wanted, result, strict=True):
+        assert relative_l2(value, expected[name]) < 1e-6
+
+
+def test_module_name_stands_for_its_last_value() -> None:
+    program = trace(models.mobilenet_v2(weights=None))
+    assert resolve_layer(program, "features.18") == "features.18.2"
+
+
+def test_unknown_layer_fails_and_names_the_nearest() -> None:
+    program = trace(models.resnet18(weights=None))
+    with pytest.raises(LayerError, match=r"layer4\.1\.conv3.*layer4\.1\.conv2"):
+        resolve_layer(program, "layer4.1.conv3")
+    assert "layer4.1.conv2" in layer_names(program)
+
+
+class DataDependent(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+class TwoInputs(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+def test_data_dependent_control_flow_fails() -> None:
+    with pytest.raises(TraceError, match="DataDependent cannot be traced"):
+        trace(DataDependent())
+
+
+def test_two_inputs_fail() -> None:
+    with pytest.raises(TraceError, match="takes 2 inputs"):
+        trace(TwoInputs())
+
+
+def test_training_mode_is_restored() -> None:
+    module = models.squeezenet1_1(weights=None).train()
+    trace(module)
+    assert module.training

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+import rrm_extract
+from rrm_extract.errors import ConfigError, LayerError
+from rrm_extract.graph import fold_batch_norm, trace
+from rrm_extract.rrm import Policy, RecurrentNetwork, overall_sparsity
+from tests.closeness import EXACT_RECURRENCE, relative_l2
+from tests.graph import nets
+from tests.rrm.videos import moving_frames
+
+FAMILIES = {
+    # one small member of every family, and a size its pooling layers can take
+    "alexnet": 95,
+    "convnext_tiny": 64,
+    "densenet121": 64,
+    "efficientnet_b0": 64,
+    "efficientnet_v2_s": 64,
+    "googlenet": 64,
+    "inception_v3": 96,
+    "mnasnet0_5": 64,
+    "mobilenet_v2": 64,
+    "mobilenet_v3_small": 64,
+    "regnet_x_400mf": 64,
+    "regnet_y_400mf": 64,
+    "resnet18": 64,
+    "resnext50_32x4d": 64,
+    "shufflenet_v2_x0_5": 64,
+    "squeezenet1_1": 64,
+    "vgg11": 64,
+    "vgg11_bn": 64,
+    "wide_resnet50_2": 64,
+}
+
+
+def family(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    extra = {"init_weights": False} if name in {"googlenet", "inception_v3"} else {}
+    module = models.get_model(name, weights=None, **extra)
+    return module.eval()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_threshold_0_equals_the_ordinary_network(name: str) -> None:
+    module = family(name)
+    frames = moving_frames(8, FAMILIES[name])
+    with torch.inference_mode():
+        expected = module(frames)
+    network = rrm_extract.accelerate(module, threshold=0)
+    one_by_one = torch.stack([network.step(frame) for frame in frames])
+    network.reset()
+    (together,), _ = network.run(frames)
+    assert relative_l2(one_by_one, expected) < EXACT_RECURRENCE
+    assert relative_l2(together, expected) < EXACT_RECURRENCE
+    sparsity = overall_sparsity(network.stats())
+    assert 0 < sparsity < 1, "a video with a still background must save work, but not all"
+
+
+@pytest.mark.parametrize("net", nets.ALL)
+@pytest.mark.parametrize("policy", ["bounded", "paper"])
+def test_small_networks_at_threshold_0(net: type[nn.Module], policy: Policy) -> None:
+    torch.manual_seed(0)
+    module = nets.randomised(net())
+    frames = moving_frames(6, 16)
+    with torch.inference_mode():
+        expected = module(frames.clone())
+    network = rrm_extract.accelerate(module, threshold=0, policy=policy)
+    result = torch.stack([network.step(frame) for frame in frames])
+    assert relative_l2(result, expected) < EXACT_RECURRENCE
+
+
+def reference_convolution(
+    module: nn.Conv2d, frames: Tensor, threshold: float, policy: Policy
+) -> Tensor:
+    """Algorithm 1 written down directly, in float64."""
+    module = module.double()
+    snapshot = frames[0].double()
+    outputs = [module(snapshot[None])[0]]
+    for frame in frames[1:].double():
+        delta = frame - snapshot
+        mask = delta.abs() > threshold
+        change = nn.functional.conv2d(
+            (delta * mask)[None], module.weight, None, module.stride, module.padding
+        )[0]
+        outputs.append(outputs[-1] + change)
+        snapshot = torch.where(mask, frame, snapshot) if policy == "bounded" else frame
+    return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("policy", ["bounded", "paper"])
+@pytest.mark.parametrize("threshold", [0.0, 0.02, 0.3])
+def test_recurrence_equals_algorithm_1(policy: Policy, threshold: float) -> None:
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, 5, 3, stride=2, padding=1)
+    frames = moving_frames(7, 24)
+    network = rrm_extract.accelerate(convolution, threshold=threshold, policy=policy)
+    result = torch.stack([network.step(frame) for frame in frames])
+    with torch.inference_mode():
+        expected = reference_convolution(convolution, frames, threshold, policy)
+    assert relative_l2(result.double(), expected) < 1e-6
+
+
+def test_bounded_keeps_a_smaller_error_than_paper() -> None:
+    module = family("resnet18")
+    frames = moving_frames(12, 64)
+    with torch.inference_mode():
+        expected = module(frames)
+    errors = {}
+    for policy in ("bounded", "paper"):
+        network = rrm_extract.accelerate(module, threshold=0.05, policy=policy)
+        errors[policy] = relative_l2(network.run(frames)[0][0], expected)
+    assert 0 < errors["bounded"] < errors["paper"]
+
+
+def test_time_batches_and_steps_agree_on_the_selection() -> None:
+    module = family("resnet18")
+    frames = moving_frames(9, 64)
+    steps = rrm_extract.accelerate(module, threshold=1e-2)
+    batches = rrm_extract.accelerate(module, threshold=1e-2)
+    one_by_one = torch.stack([steps.step(frame) for frame in frames])
+    together = torch.cat([batches.run(part)[0][0] for part in frames.split(4)])
+    assert relative_l2(together, one_by_one) < 1e-3  # rounding may flip a selection
+    for a, b in zip(steps.stats(), batches.stats(), strict=True):
+        assert a.density_delta == pytest.approx(b.density_delta, abs=1e-3)
+
+
+def test_accounting_of_one_convolution_by_hand() -> None:
+    convolution = nn.Conv2d(1, 2, 3, padding=1, bias=False)
+    frames = torch.zeros(3, 1, 4, 4)
+    frames[0, 0, 0, :] = 1.0  # 4 of 16 are not zero
+    frames[1] = frames[0]
+    frames[1, 0, 3, 3] = 2.0  # one element changes; 5 of 16 are not zero
+    frames[2] = frames[1]  # nothing changes
+    network = rrm_extract.accelerate(convolution, threshold=1e-4)
+    _, seen = network.run(frames)
+    (cost,) = network.stats()
+    assert (cost.macs, cost.input_elements, cost.output_elements) == (16 * 2 * 9, 16, 32)
+    assert cost.density == pytest.approx((4 + 5 + 5) / 48)
+    assert cost.density_delta == pytest.approx((1 + 0) / 32)
+    assert seen.key_frame.tolist() == [True, False, False]
+    assert seen.density_delta[:, 0].tolist() == pytest.approx([4 / 16, 1 / 16, 0])
+    assert seen.work.tolist() == pytest.approx([1.0, 1 / 16, 0])
+
+
+def test_no_delta_frames_have_no_density() -> None:
+    network = rrm_extract.accelerate(nn.Conv2d(1, 1, 1), threshold=0)
+    network.step(torch.ones(1, 2, 2))
+    assert math.isnan(network.stats()[0].density_delta)
+
+
+def test_lanes_are_independent() -> None:
+    module = family("mobilenet_v3_small")
+    videos = torch.stack([moving_frames(5, 64, seed=seed) for seed in (1, 2)], dim=1)
+    both = rrm_extract.accelerate(module, threshold=1e-2)
+    together = torch.stack([both.step(lanes) for lanes in videos])
+    for lane in range(2):
+        alone = rrm_extract.accelerate(module, threshold=1e-2)
+        expected = torch.stack([alone.step(frame) for frame in videos[:, lane]])
+        assert relative_l2(together[:, lane], expected) < 1e-3
+
+
+def test_networks_live_side_by_side() -> None:
+    module = family("resnet18")
+    program = fold_batch_norm(trace(module))
+    first, second = moving_frames(4, 64, seed=1), moving_frames(4, 64, seed=2)
+    alone = RecurrentNetwork(program, threshold=1e-2)
+    expected = [alone.step(frame) for frame in first]
+    a, b = RecurrentNetwork(program, threshold=1e-2), RecurrentNetwork(program, threshold=0)
+    result = []
+    for mine, other in zip(first, second, strict=True):
+        result.append(a.step(mine))
+        b.step(other)
+    assert all(torch.equal(x, y) for x, y in zip(result, expected, strict=True))
+
+
+def test_reset_starts_over() -> None:
+    network = rrm_extract.accelerate(family("squeezenet1_1"), threshold=0.1)
+    frames = moving_frames(3, 64)
+    first = [network.step(frame) for frame in frames]
+    network.reset()
+    again = [network.step(frame) for frame in frames]
+    assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    module = family("resnet18")
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    network = rrm_extract.accelerate(module)
+    network.step(moving_frames(1, 64)[0])
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_bad_frame_does_not_spoil_the_next(bad: float) -> None:
+    module = family("resnet18")
+    frames = moving_frames(5, 64)
+    with torch.inference_mode():
+        expected = module(frames)
+    frames[2, 0, 5, 5] = bad
+    network = rrm_extract.accelerate(module, threshold=0)
+    result = [network.step(frame) for frame in frames]
+    assert not torch.isfinite(result[2]).all()
+    for t in (0, 1, 3, 4):
+        assert relative_l2(result[t][None], expected[t][None]) < EXACT_RECURRENCE
+
+
+def test_per_layer_thresholds() -> None:
+    module = family("resnet18")
+    thresholds = {"default": 1e-3, "layer1": 0.5, "layer1.0": 0.25, "fc": 0.0}
+    network = rrm_extract.accelerate(module, threshold=thresholds)
+    assert network.thresholds["bn1"] == 1e-3  # conv1, whose value has its batch-norm's name
+    assert network.thresholds["layer1.0.bn2"] == 0.25
+    assert network.thresholds["layer1.1.bn1"] == 0.5
+    assert network.thresholds["fc"] == 0
+
+
+def test_layer_output_is_the_feature() -> None:
+    network = rrm_extract.accelerate(family("resnet18"), threshold=0, layer="flatten")
+    assert network.step(moving_frames(1, 64)[0]).shape == (512,)
+
+
+def test_negative_threshold_fails() -> None:
+    with pytest.raises(ConfigError, match="-1"):
+        rrm_extract.accelerate(nn.Conv2d(3, 3, 1), threshold=-1)
+    with pytest.raises(ConfigError, match="nan"):
+        rrm_extract.accelerate(nn.Conv2d(3, 3, 1), threshold=float("nan"))
+
+
+def test_threshold_for_an_unknown_layer_fails() -> None:
+    with pytest.raises(LayerError, match="nowhere"):
+        rrm_extract.accelerate(nn.Conv2d(3, 3, 1), threshold={"nowhere": 1.0})
+
+
+def test_unknown_policy_fails() -> None:
+    with pytest.raises(ConfigError, match="magic"):
+        rrm_extract.accelerate(nn.Conv2d(3, 3, 1), policy="magic")  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_runs_on_the_gpu() -> None:
+    torch.backends.cudnn.allow_tf32 = False
+    module = family("resnet18")
+    frames = moving_frames(4, 64)
+    with torch.inference_mode():
+        expected = module(frames)
+    network = rrm_extract.accelerate(module.cuda(), threshold=0)
+    result = torch.stack([network.step(frame.cuda()) for frame in frames]).cpu()
+    assert relative_l2(result, expected) < EXACT_RECURRENCE
