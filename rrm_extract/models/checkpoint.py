@@ -1,0 +1,251 @@
+"""Weights files: read safely, fitted to a network by name and shape.
+
+Files are written by many programs: the state dict may be nested, and its names may carry the
+prefix of a wrapper, or lack one. The mapping (strip one prefix, add one prefix) that matches most
+names and shapes is taken.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..errors import WeightsError
+
+__all__ = ["Fit", "all_nan_keys", "fit_checkpoint", "read_checkpoint"]
+
+_NESTS = (
+    "state_dict",
+    "model_state_dict",
+    "state_dict_ema",
+    "model_state",
+    "model",
+    "net",
+    "network",
+    "module",
+    "params_ema",
+    "params",
+    "weights",
+    "backbone",
+    "student",
+    "teacher",
+)
+"""Where programs nest a state dict, the likeliest first."""
+
+_WRAPPERS = frozenset(
+    {
+        "_orig_mod",
+        "backbone",
+        "base",
+        "base_model",
+        "encoder",
+        "feature_extractor",
+        "features",
+        "model",
+        "module",
+        "net",
+        "network",
+        "student",
+        "teacher",
+        "trunk",
+        "visual",
+    }
+)
+"""Attribute names under which programs wrap a network."""
+
+_MAX_DEPTH = 4
+"""Wrappers within wrappers that are looked for: "module.model.backbone.features." is four."""
+
+_NAMED_IN_MESSAGE = 3
+"""Names listed in a message before "and N more"."""
+
+# torchvision's densenet files are older than the rule that a module's name has no dot.
+_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What did not meet when a file was fitted to a network."""
+
+    missing: frozenset[str]
+    """The network's names that the file lacks. They now hold NaN."""
+    unexpected: frozenset[str]
+    """The file's names that the network lacks."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read the state dict of a .safetensors file, or of a file of torch.save.
+
+    Nothing but tensors and plain containers is ever unpickled.
+
+    Raises:
+        WeightsError: unreadable, or no state dict inside.
+    """
+    try:
+        if path.suffix.lower() == ".safetensors":
+            return dict(load_file(path))
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"weights file {str(path)!r} is no file of torch.save, or holds Python objects other "
+            "than tensors, which are not loaded; save model.state_dict() instead"
+        ) from error
+    except (OSError, SafetensorError, EOFError, KeyError, RuntimeError, ValueError) as error:
+        raise WeightsError(
+            f"weights file {str(path)!r} cannot be read: {_one_line(error)}"
+        ) from error
+    tensors = _find_state_dict(content)
+    if not tensors:
+        raise WeightsError(
+            f"weights file {str(path)!r} holds no state dict; expected names with tensors, "
+            f"at the top or under one of {', '.join(_NESTS[:4])}, ..."
+        )
+    return tensors
+
+
+def _find_state_dict(content: object) -> dict[str, Tensor]:
+    if not isinstance(content, Mapping):
+        return {}
+    for key in _NESTS:
+        found = _find_state_dict(content.get(key))
+        if found:
+            return found
+    return {
+        name: tensor
+        for name, tensor in content.items()
+        if isinstance(name, str) and isinstance(tensor, Tensor)
+    }
+
+
+def fit_checkpoint(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> Fit:
+    """Copy ``tensors`` into ``module``, in place.
+
+    What the file does not give is filled with NaN, so that nothing computed from it can pass for
+    a result. Integer buffers (such as a batch norm's counter) are computed by the constructor or
+    without effect; they keep their value and are not counted as missing.
+
+    Args:
+        module: any network.
+        tensors: names and values; the dtype is converted.
+        what: how messages name the file.
+
+    Raises:
+        WeightsError: nothing matches, or a tensor of the same name has another shape.
+    """
+    # Copied one by one, not by load_state_dict: some networks rebuild themselves there from a
+    # version number that safetensors files do not carry.
+    own = module.state_dict(keep_vars=True)
+    floats = {name: own[name].shape for name in own if own[name].is_floating_point()}
+    given = {_DENSENET.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}
+    strip, add = _best_affixes(floats, {name: tensor.shape for name, tensor in given.items()})
+    names = {name: file for name, file in _map_names(given, strip, add).items() if name in own}
+    if not names.keys() & floats.keys():
+        raise WeightsError(
+            f"{what}: none of its {len(tensors)} names fits the network; the file begins with "
+            f"{_some(tensors)}, the network with {_some(floats)}"
+        )
+    wrong = [
+        f"{name} is {tuple(given[file].shape)}, expected {tuple(own[name].shape)}"
+        for name, file in names.items()
+        if given[file].shape != own[name].shape
+    ]
+    if wrong:
+        raise WeightsError(
+            f"{what}: {len(wrong)} of {len(names)} tensors do not fit the network: {_some(wrong)}"
+        )
+    with torch.no_grad():
+        for name, target in own.items():
+            if name in names:
+                target.copy_(given[names[name]])
+            elif name in floats:
+                target.fill_(float("nan"))
+    used = set(names.values())
+    unexpected = (name for name in tensors if _DENSENET.sub(r"\1\2", name) not in used)
+    return Fit(missing=all_nan_keys(module), unexpected=frozenset(unexpected))
+
+
+def all_nan_keys(module: nn.Module) -> frozenset[str]:
+    """Names of the floating-point entries that hold nothing but NaN.
+
+    Files that were published without a classifier (torchvision's VGG16 "features") hold NaN
+    in its place.
+    """
+    return frozenset(
+        name
+        for name, tensor in module.state_dict().items()
+        # The first element decides for nearly all tensors.
+        if tensor.is_floating_point()
+        and tensor.numel()
+        and bool(tensor.reshape(-1)[0].isnan())
+        and bool(tensor.isnan().all())
+    )
+
+
+def _best_affixes(
+    wanted: Mapping[str, torch.Size], given: Mapping[str, torch.Size]
+) -> tuple[str, str]:
+    """The (strip, add) under which most of ``given`` has a name and a shape of ``wanted``."""
+    best, best_score = ("", ""), (-1, -1, 0)
+    for strip in _prefixes(given):
+        for add in _prefixes(wanted):
+            mapping = _map_names(given, strip, add)
+            shared = wanted.keys() & mapping.keys()
+            fitting = sum(wanted[name] == given[mapping[name]] for name in shared)
+            # Of equally good ones, the one that changes least.
+            score = (fitting, len(shared), -len(strip) - len(add))
+            if score > best_score:
+                best, best_score = (strip, add), score
+    return best
+
+
+def _map_names(given: Iterable[str], strip: str, add: str) -> dict[str, str]:
+    """Network name -> file name, by stripping and adding a prefix.
+
+    A file name without the prefix to strip is kept as it is (a head beside a backbone).
+    """
+    mapping = {add + name: name for name in given if not name.startswith(strip)}
+    mapping |= {add + name[len(strip) :]: name for name in given if name.startswith(strip)}
+    return mapping
+
+
+def _prefixes(names: Iterable[str]) -> list[str]:
+    """No prefix, and those that may belong to a wrapper: known ones, and those of most names."""
+    names = list(names)
+    found = [""]
+    frontier = [""]
+    for _ in range(_MAX_DEPTH):
+        longer: list[str] = []
+        for prefix in frontier:
+            heads = Counter(
+                name[len(prefix) :].partition(".")[0]
+                for name in names
+                if name.startswith(prefix) and "." in name[len(prefix) :]
+            )
+            longer += [
+                f"{prefix}{head}."
+                for head, count in heads.items()
+                if head in _WRAPPERS or 2 * count >= len(names)
+            ]
+        found += longer
+        frontier = longer
+    return found
+
+
+def _some(items: Iterable[str]) -> str:
+    listed = list(items)
+    more = len(listed) - _NAMED_IN_MESSAGE
+    text = "; ".join(listed[:_NAMED_IN_MESSAGE])
+    return f"{text}; and {more} more" if more > 0 else text
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

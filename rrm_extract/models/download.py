@@ -1,0 +1,97 @@
+"""Published weights: in the cache, whole and verified, or a message that says what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import re
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+
+from ..errors import WeightsError
+
+__all__ = ["ensure_cached", "network_timeout", "one_line"]
+
+TIMEOUT_SECONDS = 15.0
+"""Longest silence of a server before a download is given up."""
+
+_HASH = re.compile(r"-([0-9a-f]{8,})\.")
+"""torch.hub's rule: the file's name carries the beginning of its SHA-256."""
+
+_BLOCK = 1 << 20
+
+
+def ensure_cached(model: str, url: str, *, weights_id: str) -> Path:
+    """Make sure that torch.hub's cache has the file of ``url``, downloading it if need be.
+
+    A download becomes visible only when complete and verified. A file that is already there is
+    verified as well, since people copy files there by hand.
+
+    Args:
+        model: the network's name, for messages.
+        url: where the file is published.
+        weights_id: the weights' name, for messages.
+
+    Returns:
+        The cached file.
+
+    Raises:
+        WeightsError: neither cached nor downloadable, or the cached file is damaged.
+    """
+    name = Path(urlparse(url).path).name
+    path = Path(torch.hub.get_dir()).expanduser() / "checkpoints" / name
+    match = _HASH.search(name)
+    prefix = match.group(1) if match else None
+    if path.exists():
+        if prefix is not None and not _sha256(path, weights_id).startswith(prefix):
+            raise WeightsError(
+                f"the cached file {path} of weights {weights_id} is damaged or another file (its "
+                f"SHA-256 does not begin with {prefix}); delete it, or put a good one in its place"
+            )
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with network_timeout():
+            torch.hub.download_url_to_file(url, str(path), prefix, progress=sys.stderr.isatty())
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        raise WeightsError(
+            f"weights {weights_id} of {model} are neither cached nor downloadable "
+            f"({one_line(error)}): put {name} (from {url}) at {path}, or give --weights FILE, "
+            "or --weights random:0 for an untrained network"
+        ) from error
+    return path
+
+
+def one_line(error: Exception) -> str:
+    """The error's kind and text, for the middle of a message."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@contextmanager
+def network_timeout() -> Iterator[None]:
+    """Give up on a silent server: urllib's callers here offer no timeout of their own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _sha256(path: Path, weights_id: str) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise WeightsError(
+            f"the cached file {path} of weights {weights_id} cannot be read: {error}"
+        ) from error
+    return digest.hexdigest()

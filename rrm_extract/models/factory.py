@@ -1,0 +1,97 @@
+"""Networks of the user's own code: ``package.module:factory``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torch import nn
+
+from ..errors import ModelError, PreprocessError, WeightsError
+from .checkpoint import all_nan_keys, fit_checkpoint, read_checkpoint
+from .loaded import LoadedModel, freeze, hash_state
+from .preprocess import EXAMPLE, Preprocess, parse_preprocess
+from .weights import WeightsChoice, seeded
+
+__all__ = ["load_factory"]
+
+
+def load_factory(name: str, choice: WeightsChoice, preprocess: Preprocess | None) -> LoadedModel:
+    """Call ``factory()`` of ``package.module:factory`` for the network.
+
+    The current directory is importable, as with ``python -m``; it stays so, since processes that
+    unpickle the network must find its classes. "default" weights are those the factory makes; what
+    the factory itself raises is passed on.
+
+    Raises:
+        ModelError: no such module or factory, or it returns no ``nn.Module``.
+        WeightsError: the weights cannot be had, or do not fit.
+        PreprocessError: neither ``preprocess`` nor a ``preprocess`` mapping on the network.
+    """
+    if choice.kind == "named":
+        raise WeightsError(
+            f"{name} has no weights {choice.text!r}; give default (as the factory makes them), "
+            "random:SEED, or a file"
+        )
+    factory = _find_factory(name)
+    with seeded(choice.seed):
+        module = factory()
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"{name} returned {type(module).__name__}; expected a torch.nn.Module")
+    transform = preprocess or _own_preprocess(name, module)
+    freeze(module)
+    unexpected: frozenset[str] = frozenset()
+    if choice.kind == "file":
+        tensors = read_checkpoint(Path(choice.text))
+        what = f"weights file {choice.text!r}"
+        unexpected = fit_checkpoint(module, tensors, what=what).unexpected
+    return LoadedModel(
+        name=name,
+        module=module,
+        transform=transform,
+        preprocess=transform.describe(),
+        input_shape=transform.output_shape,
+        weights_id=f"factory:{name}" if choice.kind == "default" else choice.weights_id,
+        weights_sha256=hash_state(module),
+        missing_keys=all_nan_keys(module),
+        unexpected_keys=unexpected,
+        source="factory",
+    )
+
+
+def _find_factory(name: str) -> Callable[[], object]:
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute or module_name.startswith("."):
+        raise ModelError(f"model {name!r}: expected package.module:factory")
+    here = str(Path.cwd())
+    if not {"", here} & set(sys.path):
+        sys.path.insert(0, here)
+    try:
+        factory: object = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ModelError(
+            f"{name}: cannot import {module_name!r} ({error}); expected package.module:factory, "
+            f"importable here or from {here}"
+        ) from error
+    for part in attribute.split("."):
+        if not hasattr(factory, part):
+            raise ModelError(f"{name}: {module_name} has no {attribute!r}")
+        factory = getattr(factory, part)
+    if not callable(factory):
+        raise ModelError(
+            f"{name} is {type(factory).__name__}; expected a function that, called without "
+            "arguments, returns a torch.nn.Module"
+        )
+    return factory
+
+
+def _own_preprocess(name: str, module: nn.Module) -> Preprocess:
+    own = getattr(module, "preprocess", None)
+    if isinstance(own, Mapping):
+        return parse_preprocess(own)
+    raise PreprocessError(
+        f"{name} does not say what its input is: give the network an attribute `preprocess` "
+        f"(a mapping), or pass --preprocess imagenet, or such as --preprocess {EXAMPLE}"
+    )

@@ -1,0 +1,77 @@
+"""What a loaded network is, and the last steps every kind of network goes through."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["LoadedModel", "Source", "Transform", "freeze", "hash_state"]
+
+Source = Literal["torchvision", "timm", "onnx", "factory"]
+
+
+class Transform(Protocol):
+    """From frames to network input; picklable, without state."""
+
+    @property
+    def output_shape(self) -> tuple[int, int, int]:
+        """One frame of network input."""
+
+    def __call__(self, frames: Tensor, /) -> Tensor:
+        """Take (T, 3, H, W) uint8 RGB, give (T, *input_shape) float32, frame by frame."""
+
+    def describe(self) -> dict[str, object]:
+        """Everything that determines the output, as JSON-able values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A network ready for inference, and where it came from."""
+
+    name: str
+    """As it was asked for."""
+    module: nn.Module = field(repr=False)
+    """In eval mode, float32, on the CPU, no parameter requires a gradient."""
+    transform: Transform
+    """(T, 3, H, W) uint8 RGB -> (T, *input_shape) float32."""
+    preprocess: dict[str, object]
+    """JSON-able description of ``transform``."""
+    input_shape: tuple[int, int, int]
+    """One frame after ``transform``: (C, h, w), or (h, w, C) where the network takes NHWC."""
+    weights_id: str
+    """"ResNet18_Weights.IMAGENET1K_V1", "random:0", "file:NAME", "timm:TAG", "factory:NAME"."""
+    weights_sha256: str
+    """Over the sorted names, dtypes, shapes and bytes of the state dict."""
+    missing_keys: frozenset[str] = frozenset()
+    """Parameters and buffers that the weights did not give. They hold NaN."""
+    unexpected_keys: frozenset[str] = frozenset()
+    """Entries of the weights file, by the file's names, that the network has no use for."""
+    leaf_modules: tuple[type[nn.Module], ...] = ()
+    """Module types that torch.fx must not trace into."""
+    leaf_functions: tuple[Callable[..., object], ...] = field(default=(), repr=False)
+    """Functions that torch.fx must not trace into (its ``autowrap_functions``)."""
+    source: Source
+    categories: tuple[str, ...] | None = field(default=None, repr=False)
+    """Names of the classifier's outputs, where the weights say them."""
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Put ``module`` (in place) in eval mode, float32, on the CPU, without gradients."""
+    return module.cpu().float().eval().requires_grad_(False)
+
+
+def hash_state(module: nn.Module) -> str:
+    """SHA-256 over the state dict: names (sorted), dtypes, shapes and bytes."""
+    digest = hashlib.sha256()
+    state = module.state_dict()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        # A view as bytes needs at least one dimension.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,156 @@
+"""torchvision's classification networks: the list, and how one is built."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torchvision import models
+
+from ..errors import WeightsError
+from .checkpoint import Fit, all_nan_keys, fit_checkpoint, read_checkpoint
+from .download import ensure_cached
+from .loaded import LoadedModel, freeze, hash_state
+from .preprocess import Preprocess
+from .preset import from_preset
+from .weights import WeightsChoice, seeded
+
+__all__ = ["ModelEntry", "is_torchvision_model", "list_models", "load_torchvision"]
+
+_NOT_CNN = frozenset({"vision_transformer", "swin_transformer", "maxvit"})
+"""Families that compute attention."""
+
+_PAPER = frozenset({"alexnet", "vgg16", "resnet18"})
+"""The networks of the paper's tables."""
+
+_AUX_HEADS = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
+"""Heads that exist for training only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """One network that can be had by name."""
+
+    name: str
+    family: str
+    """torchvision's module: "resnet", "vgg", ..."""
+    source: str
+    """"torchvision"."""
+    is_cnn: bool
+    """False where attention does the work."""
+    paper: bool
+    """True for the networks of the paper's tables."""
+    default_weights: str
+    """"ResNet18_Weights.IMAGENET1K_V1"."""
+    n_parameters: int | None
+    """With the default weights, where their description says."""
+    input_shape: tuple[int, int, int]
+    """One frame of network input with the default weights, (C, h, w)."""
+
+
+def list_models() -> list[ModelEntry]:
+    """Every classification network of torchvision, by name. Nothing is built or downloaded."""
+    return [_entry(name) for name in _names()]
+
+
+def is_torchvision_model(name: str) -> bool:
+    """Whether ``name`` is one of torchvision's classification networks."""
+    return name in _names()
+
+
+def _names() -> list[str]:
+    return sorted(models.list_models(module=models))
+
+
+def _entry(name: str) -> ModelEntry:
+    family = models.get_model_builder(name).__module__.rpartition(".")[2]
+    default = models.get_model_weights(name).DEFAULT
+    n_parameters = default.meta.get("num_params")
+    return ModelEntry(
+        name=name,
+        family=family,
+        source="torchvision",
+        is_cnn=family not in _NOT_CNN,
+        paper=name in _PAPER,
+        default_weights=repr(default),
+        n_parameters=int(n_parameters) if n_parameters is not None else None,
+        input_shape=from_preset(default.transforms()).output_shape,
+    )
+
+
+def load_torchvision(
+    name: str, choice: WeightsChoice, preprocess: Preprocess | None
+) -> LoadedModel:
+    """Build ``name`` with the weights of ``choice``.
+
+    The architecture does not depend on ``choice``: googlenet and inception_v3 always transform
+    their input as their published weights need it, and have no heads for training. Random
+    weights are those that torchvision itself would draw.
+
+    Raises:
+        WeightsError: the weights cannot be had, or do not fit.
+    """
+    default = models.get_model_weights(name).DEFAULT
+    entry = None
+    unexpected: frozenset[str] = frozenset()
+    if choice.kind in ("default", "named"):
+        entry = default if choice.kind == "default" else _find_weights(name, choice.text)
+        ensure_cached(name, entry.url, weights_id=repr(entry))
+        with seeded(None):  # the constructor draws weights before the real ones are loaded
+            module = _drop_aux_heads(models.get_model(name, weights=entry, progress=False), name)
+    else:
+        with seeded(choice.seed):
+            module = models.get_model(name, weights=None, **_construction(name))
+        if choice.kind == "file":
+            unexpected = _load_file(module, choice.text).unexpected
+        module = _drop_aux_heads(module, name)
+    freeze(module)
+    transform = preprocess or from_preset((entry or default).transforms())
+    return LoadedModel(
+        name=name,
+        module=module,
+        transform=transform,
+        preprocess=transform.describe(),
+        input_shape=transform.output_shape,
+        weights_id=repr(entry) if entry is not None else choice.weights_id,
+        weights_sha256=hash_state(module),
+        missing_keys=all_nan_keys(module),
+        unexpected_keys=unexpected,
+        source="torchvision",
+        categories=tuple(entry.meta["categories"]) if entry is not None else None,
+    )
+
+
+def _construction(name: str) -> dict[str, Any]:
+    if name not in _AUX_HEADS:
+        return {}
+    # init_weights=True is what None means, without the warning that it will change.
+    return {"transform_input": True, "init_weights": True}
+
+
+def _drop_aux_heads(module: nn.Module, name: str) -> nn.Module:
+    for head in _AUX_HEADS.get(name, ()):
+        module.aux_logits = False  # type: ignore[assignment]
+        setattr(module, head, None)
+    return module
+
+
+def _load_file(module: nn.Module, text: str) -> Fit:
+    path = Path(text)
+    return fit_checkpoint(module, read_checkpoint(path), what=f"weights file {text!r}")
+
+
+def _find_weights(name: str, text: str) -> Any:
+    """The weights called "IMAGENET1K_V2" or "ResNet50_Weights.IMAGENET1K_V2"."""
+    enum = models.get_model_weights(name)
+    known = {entry.name: entry for entry in enum} | {repr(entry): entry for entry in enum}
+    if text in known:
+        return known[text]
+    near = difflib.get_close_matches(text, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else "or default, random:SEED, or a file"
+    raise WeightsError(
+        f"{name} has no weights {text!r}; it has {', '.join(entry.name for entry in enum)}; {hint}"
+    )

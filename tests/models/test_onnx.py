@@ -1,0 +1,279 @@
+"""``FILE.onnx``: compared with onnxruntime on files made here."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, fx, nn
+from torchvision.models.feature_extraction import NodePathTracer
+
+from rrm_extract.errors import ModelError, PreprocessError, WeightsError
+from rrm_extract.models import LoadedModel, load_model
+
+SIDE = 16
+PREPROCESS = f"resize={SIDE},crop={SIDE},mean=0.5/0.5/0.5,std=1/1/1"
+
+
+@pytest.fixture(autouse=True)
+def extras() -> None:
+    for name in ("onnx", "onnx2torch"):
+        pytest.importorskip(name, reason=f"the extra `onnx` is not installed: no {name}")
+
+
+class Builder:
+    """An ONNX graph, node by node; each call gives the name of the node's output."""
+
+    def __init__(self, *, batch: int | str = "N", layout: str = "nchw") -> None:
+        import onnx
+
+        self.onnx = onnx
+        self.random = np.random.default_rng(0)
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
+        sides = [3, SIDE, SIDE] if layout == "nchw" else [SIDE, SIDE, 3]
+        self.input = onnx.helper.make_tensor_value_info("image", 1, [batch, *sides])
+
+    def const(self, values: Any) -> str:
+        name = f"w{len(self.weights)}"
+        self.weights.append(self.onnx.numpy_helper.from_array(np.asarray(values), name))
+        return name
+
+    def weight(self, *shape: int, low: float = -0.5) -> str:
+        return self.const(self.random.uniform(low, 0.5, shape).astype(np.float32))
+
+    def add(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
+        names = [f"{kind}_{len(self.nodes)}_{index}" for index in range(outputs)]
+        label = f"net/{kind}{len(self.nodes)}"
+        self.nodes.append(
+            self.onnx.helper.make_node(kind, list(inputs), names, name=label, **attributes)
+        )
+        return names if outputs > 1 else names[0]
+
+    def save(self, path: Path, output: str, *, opset: int = 13) -> str:
+        make = self.onnx.helper
+        result = make.make_tensor_value_info(output, 1, None)
+        graph = make.make_graph(self.nodes, "net", [self.input], [result], self.weights)
+        opsets = [make.make_opsetid("", opset)]
+        self.onnx.save(make.make_model(graph, opset_imports=opsets, ir_version=8), str(path))
+        return str(path)
+
+
+def conv(b: Builder, x: str, outs: int, ins: int, **attributes: Any) -> str:
+    return str(b.add("Conv", x, b.weight(outs, ins, 3, 3), b.weight(outs), **attributes))
+
+
+def run_by_onnxruntime(path: str, x: Tensor) -> Tensor:
+    """One frame at a time, whatever the file's batch size."""
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    outputs = [session.run(None, {"image": frame[None].numpy()})[0] for frame in x]
+    return torch.from_numpy(np.concatenate(outputs))
+
+
+def check(path: str, *, preprocess: str = PREPROCESS) -> LoadedModel:
+    """Equal to onnxruntime for a batch of 4; traceable; picklable."""
+    loaded = load_model(path, preprocess=preprocess)
+    x = torch.randn(4, *loaded.input_shape, generator=torch.Generator().manual_seed(1))
+    actual = loaded.module(x)
+    expected = run_by_onnxruntime(path, x)
+    assert actual.shape == expected.shape
+    assert (actual - expected).norm() < 1e-5 * expected.norm()
+    assert expected.std() > 1e-3
+    NodePathTracer(leaf_modules=list(loaded.leaf_modules)).trace(loaded.module)
+    if not loaded.leaf_modules:
+        traced = fx.symbolic_trace(loaded.module)
+        assert torch.equal(traced(x), actual)
+    again = pickle.loads(pickle.dumps(loaded))
+    assert torch.equal(again.module(x), actual)
+    return loaded
+
+
+def kinds(loaded: LoadedModel) -> set[type]:
+    return {type(part) for part in loaded.module.modules()} - {type(loaded.module)}
+
+
+def residual_net(b: Builder, x: str) -> str:
+    """Conv (uneven padding), norm, ReLU, pool (uneven padding), residual add, global pool."""
+    x = conv(b, x, 8, 3, pads=[0, 0, 1, 1], strides=[2, 2])
+    statistics = [b.weight(8), b.weight(8), b.weight(8), b.weight(8, low=0.1)]
+    x = b.add("Relu", b.add("BatchNormalization", x, *statistics))
+    x = b.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1])
+    y = b.add(
+        "Clip", conv(b, x, 8, 8, pads=[1, 1, 1, 1]), b.const(np.float32(0)), b.const(np.float32(6))
+    )
+    x = b.add("Add", b.add("Sum", x, y, y), y)
+    return str(b.add("GlobalAveragePool", x))
+
+
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_residual_network(tmp_path: Path, batch: int | str) -> None:
+    b = Builder(batch=batch)
+    x = b.add("Reshape", residual_net(b, "image"), b.const(np.array([1 if batch == 1 else -1, 8])))
+    y = b.add("Gemm", x, b.weight(5, 8), b.weight(5), transB=1)
+    loaded = check(b.save(tmp_path / "net.onnx", y))
+    assert loaded.leaf_modules == ()
+    assert {nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.AdaptiveAvgPool2d, nn.Flatten} <= kinds(loaded)
+    assert loaded.weights_id == "file:net.onnx"
+    assert loaded.source == "onnx"
+    assert not any(key.startswith("initializers") for key in loaded.module.state_dict())
+
+
+def test_nhwc_input_and_matmul_with_bias(tmp_path: Path) -> None:
+    b = Builder(layout="nhwc")
+    x = b.add("Transpose", "image", perm=[0, 3, 1, 2])
+    x = b.add("Relu", conv(b, x, 8, 3, pads=[1, 1, 1, 1]))
+    x = b.add("AveragePool", x, kernel_shape=[SIDE, SIDE])
+    x = b.add("Reshape", x, b.const(np.array([-1, 1, 1, 8])))
+    x = b.add("Reshape", x, b.const(np.array([-1, 8])))
+    x = b.add("Add", b.weight(5), b.add("MatMul", x, b.weight(8, 5)))
+    path = b.save(tmp_path / "net.onnx", b.add("Softmax", x, axis=1), opset=9)
+    loaded = check(path, preprocess=PREPROCESS + ",layout=nhwc")
+    assert loaded.input_shape == (SIDE, SIDE, 3)
+    linear = [part for part in loaded.module.modules() if isinstance(part, nn.Linear)]
+    assert len(linear) == 1
+    assert linear[0].bias is not None
+    assert {nn.Softmax, nn.Flatten} <= kinds(loaded)
+
+
+def test_shape_computed_at_run_time(tmp_path: Path) -> None:
+    b = Builder()
+    x = conv(b, "image", 4, 3)
+    count = b.add("Gather", b.add("Shape", x), b.const(np.array(0)), axis=0)
+    count = b.add("Unsqueeze", count, b.const(np.array([0])))
+    shape = b.add("Concat", count, b.const(np.array([-1])), axis=0)
+    loaded = check(b.save(tmp_path / "net.onnx", b.add("Reshape", x, shape)))
+    assert kinds(loaded) == {nn.Conv2d, nn.Flatten}
+
+
+def test_channel_shuffle_split_and_concat(tmp_path: Path) -> None:
+    b = Builder()
+    x = conv(b, "image", 8, 3, pads=[1, 1, 1, 1])
+    x = b.add("Reshape", x, b.const(np.array([0, 2, 4, SIDE, SIDE])))
+    x = b.add("Transpose", x, perm=[0, 2, 1, 3, 4])
+    x = b.add("Reshape", x, b.const(np.array([0, 8, SIDE, SIDE])))
+    left, right = b.add("Split", x, b.const(np.array([3, 5])), outputs=2, axis=1)
+    bounds = [b.const(np.array(v)) for v in ([1], [2**63 - 1], [1], [2])]
+    part = b.add("Slice", right, *bounds)
+    row = b.add("Gather", part, b.const(np.array(2)), axis=2)
+    row = b.add("Unsqueeze", row, b.const(np.array([2])))
+    loaded = check(
+        b.save(tmp_path / "net.onnx", b.add("Concat", left, b.add("Mul", part, row), axis=1))
+    )
+    assert loaded.leaf_modules == ()
+
+
+def test_slice_backwards(tmp_path: Path) -> None:
+    b = Builder()
+    bounds = [b.const(np.array(v)) for v in ([-1], [-(2**63)], [3], [-2])]
+    loaded = check(b.save(tmp_path / "net.onnx", b.add("Slice", conv(b, "image", 4, 3), *bounds)))
+    assert [leaf.__name__ for leaf in loaded.leaf_modules] == ["RuntimeSlice"]
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "edge"])
+def test_padding(tmp_path: Path, mode: str) -> None:
+    b = Builder()
+    pads = b.const(np.array([0, 0, 1, 2, 0, 0, 3, 4]))
+    values = [b.const(np.float32(0.25))] if mode == "constant" else []
+    x = b.add("Pad", "image", pads, *values, mode=mode)
+    loaded = check(b.save(tmp_path / "net.onnx", conv(b, x, 4, 3)))
+    assert loaded.leaf_modules == ()
+
+
+def test_activations_and_means(tmp_path: Path) -> None:
+    b = Builder()
+    x = b.add("PRelu", conv(b, "image", 4, 3), b.weight(4, 1, 1))
+    x = b.add("HardSigmoid", x, alpha=1 / 6, beta=0.5)
+    x = b.add("Clip", x, b.const(np.float32(0.4)), b.const(np.float32(0.6)))
+    x = b.add("ReduceMean", x, axes=[2, 3], keepdims=0)
+    x = b.add("Gemm", x, b.weight(4, 3), b.weight(3), alpha=0.5, beta=2.0)
+    loaded = check(b.save(tmp_path / "net.onnx", x))
+    assert {nn.PReLU, nn.Hardsigmoid, nn.Hardtanh, nn.AdaptiveAvgPool2d} <= kinds(loaded)
+    assert loaded.leaf_modules == ()
+
+
+def test_weights_behind_identity_and_constant_nodes(tmp_path: Path) -> None:
+    b = Builder()
+    constant = b.onnx.numpy_helper.from_array(b.random.random((4, 3, 3, 3)).astype(np.float32))
+    weight = b.add("Constant", value=constant)
+    bias = b.add("Identity", b.weight(4))
+    check(b.save(tmp_path / "net.onnx", b.add("Conv", "image", weight, bias)))
+
+
+def test_operator_without_plain_form_becomes_a_leaf(tmp_path: Path) -> None:
+    b = Builder()
+    loaded = check(b.save(tmp_path / "net.onnx", b.add("Erf", conv(b, "image", 4, 3))))
+    assert [leaf.__name__ for leaf in loaded.leaf_modules] == ["OnnxErf"]
+
+
+def test_frames_that_meet_fail(tmp_path: Path) -> None:
+    b = Builder()
+    x = conv(b, "image", 4, 3)
+    path = b.save(tmp_path / "net.onnx", b.add("Sub", x, b.add("ReduceMean", x, axes=[0])))
+    with pytest.raises(ModelError, match="mixes the frames of a batch"):
+        load_model(path, preprocess=PREPROCESS)
+
+
+def test_unknown_operator_fails(tmp_path: Path) -> None:
+    b = Builder()
+    path = b.save(tmp_path / "net.onnx", b.add("Det", conv(b, "image", 4, 3)))
+    with pytest.raises(ModelError, match=r"onnx2torch cannot convert .*Det"):
+        load_model(path, preprocess=PREPROCESS)
+
+
+def simple(tmp_path: Path) -> str:
+    b = Builder()
+    return b.save(tmp_path / "net.onnx", conv(b, "image", 4, 3))
+
+
+def test_undescribed_input_fails(tmp_path: Path) -> None:
+    with pytest.raises(PreprocessError, match=r"it takes Nx3x16x16\): pass --preprocess imagenet"):
+        load_model(simple(tmp_path))
+
+
+@pytest.mark.parametrize("preprocess", ["imagenet", PREPROCESS + ",layout=nhwc"])
+def test_other_dimensions_fail(tmp_path: Path, preprocess: str) -> None:
+    with pytest.raises(PreprocessError, match=r"takes Nx3x16x16, preprocess gives Nx\d+x"):
+        load_model(simple(tmp_path), preprocess=preprocess)
+
+
+@pytest.mark.parametrize("weights", ["random:0", "IMAGENET1K_V1"])
+def test_other_weights_fail(tmp_path: Path, weights: str) -> None:
+    with pytest.raises(WeightsError, match="carries its own weights"):
+        load_model(simple(tmp_path), weights=weights, preprocess=PREPROCESS)
+
+
+def test_two_inputs_fail(tmp_path: Path) -> None:
+    import onnx
+
+    path = simple(tmp_path)
+    proto = onnx.load(path)
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("more", 1, [1]))
+    onnx.save(proto, path)
+    with pytest.raises(ModelError, match=r"has 2 inputs \(image, more\)"):
+        load_model(path, preprocess=PREPROCESS)
+
+
+@pytest.mark.parametrize("content", [b"", b"no onnx file"])
+def test_damaged_file_fails(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "net.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match="is no readable ONNX file"):
+        load_model(str(tmp_path / "net.onnx"), preprocess=PREPROCESS)
+
+
+def test_missing_file_fails() -> None:
+    with pytest.raises(ModelError, match=r"no file 'nothing\.onnx'"):
+        load_model("nothing.onnx", preprocess=PREPROCESS)
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnx2torch"])
+def test_not_installed_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    path = simple(tmp_path)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModelError, match=r'pip install "rrm-extract\[onnx\]"'):
+        load_model(path, preprocess=PREPROCESS)

@@ -1,0 +1,46 @@
+"""The public surface of the room."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+from rrm_extract import models
+
+
+def test_exported_names() -> None:
+    assert models.__all__ == [
+        "LoadedModel",
+        "ModelEntry",
+        "Preprocess",
+        "Transform",
+        "list_models",
+        "load_model",
+        "parse_preprocess",
+    ]
+
+
+def test_options_are_keywords() -> None:
+    parameters = inspect.signature(models.load_model).parameters
+    assert [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY] == [
+        "weights",
+        "preprocess",
+    ]
+
+
+def test_fields_of_a_loaded_model() -> None:
+    assert [field.name for field in dataclasses.fields(models.LoadedModel)] == [
+        "name",
+        "module",
+        "transform",
+        "preprocess",
+        "input_shape",
+        "weights_id",
+        "weights_sha256",
+        "missing_keys",
+        "unexpected_keys",
+        "leaf_modules",
+        "leaf_functions",
+        "source",
+        "categories",
+    ]
