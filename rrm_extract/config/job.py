@@ -1,0 +1,289 @@
+"""The table of options, as the fields of `JobConfig`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from rrm_extract.config import kinds
+from rrm_extract.config.kinds import DEFAULT_THRESHOLD, MAX_FPS, Kind
+from rrm_extract.config.option import Option, option_field, shown
+from rrm_extract.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobConfig:
+    """Everything that can be said about one extraction job; values are checked on creation.
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of range.
+    """
+
+    inputs: tuple[str, ...] = option_field(
+        kinds.PATHS,
+        (),
+        "Videos: files, folders (searched recursively), globs, or a .txt or .csv list of files.",
+        "videos/",
+    )
+    output: str | None = option_field(
+        kinds.MAYBE_PATH, None, "HDF5 file to write.", "feats.h5", short="-o"
+    )
+    root: str | None = option_field(
+        kinds.MAYBE_FOLDER,
+        None,
+        "Folder that video names in the output are relative to; by default the input folder.",
+        "datasets/ucf101",
+    )
+    include: tuple[str, ...] = option_field(
+        kinds.PATTERNS,
+        (),
+        "Which files of a folder are taken; by default those with a video's extension.",
+        "'*.avi'",
+    )
+    model: str = option_field(
+        dataclasses.replace(
+            kinds.NAME,
+            expects="a model's name, a .onnx file or package.module:factory",
+            is_path=True,
+        ),
+        "resnet18",
+        "Network: a torchvision name, timm/NAME, FILE.onnx or package.module:factory.",
+        "vgg16",
+        decides_result=True,
+    )
+    weights: str = option_field(
+        dataclasses.replace(
+            kinds.NAME, expects="'default', a weights name, a file or random[:SEED]", is_path=True
+        ),
+        "default",
+        "Weights: default, a torchvision weights name, a .safetensors or .pth file, or "
+        "random[:SEED].",
+        "weights/resnet18.safetensors",
+        decides_result=True,
+    )
+    layer: str | None = option_field(
+        Kind(
+            read=kinds.or_none(kinds.text), expects="a layer's name", metavar="NAME", is_text=True
+        ),
+        None,
+        "Layer whose output is the feature; by default the last one before the classifier.",
+        "layer4",
+        decides_result=True,
+    )
+    pool: str = option_field(
+        kinds.choice("avg", "none"),
+        "avg",
+        "What to do with a feature map: avg takes its mean over space, none keeps all of it.",
+        "none",
+        decides_result=True,
+    )
+    preprocess: str | dict[str, Any] | None = option_field(  # noqa: RUF009 -- immutable default
+        Kind(
+            read=kinds.preprocess,
+            expects="a name, a file or a mapping of plain values",
+            metavar="SPEC",
+            is_path=True,
+        ),
+        None,
+        "How frames become network input; by default what the weights were trained with.",
+        "preprocess.json",
+        decides_result=True,
+    )
+    threshold: float | dict[str, float] = option_field(  # noqa: RUF009 -- immutable default
+        Kind(
+            read=kinds.threshold,
+            expects="a number of 0 or more, or one for each layer",
+            metavar="NUMBER[,LAYER=NUMBER...]",
+        ),
+        DEFAULT_THRESHOLD,
+        "Changes up to this size are not propagated; 0 is exact. Layers may have their own.",
+        "1e-4,layer4=1e-3",
+        decides_result=True,
+    )
+    policy: str = option_field(
+        kinds.choice("bounded", "paper"),
+        "bounded",
+        "What becomes of changes below the threshold: bounded keeps them for later frames, paper "
+        "drops them.",
+        "paper",
+        decides_result=True,
+    )
+    fps: str = option_field(
+        Kind(
+            read=kinds.frame_rate,
+            expects=f"frames per second above 0 and up to {MAX_FPS}, a fraction, or 'native'",
+            metavar="RATE",
+        ),
+        "24",
+        "Frames per second to sample: a number, a fraction, or native for every frame.",
+        "30000/1001",
+        decides_result=True,
+    )
+    chunk: float = option_field(
+        kinds.SECONDS,
+        10.0,
+        "Seconds between key frames, which are computed densely; also the unit of parallel work.",
+        "10",
+        decides_result=True,
+    )
+    dtype: str = option_field(
+        kinds.choice("float32", "float16"),
+        "float32",
+        "Number type of the features in the file.",
+        "float16",
+        decides_result=True,
+    )
+    device: str = option_field(
+        dataclasses.replace(kinds.NAME, expects="the name of a torch device", metavar="DEVICE"),
+        "cpu",
+        "Torch device to compute on.",
+        "cuda:0",
+        decides_result=True,  # in the last bits
+    )
+    workers: int | None = option_field(
+        kinds.MAYBE_COUNT,
+        None,
+        "Worker processes; by default one for each usable core. Results do not depend on it.",
+        "4",
+    )
+    threads: int = option_field(
+        kinds.COUNT,
+        1,
+        "Threads of each worker.",
+        "2",
+        decides_result=True,  # in the last bits
+    )
+    time_batch: int = option_field(
+        kinds.COUNT,
+        8,
+        "Frames taken through one layer before the next layer.",
+        "16",
+        decides_result=True,  # in the last bits
+    )
+    timeout: float = option_field(
+        kinds.SECONDS,
+        120.0,
+        "Seconds that a worker may be silent before it is replaced.",
+        "300",
+    )
+    retries: int = option_field(
+        kinds.COUNT_OR_ZERO,
+        2,
+        "How often a video is tried again after its worker died or fell silent.",
+        "0",
+    )
+    overwrite: bool = option_field(
+        kinds.SWITCH, False, "Discard an existing output and begin again.", "true"
+    )
+    retry_failed: bool = option_field(
+        kinds.SWITCH, False, "Try videos again that failed in an earlier run.", "true"
+    )
+    json_log: str | None = option_field(
+        kinds.MAYBE_PATH,
+        None,
+        "File to which events are appended, one JSON object a line.",
+        "log.jsonl",
+    )
+    progress: bool | None = option_field(
+        kinds.MAYBE_SWITCH, None, "Show a progress bar; by default only on a terminal.", "false"
+    )
+
+    def __post_init__(self) -> None:
+        """Checks every value and brings it into its one written form."""
+        for option in _rows(type(self)):
+            object.__setattr__(self, option.name, option.check(getattr(self, option.name)))
+
+    @property
+    def frame_rate(self) -> Fraction | None:
+        """Frames per second to sample, or None for every frame as it is."""
+        return None if self.fps == "native" else Fraction(self.fps)
+
+    @property
+    def chunk_seconds(self) -> Fraction:
+        """Seconds between key frames, exactly as written: 0.1 is one tenth."""
+        return Fraction(str(self.chunk))
+
+    @classmethod
+    def identity_keys(cls) -> tuple[str, ...]:
+        """Names of the options that decide results, in the order of the table."""
+        return tuple(option.name for option in _rows(cls) if option.decides_result)
+
+    def identity(self) -> dict[str, Any]:
+        """The options that decide results, of types that JSON has."""
+        whole = self.to_mapping()
+        return {name: whole[name] for name in self.identity_keys()}
+
+    def to_mapping(self) -> dict[str, Any]:
+        """All options, of types that JSON has; `from_mapping` gives an equal job back."""
+        return {name: kinds.json_value(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, object], *, where: str | None = None) -> JobConfig:
+        """A job from some of its options; the others have their defaults.
+
+        Args:
+            mapping: option names to values as YAML, JSON or the command line give them. Paths
+                are taken as they are: nothing is expanded.
+            where: the file it came from, for messages; None means the command line.
+
+        Raises:
+            ConfigError: an unknown key, a wrong type, or a value out of range.
+        """
+        return cls(**check_mapping(mapping, where=where))
+
+    def replace(self, **changes: object) -> JobConfig:
+        """A copy with some options changed.
+
+        Raises:
+            ConfigError: an unknown key, a wrong type, or a value out of range.
+        """
+        return dataclasses.replace(self, **check_mapping(changes, where=None))
+
+
+def _rows(cls: type[JobConfig]) -> tuple[Option, ...]:
+    return tuple(Option(name=f.name, **f.metadata["option"]) for f in dataclasses.fields(cls))
+
+
+OPTIONS: tuple[Option, ...] = _rows(JobConfig)
+"""Every option of a job, in the order in which help shows them."""
+
+
+def check_mapping(mapping: Mapping[str, object], *, where: str | None) -> dict[str, Any]:
+    """Checks some options; raises ConfigError for an unknown key or an unfit value."""
+    by_name = {option.name: option for option in OPTIONS}
+    checked = {}
+    for key, value in mapping.items():
+        if key not in by_name:
+            raise ConfigError(unknown_key(key, where=where))
+        checked[key] = by_name[key].check(value, where=where)
+    return checked
+
+
+def unknown_key(key: object, *, where: str | None) -> str:
+    """The message for a key that no option has."""
+    names = [option.name for option in OPTIONS]
+    near = difflib.get_close_matches(str(key).lower().replace("-", "_"), names, n=1)
+    advice = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}"
+    return f"{where or 'options'}: unknown key {shown(key)}; {advice}"
+
+
+def parse_threshold(text: str) -> float | dict[str, float]:
+    """Reads a threshold as the command line has it.
+
+    Args:
+        text: one number for the whole network, `"1e-4"`, or with layers that have their own,
+            `"1e-4,layer4=1e-3"`. Without a number of its own the network has the default.
+
+    Returns:
+        A number, or numbers by layer name with the network's own under "default".
+
+    Raises:
+        ConfigError: not a number, negative, not finite, or a layer named twice.
+    """
+    (option,) = (option for option in OPTIONS if option.name == "threshold")
+    checked: float | dict[str, float] = option.check(text)
+    return checked
