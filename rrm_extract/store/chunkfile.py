@@ -1,0 +1,85 @@
+"""One computed chunk on disk, so that a long video resumes where it was interrupted.
+
+A chunk file is the SHA-256 of what follows, then an uncompressed npz archive: whatever passes the
+digest is what was written. It is private to the writer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from rrm_extract.store.files import write_atomic, writing
+from rrm_extract.store.schema import ChunkResult
+
+_ARRAYS: Final = (
+    "features",
+    "timestamps",
+    "pts",
+    "frame_index",
+    "key_frame",
+    "work",
+    "density",
+    "density_delta",
+)
+_DIGEST_BYTES = 32
+
+
+def save_chunk(path: Path, result: ChunkResult) -> None:
+    """Write a chunk to the path that `OutputStore.chunk_path` gave; safe in any process.
+
+    After a kill at any moment the file is whole or not there. Its folder is made when missing; the
+    folder above must exist, for without it the run is over.
+
+    Raises:
+        StoreWriteError: The system refuses.
+    """
+    arrays = {name: getattr(result, name) for name in _ARRAYS}
+    meta = {"index": result.index, "attrs": dict(result.attrs), "damage": result.damage}
+    text = json.dumps(meta, default=_plain)
+    buffer = io.BytesIO(bytes(_DIGEST_BYTES))
+    buffer.seek(_DIGEST_BYTES)
+    np.savez(buffer, meta=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
+    data = buffer.getbuffer()
+    data[:_DIGEST_BYTES] = _digest(data)
+    with writing(path):
+        path.parent.mkdir(exist_ok=True)
+    write_atomic(path, data)
+
+
+def load_chunk(path: Path) -> ChunkResult | None:
+    """The chunk at `path`, or None when it is missing or damaged and has to be computed again."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    if len(data) < _DIGEST_BYTES or _digest(memoryview(data)) != data[:_DIGEST_BYTES]:
+        return None
+    stream = io.BytesIO(data)
+    stream.seek(_DIGEST_BYTES)
+    try:
+        with np.load(stream, allow_pickle=False) as file:
+            meta = json.loads(file["meta"].tobytes())
+            return ChunkResult(
+                index=int(meta["index"]),
+                attrs=meta["attrs"],
+                damage=str(meta["damage"]),
+                **{name: file[name] for name in _ARRAYS},
+            )
+    except (KeyError, ValueError, TypeError):  # what another version of this program wrote
+        return None
+
+
+def _digest(data: memoryview) -> bytes:
+    return hashlib.sha256(data[_DIGEST_BYTES:]).digest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a chunk's attributes are numbers and strings, not {type(value).__name__}")

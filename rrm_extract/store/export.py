@@ -1,0 +1,204 @@
+"""Copies of a feature file in the layouts that other programs read."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+
+from rrm_extract.errors import StoreWriteError, UsageError
+from rrm_extract.store.files import remove, temp_path, writing
+from rrm_extract.store.layout import append_rows, create_rows, creating
+from rrm_extract.store.names import escape
+from rrm_extract.store.reader import FeatureFile, VideoFeatures
+from rrm_extract.store.schema import Array
+
+Layout: TypeAlias = Literal["npy", "flat", "activitynet"]
+LAYOUTS: Final[tuple[Layout, ...]] = ("npy", "flat", "activitynet")
+
+ACTIVITYNET_FILE: Final = "activitynet.h5"
+"""The file that the layout "activitynet" makes."""
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What an export wrote."""
+
+    layout: Layout
+    out: Path
+    """The folder."""
+    n_videos: int
+    n_frames: int
+    files: tuple[Path, ...]
+    """Everything written, in order."""
+
+
+def export(
+    path: str | Path, out: str | Path, *, layout: Layout, overwrite: bool = False
+) -> ExportSummary:
+    """Write the features of a file in another layout, a few MiB at a time.
+
+    Args:
+        path: The feature file.
+        out: A folder, made when missing.
+        layout: "npy": per video `<id>.npy` (T, D) and `<id>.timestamps.npy` (T,) float64.
+            "flat": `features.npy` (N, D) of all videos after one another, `timestamps.npy` (N,),
+            and `index.csv` with the rows [start, stop) of each video; open the first with
+            `numpy.load(..., mmap_mode="r")`. "activitynet": `activitynet.h5` with a group
+            `v_<stem>` per video that holds `c3d_features` (T, D), as ActivityNet's own files have.
+        overwrite: Replace files that are there.
+
+    Raises:
+        StoreFormatError: The feature file cannot be read.
+        UsageError: Two videos would get the same name.
+        StoreWriteError: A file is there already, or the system refuses.
+    """
+    folder = Path(out)
+    with FeatureFile(path) as source:
+        targets = _targets(source, folder, layout)
+        _check_targets(targets, folder, overwrite=overwrite)
+        if layout == "npy":
+            _export_npy(source, folder)
+        elif layout == "flat":
+            _export_flat(source, folder)
+        else:
+            _export_activitynet(source, folder)
+        return ExportSummary(
+            layout=layout,
+            out=folder,
+            n_videos=len(source),
+            n_frames=source.n_frames,
+            files=tuple(targets),
+        )
+
+
+def _targets(source: FeatureFile, folder: Path, layout: Layout) -> list[Path]:
+    if layout == "npy":
+        names = [name for video in source for name in _npy_names(video)]
+        _refuse_collisions(names, [video for video in source for _ in range(2)])
+        return [folder / name for name in names]
+    if layout == "flat":
+        return [folder / name for name in ("features.npy", "timestamps.npy", "index.csv")]
+    if layout == "activitynet":
+        _refuse_collisions([_activitynet_name(video) for video in source], source.videos)
+        return [folder / ACTIVITYNET_FILE]
+    raise UsageError(f"no layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
+
+
+def _npy_names(video_id: str) -> tuple[str, str]:
+    # The escaped name: it cannot climb out of the folder.
+    stored = escape(video_id)
+    return f"{stored}.npy", f"{stored}.timestamps.npy"
+
+
+def _activitynet_name(video_id: str) -> str:
+    stem = PurePosixPath(escape(video_id)).stem
+    return stem if stem.startswith("v_") else f"v_{stem}"
+
+
+def _refuse_collisions(names: Sequence[str], videos: Sequence[str]) -> None:
+    owner: dict[str, str] = {}
+    for name, video in zip(names, videos, strict=True):
+        if name in owner:
+            raise UsageError(
+                f"{owner[name]!r} and {video!r} would both be {name!r} in this layout; "
+                "use another --layout"
+            )
+        owner[name] = video
+    for name, video in owner.items():
+        for parent in PurePosixPath(name).parents:
+            if str(parent) in owner:
+                raise UsageError(
+                    f"{owner[str(parent)]!r} would be a file where {video!r} needs a folder; "
+                    "use another --layout"
+                )
+
+
+def _check_targets(targets: Sequence[Path], folder: Path, *, overwrite: bool) -> None:
+    with writing(folder):
+        there = [path for path in targets if path.exists()]
+    if there and not overwrite:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise StoreWriteError(
+            f"{there[0]}{more} would be written over; use --overwrite or another -o"
+        )
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _export_npy(source: FeatureFile, folder: Path) -> None:
+    for video_id, video in source.items():
+        features, timestamps = (folder / name for name in _npy_names(video_id))
+        with writing(features):
+            features.parent.mkdir(parents=True, exist_ok=True)
+        _write_npy(features, video.feature_blocks(), _shape(video), video.dtype)
+        times = video.timestamps
+        _write_npy(timestamps, [times], times.shape, times.dtype)
+
+
+def _export_flat(source: FeatureFile, folder: Path) -> None:
+    shapes = {(video.dtype, _shape(video)[1:]) for video in source.values()}
+    if len(shapes) > 1:
+        raise UsageError(f"{source.path} has features of several shapes or types; use --layout npy")
+    dtype, width = shapes.pop() if shapes else (np.dtype(np.float32), (0,))
+    n_frames = source.n_frames
+    blocks = (block for video in source.values() for block in video.feature_blocks())
+    _write_npy(folder / "features.npy", blocks, (n_frames, *width), dtype)
+    times = (video.timestamps for video in source.values())
+    _write_npy(folder / "timestamps.npy", times, (n_frames,), np.dtype(np.float64))
+    index = folder / "index.csv"
+    with _replacing(index) as temp, temp.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["video_id", "start", "stop"])
+        start = 0
+        for row in source.index:
+            rows.writerow([row.stored_id, start, start + row.n_frames])
+            start += row.n_frames
+
+
+def _export_activitynet(source: FeatureFile, folder: Path) -> None:
+    with _replacing(folder / ACTIVITYNET_FILE) as temp, creating(temp) as (file, check):
+        for video_id, video in source.items():
+            rows = create_rows(
+                file.create_group(_activitynet_name(video_id)),
+                "c3d_features",
+                tail=_shape(video)[1:],
+                dtype=video.dtype.name,
+            )
+            for block in video.feature_blocks():
+                append_rows(rows, block)
+                check()
+
+
+def _shape(video: VideoFeatures) -> tuple[int, int]:
+    width = 1
+    for extent in video.feature_shape:
+        width *= extent
+    return video.n_frames, width
+
+
+def _write_npy(
+    path: Path, blocks: Iterable[Array], shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> None:
+    """An npy file written in order: a memory map would die of a full disk, this raises."""
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    with _replacing(path) as temp, temp.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block).data)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    temp = temp_path(path)
+    with writing(path):
+        try:
+            yield temp
+            temp.replace(path)
+        finally:
+            remove(temp)

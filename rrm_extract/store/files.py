@@ -1,0 +1,85 @@
+"""Files that are either there whole or not at all, and the errors of writing them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rrm_extract.errors import StoreError, StoreWriteError
+
+_TEMP_SUFFIX = ".tmp"
+
+
+def write_error(path: Path, error: OSError) -> StoreWriteError:
+    """The error for the user when the system refuses to write `path`."""
+    reason = error.strerror or str(error)
+    return StoreWriteError(
+        f"cannot write {path}: {reason}; what was complete is kept, "
+        "so make room or allow writing there and run the same command again, or choose another -o"
+    )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn any system error inside into a StoreWriteError that names `path` and the reason."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def temp_path(path: Path) -> Path:
+    """A name in the same folder for a file on its way to `path`, one per process."""
+    return path.with_name(f".{path.name}.{os.getpid()}{_TEMP_SUFFIX}")
+
+
+def is_temp(path: Path) -> bool:
+    """Whether `path` is such a name, of any process."""
+    return path.name.startswith(".") and path.name.endswith(_TEMP_SUFFIX)
+
+
+def fsync_dir(folder: Path) -> None:
+    """Make renames inside `folder` survive a power cut, where the system can."""
+    with suppress(PermissionError):  # Windows opens no folders
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def commit(temp: Path, path: Path) -> None:
+    """Put a finished temporary file under its name, for good. Raises OSError."""
+    with temp.open("rb+") as file:
+        os.fsync(file.fileno())
+    temp.replace(path)
+    fsync_dir(path.parent)
+
+
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
+    """Write `data` to `path`: after a kill at any moment `path` is the old file or the new one.
+
+    Raises:
+        StoreWriteError: The system refuses; `path` is as it was.
+    """
+    temp = temp_path(path)
+    with writing(path):
+        try:
+            temp.write_bytes(data)
+            commit(temp, path)
+        finally:
+            remove(temp)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder of ours if it is there; never fails over one that will not go."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,62 @@
+"""`job.json` in the parts folder: which run the unfinished work belongs to."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from rrm_extract.store.files import write_atomic
+from rrm_extract.store.schema import FORMAT_VERSION
+
+_NAME = "job.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that writes, or wrote, into a parts folder."""
+
+    identity_json: str
+    """Canonical JSON of the settings that decide the results."""
+    overwrite: bool
+    """The run replaces the finished file instead of adding to it."""
+    writer: str
+    """Process and host, for messages."""
+
+    @classmethod
+    def of_this_process(cls, *, identity_json: str, overwrite: bool) -> Job:
+        """The run this process is about to do."""
+        writer = f"process {os.getpid()} on {platform.node() or 'this host'}"
+        return cls(identity_json=identity_json, overwrite=overwrite, writer=writer)
+
+    def save(self, parts_dir: Path) -> None:
+        """Write it; from then on what is in the folder counts. Raises StoreWriteError."""
+        content = {
+            "format_version": FORMAT_VERSION,
+            "identity_json": self.identity_json,
+            "overwrite": self.overwrite,
+            "writer": self.writer,
+        }
+        write_atomic(job_path(parts_dir), json.dumps(content, indent=1).encode())
+
+
+def job_path(parts_dir: Path) -> Path:
+    """Where the record lies."""
+    return parts_dir / _NAME
+
+
+def load_job(parts_dir: Path) -> Job | None:
+    """The run a parts folder belongs to; None when it belongs to none, so nothing in it counts."""
+    try:
+        content = json.loads(job_path(parts_dir).read_bytes())
+        if content["format_version"] != FORMAT_VERSION:
+            return None
+        return Job(
+            identity_json=str(content["identity_json"]),
+            overwrite=bool(content["overwrite"]),
+            writer=str(content["writer"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,275 @@
+"""How one video lies in HDF5: creating, appending, copying and checking its group."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import h5py
+import numpy as np
+
+from rrm_extract.errors import StoreError, StoreFormatError
+from rrm_extract.store.files import writing
+from rrm_extract.store.schema import (
+    FEATURE_TYPES,
+    LAYER_ROWS,
+    LAYERS,
+    MEMBERS,
+    ROW_TYPES,
+    STATUSES,
+    Array,
+    Attr,
+    storable,
+)
+from rrm_extract.store.shield import ShieldedFile
+
+Group: TypeAlias = Any  # h5py has no types
+Dataset: TypeAlias = Any
+
+READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)
+"""What h5py raises on a file that is damaged."""
+
+_CHUNK_BYTES = 1 << 18  # small enough to read one frame cheaply, large enough to stream
+_CHUNK_ROWS = 1 << 10  # a chunk takes its full room in the file, however few rows are in it
+_BLOCK_BYTES = 1 << 22  # what is held in memory at once when rows are copied, checked or compared
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Any]:
+    """An HDF5 file opened to be read.
+
+    Files are never changed in place, so no lock is needed; HDF5's own would fail on read-only
+    network folders.
+    """
+    with h5py.File(path, "r", locking=False) as file:
+        yield file
+
+
+@contextmanager
+def creating(path: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """A new HDF5 file, and a function to call after every step that raises what went wrong.
+
+    Raises:
+        StoreWriteError: The system refuses; what is at `path` is then not to be used.
+    """
+    with writing(path):
+        shield = ShieldedFile(path)
+    try:
+        with h5py.File(shield, "w", driver="fileobj") as file:
+            yield file, shield.check
+        shield.check()
+    finally:
+        shield.close()
+
+
+def create_rows(
+    group: Group, name: str, *, tail: Sequence[int], dtype: str, n_rows: int | None = None
+) -> Dataset:
+    """A checksummed dataset of shape (n_rows or 0, *tail) that can grow along its first axis.
+
+    Args:
+        group: Where.
+        name: Its name.
+        tail: Shape of one row; extents may be 0.
+        dtype: Type it is stored in.
+        n_rows: Rows it will have in the end, when known; chunks are then cut to waste little.
+    """
+    row_bytes = max(1, math.prod(tail)) * np.dtype(dtype).itemsize
+    rows = min(_CHUNK_ROWS, max(1, _CHUNK_BYTES // row_bytes))
+    if n_rows is not None:
+        n_chunks = max(1, -(-n_rows // rows))
+        rows = max(1, -(-n_rows // n_chunks))
+    return group.create_dataset(
+        name,
+        shape=(n_rows or 0, *tail),
+        # An extent of 0 must not be a limit: HDF5 has no chunks of nothing.
+        maxshape=(None, *(extent or None for extent in tail)),
+        chunks=(rows, *(max(1, extent) for extent in tail)),
+        dtype=dtype,
+        fletcher32=True,
+    )
+
+
+def append_rows(dataset: Dataset, rows: Array) -> None:
+    """Add `rows` (t, *tail) at the end."""
+    count = len(rows)
+    if count == 0:
+        return
+    start = dataset.shape[0]
+    dataset.resize(start + count, axis=0)
+    if rows.size:
+        dataset[start:] = rows
+
+
+def row_blocks(dataset: Dataset) -> Iterator[slice]:
+    """Slices of a few MiB that cover all rows of a dataset."""
+    n_rows = dataset.shape[0]
+    row_bytes = max(1, math.prod(dataset.shape[1:])) * dataset.dtype.itemsize
+    chunk = dataset.chunks[0] if dataset.chunks else 1
+    step = max(1, _BLOCK_BYTES // (row_bytes * chunk)) * chunk
+    for start in range(0, n_rows, step):
+        yield slice(start, min(start + step, n_rows))
+
+
+def write_column(group: Group, name: str, values: Any) -> None:
+    """A small dataset from an array or a sequence; strings become variable-length UTF-8."""
+    array = np.asarray(values)
+    if array.dtype.kind in "OU":
+        text = np.asarray([storable(str(v)) for v in array.ravel()], dtype=object)
+        group.create_dataset(name, data=text.reshape(array.shape), dtype=h5py.string_dtype())
+    else:
+        group.create_dataset(name, data=array)
+
+
+def read_column(dataset: Dataset) -> Array:
+    """The whole of a dataset; strings as an object array of `str`."""
+    if h5py.check_string_dtype(dataset.dtype) is not None:
+        return np.asarray(dataset.asstr()[...], dtype=object)
+    return np.asarray(dataset[...])
+
+
+def write_attrs(target: Any, attrs: Mapping[str, Attr | Array]) -> None:
+    """Set attributes, in the order of their names so that files come out alike."""
+    for name in sorted(attrs):
+        value = attrs[name]
+        target.attrs[name] = storable(value) if isinstance(value, str) else value
+
+
+def read_attrs(target: Any) -> dict[str, Any]:
+    """Attributes as Python values; arrays stay arrays."""
+    found = {}
+    for name, value in target.attrs.items():
+        found[name] = value.item() if isinstance(value, np.generic) else value
+    return found
+
+
+def row_members(group: Group) -> dict[str, Dataset]:
+    """The datasets of a video that have one row per frame, by path below its group."""
+    found = {name: group[name] for name in ("features", *ROW_TYPES)}
+    for name in LAYER_ROWS:
+        found[f"{LAYERS}/{name}"] = group[LAYERS][name]
+    return found
+
+
+def copy_video(source: Group, target: Group, check: Callable[[], None]) -> None:
+    """Copy one video's own members and attributes, a few MiB at a time, checking checksums.
+
+    Videos nested below `source` (docs/format.md, section 4) are not copied.
+
+    Args:
+        source: The video's group.
+        target: An existing group, empty but for nested videos.
+        check: Called after every step.
+
+    Raises:
+        StoreFormatError: `source` is damaged.
+        StoreWriteError: From `check`.
+    """
+    layers = target.require_group(LAYERS)
+    with damage_named(source):
+        for name, rows in row_members(source).items():
+            copy = create_rows(
+                target, name, tail=rows.shape[1:], dtype=rows.dtype.name, n_rows=rows.shape[0]
+            )
+            write_attrs(copy, read_attrs(rows))
+            for block in row_blocks(rows):
+                if rows.size:
+                    copy[block] = rows[block]
+                check()
+        for name, column in source[LAYERS].items():
+            if name not in LAYER_ROWS:
+                write_column(layers, name, read_column(column))
+                check()
+        # Last, for they make the group a video.
+        write_attrs(target, read_attrs(source))
+    check()
+
+
+def check_video(group: Group, *, deep: bool) -> None:
+    """Check that a group is a whole video of this format.
+
+    Args:
+        group: The video's group.
+        deep: Read every value, which checks the checksums; else only shapes and types.
+
+    Raises:
+        StoreFormatError: What is wrong.
+    """
+    with damage_named(group):
+        attrs = read_attrs(group)
+        _expect(attrs["status"] in STATUSES, f"status is {attrs['status']!r}")
+        n_frames = attrs["n_frames"]
+        _expect(isinstance(attrs["source_size"], int), "source_size is no integer")
+        _expect(isinstance(attrs["source_mtime_ns"], int), "source_mtime_ns is no integer")
+        for member in MEMBERS:
+            _expect(member in group, f"{member} is missing")
+        for name, rows in row_members(group).items():
+            _expect(rows.shape[0] == n_frames, f"{name} has {rows.shape[0]} of {n_frames} rows")
+            _expect(bool(rows.fletcher32), f"{name} has no checksum")
+            last = name.rpartition("/")[2]
+            if name == "features":
+                shape = rows.attrs["feature_shape"]
+                _expect(rows.ndim == 2, "features is no matrix")
+                _expect(math.prod(map(int, shape)) == rows.shape[1], "feature_shape does not fit")
+                _expect(rows.dtype.name in FEATURE_TYPES, f"features is {rows.dtype}")
+            elif last in LAYER_ROWS:
+                _expect(rows.ndim == 2 and rows.dtype == np.float16, f"{name} is no float16 matrix")
+            else:
+                _expect(rows.ndim == 1 and rows.dtype == ROW_TYPES[name], f"{name} is {rows.dtype}")
+            if deep and rows.size:
+                for block in row_blocks(rows):
+                    rows[block]
+        for name, column in group[LAYERS].items():
+            if deep and name not in LAYER_ROWS:
+                read_column(column)
+
+
+@contextmanager
+def damage_named(target: Any) -> Iterator[None]:
+    """Turn whatever h5py raises on damaged data into a StoreFormatError that names the place."""
+    if not target:
+        raise ValueError("the feature file is closed")
+    place = f"{target.file.filename}:{target.name}"
+    try:
+        yield
+    except StoreError:
+        raise
+    except READ_ERRORS as error:
+        refuse_to_blame(place, error)
+        raise StoreFormatError(
+            f"{place} is damaged ({_one_line(error)}); move the file away or delete it "
+            "and run the command that made it again"
+        ) from error
+
+
+def refuse_to_blame(place: object, error: BaseException) -> None:
+    """Raise a StoreError where not the file but the system is at fault, short of handles, say.
+
+    h5py's errors have an errno only then. Work that is sound must not be thrown away for them.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        reason = os.strerror(error.errno)
+        raise StoreError(f"cannot read {place}: {reason}; put that right and try again") from error
+
+
+def same_value(a: Any, b: Any) -> bool:
+    """Whether two attributes or columns are equal in type, shape, and bit for bit."""
+    x, y = np.asarray(a), np.asarray(b)
+    if (x.shape, x.dtype.kind) != (y.shape, y.dtype.kind):
+        return False
+    if x.dtype.kind in "OU":
+        return bool((x == y).all())
+    return x.dtype == y.dtype and x.tobytes() == y.tobytes()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _expect(condition: bool, what: str) -> None:
+    if not condition:
+        raise ValueError(what)

@@ -1,0 +1,73 @@
+"""Names of videos inside a file: as they are on disk wherever HDF5 can bear it, else escaped."""
+
+from __future__ import annotations
+
+import hashlib
+from urllib.parse import unquote
+
+from rrm_extract.errors import InputError
+from rrm_extract.store.schema import MEMBERS
+
+_HASH_DIGITS = 32  # 128 bits: no two videos of any data set meet
+
+
+def escape(video_id: str) -> str:
+    """The stored id of a video: the path of its group below `/videos` (docs/format.md, section 4).
+
+    Raises:
+        InputError: The id is empty, or is not what decoding a path's bytes gives.
+    """
+    _raw_bytes(video_id)
+    components = [""]
+    last = len(video_id) - 1
+    for position, char in enumerate(video_id):
+        if char == "/" and components[-1] and position != last:
+            components.append("")
+        else:
+            components[-1] += _escape_char(char)
+    return "/".join(_escape_component(c, first=i == 0) for i, c in enumerate(components))
+
+
+def unescape(stored_id: str) -> str:
+    """The video's id; the inverse of `escape`."""
+    return unquote(stored_id, errors="surrogateescape")
+
+
+def file_key(video_id: str, *context: int) -> str:
+    """A short file name for a video, safe on every file system; `context` makes it another one."""
+    digest = hashlib.sha256(_raw_bytes(video_id))
+    digest.update("".join(f"\0{number}" for number in context).encode())
+    return digest.hexdigest()[:_HASH_DIGITS]
+
+
+def _raw_bytes(video_id: str) -> bytes:
+    """The path's bytes on disk."""
+    try:
+        raw = video_id.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        raw = b""
+    if not raw or raw.decode("utf-8", "surrogateescape") != video_id:
+        raise InputError(
+            f"{video_id!a} cannot name a video; expected a relative path "
+            "as the file system gives it"
+        )
+    return raw
+
+
+def _escape_char(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # stands for a byte that is no UTF-8
+        return f"%{code - 0xDC00:02X}"
+    if code < 0x20 or code == 0x7F or char == "%":
+        return f"%{code:02X}"
+    return char
+
+
+def _escape_component(component: str, *, first: bool) -> str:
+    # A slash still here did not separate anything.
+    component = component.replace("/", "%2F")
+    if component in {".", ".."}:
+        return component.replace(".", "%2E")
+    if not first and component in MEMBERS:
+        return f"%{ord(component[0]):02X}{component[1:]}"
+    return component

@@ -1,0 +1,311 @@
+"""Reading a feature file."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rrm_extract.errors import StoreError, StoreFormatError
+from rrm_extract.store.layout import (
+    READ_ERRORS,
+    check_video,
+    damage_named,
+    read_attrs,
+    read_column,
+    reading,
+    refuse_to_blame,
+    row_blocks,
+)
+from rrm_extract.store.names import escape, unescape
+from rrm_extract.store.part import DoneVideo
+from rrm_extract.store.schema import (
+    FAILURES,
+    FORMAT_MAJOR,
+    FORMAT_NAME,
+    INDEX,
+    LAYERS,
+    VIDEOS,
+    Array,
+    FailureRecord,
+    parts_dir_of,
+)
+
+
+class VideoFeatures:
+    """One video of an open FeatureFile. Arrays are read when asked for, every time."""
+
+    def __init__(self, video_id: str, group: Any) -> None:
+        self.video_id = video_id
+        """Path relative to the input root."""
+        self._group = group
+
+    def __repr__(self) -> str:
+        return f"<VideoFeatures {self.video_id!r}: {self.status}, {self.n_frames} frames>"
+
+    @property
+    def features(self) -> Array:
+        """(T, D) float32 or float16; `feature_shape` tells how D was flattened."""
+        return self._rows("features")
+
+    @property
+    def timestamps(self) -> npt.NDArray[np.float64]:
+        """(T,) float64, seconds from the stream's start."""
+        return self._rows("timestamps")
+
+    @property
+    def pts(self) -> npt.NDArray[np.int64]:
+        """(T,) int64, in units of `time_base`."""
+        return self._rows("pts")
+
+    @property
+    def frame_index(self) -> npt.NDArray[np.int64]:
+        """(T,) int64, ordinal of the decoded frame shown at that time."""
+        return self._rows("frame_index")
+
+    @property
+    def key_frame(self) -> npt.NDArray[np.bool_]:
+        """(T,) bool, computed densely."""
+        return self._rows("key_frame")
+
+    @property
+    def work(self) -> npt.NDArray[np.float32]:
+        """(T,) float32, share of the dense MACs done."""
+        return self._rows("work")
+
+    @property
+    def layers(self) -> dict[str, Array]:
+        """Columns by name: (L,) each, strings as objects; `density_t`, `density_delta_t` (T, L)."""
+        with damage_named(self._group):
+            return {name: read_column(column) for name, column in self._group[LAYERS].items()}
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The attributes of the video's group."""
+        with damage_named(self._group):
+            return read_attrs(self._group)
+
+    @property
+    def status(self) -> str:
+        """Either "ok" or "partial"."""
+        return str(self.attrs["status"])
+
+    @property
+    def n_frames(self) -> int:
+        """T."""
+        return int(self.attrs["n_frames"])
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Shape of one frame's feature before flattening."""
+        with damage_named(self._group):
+            return tuple(int(n) for n in self._group["features"].attrs["feature_shape"])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type the features are stored in."""
+        with damage_named(self._group):
+            stored: np.dtype[Any] = self._group["features"].dtype
+            return stored
+
+    @property
+    def time_base(self) -> Fraction | None:
+        """Seconds per unit of `pts`; None when unknown."""
+        with damage_named(self._group):
+            stored = self._group["pts"].attrs.get("time_base")
+            return None if stored is None else Fraction(str(stored))
+
+    def feature_blocks(self) -> Iterator[Array]:
+        """The features in order, a few MiB at a time, (t, D) each: for videos of any length."""
+        with damage_named(self._group):
+            rows = self._group["features"]
+            for block in row_blocks(rows):
+                yield np.asarray(rows[block])
+
+    def check(self) -> None:
+        """Read everything and check its checksums. Raises StoreFormatError."""
+        check_video(self._group, deep=True)
+
+    def _rows(self, name: str) -> Array:
+        with damage_named(self._group):
+            return np.asarray(self._group[name][...])
+
+
+class FeatureFile(Mapping[str, VideoFeatures]):
+    """A finished feature file, as a mapping from video to features.
+
+        with FeatureFile("feats.h5") as f:
+            for video_id, video in f.items():
+                print(video_id, video.features.shape)
+
+    Raises:
+        StoreFormatError: There is no such file, it is unfinished, damaged, of another kind, or of a
+            newer version than this one reads.
+        StoreError: The system does not let it be read.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        """The file."""
+        with ExitStack() as stack:
+            self._file = self._open(stack)
+            with damage_named(self._file):
+                self._check_format()
+                index = self._columns(INDEX)
+                self.index = tuple(
+                    DoneVideo(
+                        stored_id=str(stored_id),
+                        status=str(status),
+                        n_frames=int(n_frames),
+                        source_size=int(size),
+                        source_mtime_ns=int(mtime),
+                    )
+                    for stored_id, status, n_frames, size, mtime in zip(
+                        index["video_id"],
+                        index["status"],
+                        index["n_frames"],
+                        index["source_size"],
+                        index["source_mtime_ns"],
+                        strict=True,
+                    )
+                )
+                """One row per video, in the order of the file."""
+                self.videos = [unescape(row.stored_id) for row in self.index]
+                """The videos' ids, in the order of the file."""
+            self._known = frozenset(self.videos)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> FeatureFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; its videos can no longer be read."""
+        self._stack.close()
+
+    def __getitem__(self, video_id: str) -> VideoFeatures:
+        if video_id not in self._known:
+            near = difflib.get_close_matches(str(video_id), self.videos, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise KeyError(f"{self.path} has no video {video_id!r}{hint}")
+        with damage_named(self._file):
+            return VideoFeatures(video_id, self._file[VIDEOS][escape(video_id)])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.videos)
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The attributes of the file."""
+        with damage_named(self._file):
+            return read_attrs(self._file)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the numbers in the file."""
+        with damage_named(self._file):
+            return dict(json.loads(self._file.attrs["identity_json"]))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The whole configuration of the last run; `identity` when it is not recorded."""
+        with damage_named(self._file):
+            stored = self._file.attrs.get("config_json")
+            return self.identity if stored is None else dict(json.loads(stored))
+
+    @property
+    def complete(self) -> bool:
+        """Whether every input of the run that wrote the file is in it or in `failures`."""
+        return bool(self.attrs["complete"])
+
+    @cached_property
+    def failures(self) -> list[FailureRecord]:
+        """The videos that failed, or are partial, with the reason."""
+        with damage_named(self._file):
+            columns = self._columns(FAILURES)
+            return [
+                FailureRecord(
+                    video_id=unescape(str(columns["video_id"][i])),
+                    stage=str(columns["stage"][i]),
+                    error_type=str(columns["error_type"][i]),
+                    message=str(columns["message"][i]),
+                    attempts=int(columns["attempts"][i]),
+                    source_size=int(columns["source_size"][i]),
+                    source_mtime_ns=int(columns["source_mtime_ns"][i]),
+                )
+                for i in range(len(columns["video_id"]))
+            ]
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of all videos together."""
+        return sum(row.n_frames for row in self.index)
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """The file's format version."""
+        major, minor = str(self.attrs["format_version"]).split(".")
+        return int(major), int(minor)
+
+    def _open(self, stack: ExitStack) -> Any:
+        if not self.path.exists():
+            raise StoreFormatError(_why_missing(self.path))
+        if self.path.is_dir():
+            raise StoreFormatError(f"{self.path} is a folder; expected a feature file")
+        try:
+            return stack.enter_context(reading(self.path))
+        except StoreError:
+            raise
+        except READ_ERRORS as error:
+            refuse_to_blame(self.path, error)
+            raise StoreFormatError(
+                f"{self.path} is no HDF5 file, or a damaged one; expected a feature file "
+                "that rrm-extract wrote"
+            ) from error
+
+    def _check_format(self) -> None:
+        found = self._file.attrs.get("format")
+        if found != FORMAT_NAME:
+            raise StoreFormatError(
+                f"{self.path} is an HDF5 file of another kind (format {found!r}); "
+                "expected a feature file that rrm-extract wrote"
+            )
+        if self.version[0] > FORMAT_MAJOR:
+            raise StoreFormatError(
+                f"{self.path} has format version {self._file.attrs['format_version']}, "
+                f"this rrm-extract reads up to {FORMAT_MAJOR}.x; install a newer rrm-extract"
+            )
+
+    def _columns(self, name: str) -> dict[str, Array]:
+        return {column: read_column(data) for column, data in self._file[name].items()}
+
+
+def _why_missing(path: Path) -> str:
+    parts = parts_dir_of(path)
+    if parts.is_dir():
+        done = sum(1 for part in parts.glob("*.h5") if not part.name.startswith("."))
+        videos = "1 video is" if done == 1 else f"{done} videos are"
+        return (
+            f"{path} is not there yet but {parts.name} is: {videos} done; "
+            "run the same command again to finish"
+        )
+    return f"{path} does not exist; expected a feature file that rrm-extract wrote"

@@ -1,0 +1,463 @@
+"""The output of a run: what is done, what is written, and how it becomes one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rrm_extract.errors import StoreFormatError, StoreMismatchError, StoreWriteError
+from rrm_extract.store.failurefile import load_failure, save_failure
+from rrm_extract.store.files import fsync_dir, is_temp, remove, temp_path, writing
+from rrm_extract.store.job import Job, job_path, load_job
+from rrm_extract.store.layout import READ_ERRORS, reading, same_value
+from rrm_extract.store.lock import WriterLock
+from rrm_extract.store.merge import Entry, write_finished
+from rrm_extract.store.names import escape, file_key
+from rrm_extract.store.part import DoneVideo, PartWriter, read_part
+from rrm_extract.store.reader import FeatureFile
+from rrm_extract.store.schema import (
+    FORMAT_MAJOR,
+    FORMAT_MINOR,
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    JSON,
+    Array,
+    Attr,
+    FailureRecord,
+    Source,
+    canonical_json,
+    is_volatile,
+    parts_dir_of,
+    sha256_of,
+    storable,
+)
+
+_PART = ".h5"
+_CHUNKS = ".chunks"
+_FAILED = ".failed.json"
+_OWN_ROOT_ATTRS = ("format", "format_version", "complete", "identity_json", "config_sha256")
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_LONGEST_VALUE = 60  # characters of a setting shown in a message
+
+
+class OutputStore:
+    """The single writer of one output.
+
+        with OutputStore(Path("feats.h5"), identity) as store:
+            for source in sources:
+                if store.status(source) is None:
+                    with store.part(source, feature_shape=(512,)) as part:
+                        ...
+            store.finish(sources, failures, root_attrs, complete=True)
+
+    Everything written is safe as soon as the call that wrote it returns. Entering takes the lock
+    and raises what stands in the way:
+
+    Raises:
+        StoreLockedError: Another process writes this output.
+        StoreFormatError: What is at `output` is no feature file, or a damaged one.
+        StoreMismatchError: `output`, or unfinished work for it, has another identity.
+        StoreWriteError: The folder is missing or cannot be written to.
+    """
+
+    def __init__(
+        self, output: Path, identity: Mapping[str, JSON], *, overwrite: bool = False
+    ) -> None:
+        """Nothing is touched yet.
+
+        Args:
+            output: The file to write.
+            identity: The settings that decide the results.
+            overwrite: Make everything anew; the old file stays until the new one replaces it. A run
+                that was interrupted goes on when it is told to overwrite again.
+        """
+        # The file is renamed into place, which must replace what a link points at, not the link.
+        self.output = Path(output).resolve() if Path(output).is_symlink() else Path(output)
+        """The file."""
+        self.parts_dir = parts_dir_of(self.output)
+        """Where unfinished work is kept."""
+        self.overwrite = overwrite
+        """Whether the old file is replaced whole."""
+        self._identity_json = canonical_json(identity)
+        self._config_sha256 = sha256_of(self._identity_json)
+        self._lock = WriterLock(self.output)
+        self._finished: dict[str, DoneVideo] = {}  # by stored id
+        self._finished_failures: dict[str, FailureRecord] = {}  # by stored id
+        self._finished_attrs: Mapping[str, Attr | Array] = {}
+        self._parts: dict[Path, DoneVideo | None] = {}  # parts checked so far
+
+    def __enter__(self) -> OutputStore:
+        self._check_place()
+        job = load_job(self.parts_dir)
+        self._lock.acquire(holder=job.writer if job else "")
+        try:
+            self._take_over()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if self.parts_dir.is_dir() and not self._has_work():
+                self._discard_parts()
+        finally:
+            self._lock.release()
+
+    # What is done.
+
+    def status(self, source: Source) -> str | None:
+        """The status of a video that is done, "ok" or "partial"; None when it is to be done.
+
+        It is done when a part or the finished file has it, made from a source of this size and
+        modification time. A part is checked in full the first time; a damaged one is removed.
+        """
+        part = self._part(self._part_path(source.video_id))
+        if part is not None and part.is_of(source):
+            return part.status
+        finished = self._finished.get(escape(source.video_id))
+        if finished is not None and finished.is_of(source):
+            return finished.status
+        return None
+
+    def failure(self, video: str | Source) -> FailureRecord | None:
+        """Why a video failed, in this run, one it continues, or the one that wrote the file.
+
+        Args:
+            video: Its id; or its source, and then a failure of a source of another size or
+                modification time does not count.
+        """
+        video_id = video.video_id if isinstance(video, Source) else video
+        record = load_failure(self._failure_path(video_id))
+        if record is None:
+            record = self._finished_failures.get(escape(video_id))
+        if record is None or not isinstance(video, Source) or record.source_size < 0:
+            return record
+        same = (record.source_size, record.source_mtime_ns) == (video.size, video.mtime_ns)
+        return record if same else None
+
+    def record_failure(self, record: FailureRecord) -> None:
+        """Remember a failure, in place of an earlier one of that video. Raises StoreWriteError."""
+        save_failure(self._failure_path(record.video_id), record)
+
+    def clear_failure(self, video_id: str) -> None:
+        """Forget a video's failure."""
+        remove(self._failure_path(video_id))
+        self._finished_failures.pop(escape(video_id), None)
+
+    # What is written.
+
+    def chunk_path(self, source: Source, index: int) -> Path:
+        """Where `save_chunk` and `load_chunk` find chunk `index` of exactly this source."""
+        return self._chunk_dir(source) / f"{index:06d}.npz"
+
+    def part(
+        self, source: Source, *, feature_shape: Sequence[int], dtype: str = "float32"
+    ) -> PartWriter:
+        """A writer for one video; once it is finished the video is done and its chunks are removed.
+
+        Args:
+            source: The video.
+            feature_shape: Shape of one frame's feature; D is its product.
+            dtype: "float32" or "float16".
+        """
+        path = self._part_path(source.video_id)
+
+        def on_done(done: DoneVideo) -> None:
+            self._parts[path] = done
+            remove(self._chunk_dir(source))
+            if done.status == "ok":
+                self.clear_failure(source.video_id)
+
+        return PartWriter(
+            path,
+            source,
+            config_sha256=self._config_sha256,
+            feature_shape=feature_shape,
+            dtype=dtype,
+            on_done=on_done,
+        )
+
+    def finish(
+        self,
+        sources: Iterable[Source],
+        failures: Iterable[FailureRecord],
+        root_attrs: Mapping[str, Attr],
+        *,
+        complete: bool,
+    ) -> bool:
+        """Merge the earlier file and the parts into the new file, and put it in place.
+
+        Videos and failures of other inputs are kept. A part replaces an earlier version of its
+        video. A video whose source changed and now fails leaves the file. A failure of a video that
+        is "ok" in the new file is dropped.
+
+        Args:
+            sources: The inputs of this run, in any order; it does not show in the file.
+            failures: Failures to list besides those recorded; a later one of a video counts.
+            root_attrs: Attributes of the file besides those the store sets.
+            complete: Every input is done or failed. The parts folder is then removed; else it
+                stays, so that the same command goes on.
+
+        Returns:
+            Whether a file was written; False when the one in place already says all this.
+
+        Raises:
+            StoreWriteError: The system refuses; nothing is lost.
+            StoreFormatError: Something done earlier was damaged since; the message says what to do.
+            ValueError: `root_attrs` has an attribute that the store sets.
+        """
+        taken = sorted({*root_attrs} & {*_OWN_ROOT_ATTRS})
+        if taken:
+            raise ValueError(f"the store itself sets {', '.join(taken)}")
+        listed = self._all_failures(failures)
+        entries = self._entries({escape(s.video_id): s for s in sources}, listed)
+        kept = [r for i, r in listed.items() if i not in entries or entries[i].done.status != "ok"]
+        attrs: dict[str, Attr | Array] = {
+            **root_attrs,
+            "format": FORMAT_NAME,
+            "format_version": FORMAT_VERSION,
+            "complete": complete,
+            "identity_json": self._identity_json,
+            "config_sha256": self._config_sha256,
+        }
+        written = not self._says_all(entries, kept, attrs)
+        if written:
+            temp = temp_path(self.parts_dir / self.output.name)
+            write_finished(
+                self.output, temp, entries=[*entries.values()], failures=kept, root_attrs=attrs
+            )
+            self._remember((entry.done for entry in entries.values()), kept, attrs)
+        if complete:
+            self._discard_parts()
+        return written
+
+    # Entering.
+
+    def _check_place(self) -> None:
+        folder = self.output.parent
+        if not folder.is_dir():
+            what = "is no folder" if folder.exists() else "does not exist"
+            raise StoreWriteError(f"cannot write {self.output}: {folder} {what}; make it first")
+        if self.output.is_dir():
+            raise StoreWriteError(
+                f"cannot write {self.output}: it is a folder; name a file in it, "
+                f"such as -o {self.output / 'feats.h5'}"
+            )
+        if self.parts_dir.exists() and not self.parts_dir.is_dir():
+            raise StoreWriteError(
+                f"cannot write {self.output}: {self.parts_dir} is in the way, "
+                "a folder of that name is needed; choose another -o"
+            )
+
+    def _take_over(self) -> None:
+        """Look at what is there, refuse what does not fit, and make the parts folder ours."""
+        job = load_job(self.parts_dir)
+        fits = job is not None and job.identity_json == self._identity_json
+        self._read_finished()
+        if self.overwrite:
+            if job is None or not fits or not job.overwrite:
+                self._discard_parts()
+        elif job is None:
+            self._discard_parts()  # left behind by a run that had finished
+        elif not fits:
+            raise self._mismatch(f"unfinished work in {self.parts_dir}", job.identity_json)
+        with writing(self.parts_dir):
+            self.parts_dir.mkdir(exist_ok=True)
+            for folder in (self.parts_dir, *self.parts_dir.glob(f"*{_CHUNKS}")):
+                for path in folder.iterdir():
+                    if is_temp(path):
+                        remove(path)
+        Job.of_this_process(identity_json=self._identity_json, overwrite=self.overwrite).save(
+            self.parts_dir
+        )
+
+    def _read_finished(self) -> None:
+        if not self.output.exists():
+            return
+        try:
+            file = FeatureFile(self.output)
+        except StoreFormatError as error:
+            if self.overwrite and _may_be_replaced(self.output):
+                return
+            raise StoreFormatError(
+                f"{error}; it was left alone: move it away or choose another -o"
+            ) from error
+        with file:
+            if self.overwrite:
+                return  # it is ours, and all of it will be replaced
+            attrs = file.attrs
+            if file.version > (FORMAT_MAJOR, FORMAT_MINOR):
+                raise StoreFormatError(
+                    f"{self.output} has format version {attrs['format_version']}, this rrm-extract "
+                    f"writes {FORMAT_VERSION}; install a newer one or choose another -o"
+                )
+            if attrs["identity_json"] != self._identity_json:
+                raise self._mismatch(str(self.output), attrs["identity_json"])
+            self._remember(file.index, file.failures, attrs)
+
+    def _remember(
+        self,
+        videos: Iterable[DoneVideo],
+        failures: Iterable[FailureRecord],
+        attrs: Mapping[str, Attr | Array],
+    ) -> None:
+        """Take note of what the file in place holds."""
+        self._finished = {video.stored_id: video for video in videos}
+        self._finished_failures = {escape(record.video_id): record for record in failures}
+        self._finished_attrs = attrs
+
+    def _mismatch(self, what: str, other_json: str) -> StoreMismatchError:
+        old, new = json.loads(other_json), json.loads(self._identity_json)
+        differing = [
+            f"{key} was {_shown(old, key)}, is now {_shown(new, key)}"
+            for key in sorted({*old, *new})
+            if key not in old or key not in new or old[key] != new[key]
+        ]
+        return StoreMismatchError(
+            f"{what} was made with another configuration: {'; '.join(differing)}. "
+            "Use --overwrite to replace it, or another -o"
+        )
+
+    # The parts folder.
+
+    def _part_path(self, video_id: str) -> Path:
+        return self.parts_dir / f"{file_key(video_id)}{_PART}"
+
+    def _failure_path(self, video_id: str) -> Path:
+        return self.parts_dir / f"{file_key(video_id)}{_FAILED}"
+
+    def _chunk_dir(self, source: Source) -> Path:
+        key = file_key(source.video_id, source.size, source.mtime_ns)
+        return self.parts_dir / f"{key}{_CHUNKS}"
+
+    def _files(self, suffix: str) -> list[Path]:
+        found = (p for p in self.parts_dir.glob(f"*{suffix}") if not p.name.startswith("."))
+        return sorted(found)
+
+    def _part(self, path: Path) -> DoneVideo | None:
+        if path not in self._parts:
+            self._parts[path] = None
+            if path.exists():
+                try:
+                    self._parts[path] = read_part(path, config_sha256=self._config_sha256)
+                except StoreFormatError:
+                    remove(path)
+        return self._parts[path]
+
+    def _has_work(self) -> bool:
+        return any(self._files(suffix) for suffix in (_PART, _CHUNKS, _FAILED))
+
+    def _discard_parts(self) -> None:
+        """Remove the parts folder, but for files that are not ours."""
+        if not self.parts_dir.is_dir():
+            return
+        # Without its record nothing in the folder counts, so a kill from here on does no harm.
+        remove(job_path(self.parts_dir))
+        with writing(self.parts_dir):
+            fsync_dir(self.parts_dir)
+            for path in [*self.parts_dir.iterdir()]:
+                if is_temp(path) or path.name.endswith((_PART, _CHUNKS, _FAILED)):
+                    remove(path)
+            if not any(self.parts_dir.iterdir()):
+                self.parts_dir.rmdir()
+        self._parts.clear()
+
+    # Finishing.
+
+    def _all_failures(self, given: Iterable[FailureRecord]) -> dict[str, FailureRecord]:
+        recorded = (load_failure(path) for path in self._files(_FAILED))
+        found = dict(self._finished_failures)
+        for record in (*(r for r in recorded if r is not None), *given):
+            found[escape(record.video_id)] = record
+        return found
+
+    def _entries(
+        self, sources: Mapping[str, Source], failures: Mapping[str, FailureRecord]
+    ) -> dict[str, Entry]:
+        entries = {}
+        for stored_id, done in self._finished.items():
+            source = sources.get(stored_id)
+            stale = source is not None and not done.is_of(source)
+            if not (stale and stored_id in failures):
+                entries[stored_id] = Entry(done, None)
+        for path in self._files(_PART):
+            part = self._part(path)
+            if part is None:
+                continue
+            source = sources.get(part.stored_id)
+            if source is None or part.is_of(source):
+                entries[part.stored_id] = Entry(part, path)
+        return entries
+
+    def _says_all(
+        self,
+        entries: Mapping[str, Entry],
+        failures: Sequence[FailureRecord],
+        attrs: Mapping[str, Attr | Array],
+    ) -> bool:
+        """Whether the file in place would only be written again."""
+
+        def lasting(found: Mapping[str, Attr | Array]) -> dict[str, Attr | Array]:
+            return {
+                name: storable(value) if isinstance(value, str) else value
+                for name, value in found.items()
+                if not is_volatile(name)
+            }
+
+        def rows(records: Iterable[FailureRecord]) -> list[tuple[object, ...]]:
+            return sorted(
+                (
+                    r.video_id,
+                    storable(r.stage),
+                    storable(r.error_type),
+                    storable(r.message),
+                    r.attempts,
+                    r.source_size,
+                    r.source_mtime_ns,
+                )
+                for r in records
+            )
+
+        old, new = lasting(self._finished_attrs), lasting(attrs)
+        return (
+            bool(old)
+            and all(entry.part is None for entry in entries.values())
+            and entries.keys() == self._finished.keys()
+            and rows(failures) == rows(self._finished_failures.values())
+            and old.keys() == new.keys()
+            and all(same_value(old[name], new[name]) for name in old)
+        )
+
+
+def _shown(settings: Mapping[str, JSON], key: str) -> str:
+    if key not in settings:
+        return "not set"
+    text = json.dumps(settings[key])
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
+
+
+def _may_be_replaced(path: Path) -> bool:
+    """Whether `--overwrite` may replace a file that cannot be read: a damaged HDF5, or nothing.
+
+    Any other file was not made by this program, and a slip of the hand must not destroy it.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_HDF5_SIGNATURE))
+    except OSError:
+        return False
+    if start and start != _HDF5_SIGNATURE:
+        return False
+    try:
+        with reading(path) as opened:
+            return bool(opened.attrs.get("format") == FORMAT_NAME)
+    except READ_ERRORS:
+        return True

@@ -1,0 +1,482 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from rrm_extract.errors import (
+    StoreError,
+    StoreFormatError,
+    StoreLockedError,
+    StoreMismatchError,
+    StoreWriteError,
+)
+from rrm_extract.store import FailureRecord, FeatureFile, OutputStore, same_content, save_chunk
+
+from .helpers import (
+    IDENTITY,
+    ROOT,
+    chunk,
+    expected_features,
+    failure,
+    flip,
+    names_in,
+    offset_of,
+    source,
+    write_file,
+    write_video,
+)
+
+OTHER = {"model": "vgg16", "threshold": 1e-4, "fps": 24}
+
+HOSTILE = [
+    ".", "..", "//", "/abs.mp4", "a//b", "a/", "a/./b", "a/../b", "a.mp4", "a.mp4/b.mp4",
+    "a.mp4/features", "a.mp4/layers/x", "a.mp4/b.mp4/pts", "back\\slash.mp4", "caf\udce9.mp4",
+    "a b  c.mp4", "caf\u00e9.mp4", "cafe\u0301.mp4", "100%.mp4", "100%25.mp4", "x\ny.mp4",
+    "features", "d/" * 60 + "deep.mp4", "l" * 255, "日本/映画.mkv", "-o", "'\"$`.mp4",
+]  # fmt: skip
+
+
+# A whole run.
+
+
+def test_three_lines_of_h5py(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", ["S/AB12C.mp4"])
+    with h5py.File(path) as f:
+        x = f["videos/S/AB12C.mp4/features"][:]
+        t = f["videos/S/AB12C.mp4/timestamps"][:]
+    np.testing.assert_array_equal(x, expected_features("S/AB12C.mp4"))
+    assert x.dtype == np.float32
+    assert t[:5].tolist() == [i / 24 for i in range(5)]
+
+
+def test_only_the_file_is_left(tmp_path: Path) -> None:
+    write_file(tmp_path / "feats.h5", ["a.mp4"])
+    assert names_in(tmp_path) == {"feats.h5"}
+    assert {p.name for p in tmp_path.iterdir()} == {"feats.h5", ".feats.h5.lock"}
+    assert (tmp_path / ".feats.h5.lock").stat().st_size == 0
+
+
+def test_root_attributes(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4"])
+    with h5py.File(path) as f:
+        assert f.attrs["format"] == "rrm-extract"
+        assert f.attrs["format_version"] == "1.0"
+        assert f.attrs["complete"]
+        assert f.attrs["model"] == "resnet18"
+        assert json.loads(f.attrs["identity_json"]) == IDENTITY
+        assert len(f.attrs["config_sha256"]) == 64
+        assert f.attrs["created_utc"].endswith("+00:00")
+
+
+def test_root_attribute_of_the_store_fails(tmp_path: Path) -> None:
+    store = OutputStore(tmp_path / "feats.h5", IDENTITY)
+    with store, pytest.raises(ValueError, match="itself sets complete"):
+        store.finish([], [], {"complete": True}, complete=True)
+
+
+def test_hostile_names(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", HOSTILE)
+    with FeatureFile(path) as file:
+        assert {*file.videos} == {*HOSTILE}
+        for video_id in HOSTILE:
+            np.testing.assert_array_equal(file[video_id].features, expected_features(video_id))
+            file[video_id].check()
+
+
+def test_order_is_of_names_only(tmp_path: Path) -> None:
+    names = ["b", "a/z", "a", "é", "Z"]
+    one = write_file(tmp_path / "1.h5", names)
+    two = write_file(tmp_path / "2.h5", names[::-1])
+    assert same_content(one, two) == []
+    with FeatureFile(one) as file:
+        assert file.videos == ["Z", "a", "a/z", "b", "é"]
+
+
+def test_no_videos(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", [], [failure("a.mp4")])
+    with FeatureFile(path) as file:
+        assert (file.videos, len(file.failures), file.complete) == ([], 1, True)
+
+
+def test_symlink_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "feats.h5"
+    link.symlink_to(tmp_path / "disk" / "real.h5")
+    write_file(link, ["a.mp4"])
+    assert link.is_symlink()
+    assert names_in(tmp_path / "disk") == {"real.h5"}
+
+
+# Going on.
+
+
+def test_resume(tmp_path: Path) -> None:
+    path = tmp_path / "feats.h5"
+    with OutputStore(path, IDENTITY) as store:
+        write_video(store, source("a.mp4"))
+        save_chunk(store.chunk_path(source("b.mp4"), 0), chunk("b.mp4"))
+        store.record_failure(failure("c.mp4"))
+    with OutputStore(path, IDENTITY) as store:
+        assert store.status(source("a.mp4")) == "ok"
+        assert store.status(source("b.mp4")) is None
+        assert store.chunk_path(source("b.mp4"), 0).exists()
+        assert store.failure("c.mp4") == failure("c.mp4")
+    write_file(path, ["a.mp4", "b.mp4"])
+    with FeatureFile(path) as file:
+        assert file.videos == ["a.mp4", "b.mp4"]
+        assert [f.video_id for f in file.failures] == ["c.mp4"]
+    whole = write_file(tmp_path / "whole.h5", ["a.mp4", "b.mp4"], [failure("c.mp4")])
+    assert same_content(path, whole) == []
+
+
+def test_finished_videos_are_done(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4"], [failure("b.mp4")])
+    with OutputStore(path, IDENTITY) as store:
+        assert store.status(source("a.mp4")) == "ok"
+        assert store.status(source("a.mp4", mtime_ns=2)) is None
+        assert store.failure("b.mp4") == failure("b.mp4")
+    assert names_in(tmp_path) == {"feats.h5"}
+
+
+def test_same_run_again_leaves_the_file(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4"], [failure("b.mp4", "caf\udce9")])
+    before = path.stat()
+    write_file(path, ["a.mp4"])
+    assert path.stat() == before
+    with OutputStore(path, IDENTITY) as store:
+        assert store.finish([source("a.mp4")], [], {**ROOT, "layer": "fc"}, complete=True)
+    assert path.stat() != before
+
+
+def test_more_videos_are_added(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4", "c.mp4"], [failure("x.mp4")])
+    write_file(path, ["b.mp4"], [failure("y.mp4")])
+    whole = write_file(
+        tmp_path / "whole.h5", ["a.mp4", "b.mp4", "c.mp4"], [failure("x.mp4"), failure("y.mp4")]
+    )
+    assert same_content(path, whole) == []
+
+
+def test_parts_of_other_inputs_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "feats.h5"
+    with OutputStore(path, IDENTITY) as store:
+        write_video(store, source("a.mp4"))
+    write_file(path, ["b.mp4"])
+    with FeatureFile(path) as file:
+        assert file.videos == ["a.mp4", "b.mp4"]
+
+
+def test_changed_source_is_replaced(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4", "b.mp4"])
+    write_file(path, [source("a.mp4", size=7)], chunks=3)
+    with FeatureFile(path) as file:
+        assert file["a.mp4"].n_frames == 15
+        assert file["a.mp4"].attrs["source_size"] == 7
+        assert file["b.mp4"].n_frames == 10
+
+
+def test_changed_source_that_fails_leaves_the_file(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4", "b.mp4"])
+    with OutputStore(path, IDENTITY) as store:
+        store.finish([source("a.mp4", size=7)], [failure("a.mp4")], ROOT, complete=True)
+    with FeatureFile(path) as file:
+        assert file.videos == ["b.mp4"]
+        assert [f.video_id for f in file.failures] == ["a.mp4"]
+
+
+def test_incomplete_finish_goes_on(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4"], complete=False)
+    assert names_in(tmp_path) == {"feats.h5", "feats.h5.parts"}
+    with FeatureFile(path) as file:
+        assert (file.videos, file.complete) == (["a.mp4"], False)
+    write_file(path, ["a.mp4", "b.mp4"])
+    assert names_in(tmp_path) == {"feats.h5"}
+    with FeatureFile(path) as file:
+        assert (file.videos, file.complete) == (["a.mp4", "b.mp4"], True)
+
+
+def test_stale_files_are_removed(tmp_path: Path) -> None:
+    path = tmp_path / "feats.h5"
+    with OutputStore(path, IDENTITY) as store:
+        save_chunk(store.chunk_path(source("a.mp4"), 0), chunk("a.mp4"))
+        folder = store.chunk_path(source("a.mp4"), 0).parent
+        stale = [store.parts_dir / ".x.h5.123.tmp", folder / ".000001.npz.99.tmp"]
+        for one in stale:
+            one.write_bytes(b"half")
+    with OutputStore(path, IDENTITY) as store:
+        assert not any(one.exists() for one in stale)
+        assert store.chunk_path(source("a.mp4"), 0).exists()
+
+
+def test_parts_without_a_run_do_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "feats.h5"
+    with OutputStore(path, IDENTITY) as store:
+        write_video(store, source("a.mp4"))
+        (store.parts_dir / "notes.txt").write_text("the user's own")
+    (store.parts_dir / "job.json").unlink()  # as after a kill while the folder was being removed
+    with OutputStore(path, IDENTITY) as store:
+        assert store.status(source("a.mp4")) is None
+        assert names_in(store.parts_dir) == {"job.json", "notes.txt"}
+
+
+# Failures.
+
+
+def test_failures_are_recorded_and_cleared(tmp_path: Path) -> None:
+    path = tmp_path / "feats.h5"
+    with OutputStore(path, IDENTITY) as store:
+        store.record_failure(failure("a.mp4"))
+        store.record_failure(FailureRecord("a.mp4", "decode", "E", "again", 2))
+        store.record_failure(failure("b.mp4"))
+        found = store.failure("a.mp4")
+        assert found is not None
+        assert found.attempts == 2
+        store.clear_failure("b.mp4")
+        assert store.failure("b.mp4") is None
+        assert store.failure("never.mp4") is None
+        store.finish([], [], ROOT, complete=True)
+    with OutputStore(path, IDENTITY) as store:
+        store.clear_failure("a.mp4")
+        assert store.failure("a.mp4") is None
+
+
+def test_failure_of_a_changed_source_does_not_count(tmp_path: Path) -> None:
+    with OutputStore(tmp_path / "feats.h5", IDENTITY) as store:
+        store.record_failure(failure("a.mp4", source_size=1000, source_mtime_ns=1))
+        assert store.failure(source("a.mp4")) is not None
+        assert store.failure(source("a.mp4", mtime_ns=2)) is None
+        assert store.failure("a.mp4") is not None
+
+
+def test_done_video_has_no_failure_but_a_partial_one(tmp_path: Path) -> None:
+    path = tmp_path / "feats.h5"
+    with OutputStore(path, IDENTITY) as store:
+        for video_id, status in {"a.mp4": "ok", "b.mp4": "partial"}.items():
+            store.record_failure(failure(video_id))
+            write_video(store, source(video_id), status=status)
+        assert store.failure("a.mp4") is None
+        sources = [source("a.mp4"), source("b.mp4")]
+        store.finish(sources, [failure("a.mp4")], ROOT, complete=True)
+    with FeatureFile(path) as file:
+        assert [f.video_id for f in file.failures] == ["b.mp4"]
+        assert file["b.mp4"].status == "partial"
+
+
+def test_hostile_failure(tmp_path: Path) -> None:
+    odd = FailureRecord("caf\udce9.mp4", "open", "E", "bad \0 byte \udce9 \n line", 1)
+    path = tmp_path / "feats.h5"
+    with OutputStore(path, IDENTITY) as store:
+        store.record_failure(odd)
+        assert store.failure("caf\udce9.mp4") == odd
+        store.finish([], [], ROOT, complete=True)
+    with FeatureFile(path) as file:
+        assert file.failures[0].video_id == "caf\udce9.mp4"
+        assert file.failures[0].message == "bad \\x00 byte \\xe9 \n line"
+
+
+# Overwriting.
+
+
+def test_overwrite_replaces_everything(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4", "b.mp4"], [failure("c.mp4")])
+    with OutputStore(path, OTHER, overwrite=True) as store:
+        assert store.status(source("a.mp4")) is None
+        assert store.failure("c.mp4") is None
+        write_video(store, source("a.mp4"))
+        with FeatureFile(path) as file:
+            assert file.videos == ["a.mp4", "b.mp4"]  # the old file is still in place
+        store.finish([source("a.mp4")], [], ROOT, complete=True)
+        assert store.status(source("a.mp4")) == "ok"
+    with FeatureFile(path) as file:
+        assert file.videos == ["a.mp4"]
+        assert file.identity == OTHER
+        assert file.failures == []
+
+
+def test_interrupted_overwrite_goes_on(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4", "b.mp4"])
+    with OutputStore(path, IDENTITY, overwrite=True) as store:
+        write_video(store, source("a.mp4"), chunks=3)
+        save_chunk(store.chunk_path(source("b.mp4"), 0), chunk("b.mp4"))
+    with OutputStore(path, IDENTITY, overwrite=True) as store:
+        assert store.status(source("a.mp4")) == "ok"
+        assert store.status(source("b.mp4")) is None
+        assert store.chunk_path(source("b.mp4"), 0).exists()
+        write_video(store, source("b.mp4"), chunks=3)
+        store.finish([source("a.mp4"), source("b.mp4")], [], ROOT, complete=True)
+    whole = write_file(tmp_path / "whole.h5", ["a.mp4", "b.mp4"], chunks=3)
+    assert same_content(path, whole) == []
+    with OutputStore(path, IDENTITY, overwrite=True) as store:  # a new run, from the start
+        assert store.status(source("a.mp4")) is None
+
+
+def test_overwrite_discards_parts_of_an_ordinary_run(tmp_path: Path) -> None:
+    path = tmp_path / "feats.h5"
+    with OutputStore(path, IDENTITY) as store:
+        write_video(store, source("a.mp4"))
+    with OutputStore(path, IDENTITY, overwrite=True) as store:
+        assert store.status(source("a.mp4")) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n and then nothing"])
+def test_overwrite_replaces_a_damaged_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "feats.h5"
+    path.write_bytes(content)
+    with pytest.raises(StoreFormatError, match="left alone"), OutputStore(path, IDENTITY):
+        pass
+    write_file(path, ["a.mp4"], overwrite=True)
+    with FeatureFile(path) as file:
+        assert file.videos == ["a.mp4"]
+
+
+def test_overwrite_of_something_else_fails(tmp_path: Path) -> None:
+    clip, foreign = tmp_path / "clip.mp4", tmp_path / "theirs.h5"
+    clip.write_bytes(b"\0\0\0\x18ftypmp42")
+    with h5py.File(foreign, "w") as file:
+        file["x"] = 1
+    for path in (clip, foreign):
+        before = path.read_bytes()
+        with pytest.raises(StoreFormatError, match="left alone"):
+            OutputStore(path, IDENTITY, overwrite=True).__enter__()
+        assert path.read_bytes() == before
+    assert names_in(tmp_path) == {"clip.mp4", "theirs.h5"}
+
+
+# Refusals.
+
+
+def test_other_configuration_fails(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4"])
+    with pytest.raises(StoreMismatchError) as caught:
+        OutputStore(path, OTHER).__enter__()
+    assert str(caught.value) == (
+        f"{path} was made with another configuration: chunk was 10.0, is now not set; "
+        'fps was not set, is now 24; model was "resnet18", is now "vgg16". '
+        "Use --overwrite to replace it, or another -o"
+    )
+    assert names_in(tmp_path) == {"feats.h5"}
+
+
+def test_parts_of_another_configuration_fails(tmp_path: Path) -> None:
+    path = tmp_path / "feats.h5"
+    with OutputStore(path, IDENTITY) as store:
+        write_video(store, source("a.mp4"))
+    with pytest.raises(StoreMismatchError, match=r"feats\.h5\.parts was made .*model was"):
+        OutputStore(path, OTHER).__enter__()
+    with OutputStore(path, IDENTITY) as store:
+        assert store.status(source("a.mp4")) == "ok"
+    with OutputStore(path, OTHER, overwrite=True) as store:
+        assert store.status(source("a.mp4")) is None
+
+
+def test_second_writer_fails(tmp_path: Path) -> None:
+    path = tmp_path / "feats.h5"
+    with OutputStore(path, IDENTITY) as store:
+        write_video(store, source("a.mp4"))
+        message = rf"is being written by process {os.getpid()} on "
+        with pytest.raises(StoreLockedError, match=message):
+            OutputStore(path, IDENTITY, overwrite=True).__enter__()
+        assert store.status(source("a.mp4")) == "ok"
+    with OutputStore(path, IDENTITY) as store:
+        assert store.status(source("a.mp4")) == "ok"
+
+
+def test_lock_is_released_after_a_refusal(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4"])
+    for _ in range(2):
+        with pytest.raises(StoreMismatchError):
+            OutputStore(path, OTHER).__enter__()
+    with OutputStore(path, IDENTITY):
+        pass
+
+
+def test_impossible_place_fails(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "way.h5.parts").write_text("x")
+    for path, message in {
+        tmp_path / "none" / "feats.h5": "does not exist; make it first",
+        tmp_path / "file" / "feats.h5": "is no folder; make it first",
+        tmp_path: "it is a folder; name a file in it",
+        tmp_path / "way.h5": "is in the way",
+        Path("/proc/feats.h5"): "cannot write /proc/feats.h5",
+    }.items():
+        with pytest.raises(StoreWriteError, match=message):
+            OutputStore(path, IDENTITY).__enter__()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_unwritable_folder_fails(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(StoreWriteError, match="Permission denied"):
+            OutputStore(tmp_path / "feats.h5", IDENTITY).__enter__()
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_newer_minor_version_fails(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4"])
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = "1.7"
+    with FeatureFile(path) as readable:
+        assert readable.version == (1, 7)
+    with pytest.raises(StoreFormatError, match=r"version 1\.7, this rrm-extract writes 1\.0"):
+        OutputStore(path, IDENTITY).__enter__()
+
+
+def test_identity_must_be_json_fails(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        OutputStore(tmp_path / "feats.h5", {"threshold": float("nan")})
+
+
+# Damage after writing.
+
+
+def test_part_damaged_before_the_merge_fails(tmp_path: Path) -> None:
+    path = tmp_path / "feats.h5"
+    sources = [source("a.mp4"), source("b.mp4")]
+    with OutputStore(path, IDENTITY) as store:
+        for one in sources:
+            write_video(store, one)
+        for part in store.parts_dir.glob("*.h5"):
+            if chunk("a.mp4").features.tobytes() in part.read_bytes():
+                flip(part, offset_of(part, chunk("a.mp4").features.tobytes()))
+        with pytest.raises(StoreFormatError, match=r"features of a\.mp4 were damaged .*again"):
+            store.finish(sources, [], ROOT, complete=True)
+        assert not path.exists()
+    with OutputStore(path, IDENTITY) as store:
+        assert [store.status(one) for one in sources] == [None, "ok"]
+
+
+def test_finished_file_damaged_before_the_merge_fails(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4", "b.mp4"])
+    flip(path, offset_of(path, chunk("a.mp4").features.tobytes()))
+    damaged = path.read_bytes()
+    with pytest.raises(StoreFormatError, match=r"feats\.h5:/videos/a\.mp4 is damaged"):
+        write_file(path, ["c.mp4"])
+    assert path.read_bytes() == damaged
+    with OutputStore(path, IDENTITY) as store:
+        assert store.status(source("c.mp4")) == "ok"  # what was done is kept
+
+
+def test_system_trouble_does_not_cost_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "feats.h5"
+    with OutputStore(path, IDENTITY) as store:
+        write_video(store, source("a.mp4"))
+        (part,) = store.parts_dir.glob("*.h5")
+
+    def no_handles(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    with OutputStore(path, IDENTITY) as store:
+        monkeypatch.setattr("rrm_extract.store.layout.h5py.File", no_handles)
+        with pytest.raises(StoreError, match=r"cannot read .*Too many open files"):
+            store.status(source("a.mp4"))
+        assert part.exists()
