@@ -1,0 +1,122 @@
+"""Opening a file with FFmpeg, safely and with errors that say what is wrong."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import av
+import av.container
+import av.video.stream
+
+from rrm_extract.errors import ClipOpenError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOT_VIDEO_FORMATS = ("tty", "image2", "ico", "lrc", "srt", "webvtt", "ass", "concat", "hls", "dash")
+"""Demuxers that FFmpeg picks for text, pictures and play lists."""
+
+ATTACHED_PICTURE = 0x400
+"""FFmpeg's AV_DISPOSITION_ATTACHED_PIC, which not every PyAV has a name for."""
+
+
+def open_video(
+    path: Path,
+) -> tuple[av.container.InputContainer, av.video.stream.VideoStream]:
+    """Open a file and choose its video stream.
+
+    The caller owns the container and must close it: a container that is left to the
+    garbage collector can hang (https://github.com/PyAV-Org/PyAV/issues/1849).
+
+    Args:
+        path: A regular file.
+
+    Returns:
+        The open container and its first video stream that is not a cover picture.
+
+    Raises:
+        ClipOpenError: Missing, no regular file, empty, unreadable, not a video, or
+            without a video stream.
+    """
+    check_regular_file(path)
+    try:
+        container = av.open(
+            # The prefix keeps names such as "concat:a.mp4" from being taken for a protocol,
+            # and only local files are ever opened, whatever a play list asks for.
+            f"file:{path.absolute()}",
+            mode="r",
+            options={"protocol_whitelist": "file"},
+            metadata_errors="replace",
+        )
+    except av.error.FFmpegError as error:
+        raise ClipOpenError(
+            f"{path}: FFmpeg cannot read this as a video ({describe(error)}); expected a video file"
+        ) from error
+    try:
+        stream = _choose_stream(path, container)
+    except ClipOpenError:
+        container.close()
+        raise
+    return container, stream
+
+
+def check_regular_file(path: Path) -> os.stat_result:
+    """Say why a path is no file that can hold a video.
+
+    Returns:
+        The file's status.
+
+    Raises:
+        ClipOpenError: Missing, no permission, a folder or a device, or empty.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise ClipOpenError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise ClipOpenError(f"{path}: cannot be read ({describe(error)})") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise ClipOpenError(f"{path}: is a folder; expected a video file")
+    if not stat.S_ISREG(status.st_mode):
+        raise ClipOpenError(f"{path}: is no regular file; expected a video file")
+    if status.st_size == 0:
+        raise ClipOpenError(f"{path}: the file is empty; expected a video file")
+    if not os.access(path, os.R_OK):
+        raise ClipOpenError(f"{path}: no permission to read it")
+    return status
+
+
+def describe(error: Exception) -> str:
+    """Give the cause of an error in one line, without paths and numbers."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())
+
+
+def _choose_stream(
+    path: Path, container: av.container.InputContainer
+) -> av.video.stream.VideoStream:
+    names = container.format.name.split(",")
+    if any(name in NOT_VIDEO_FORMATS or name.endswith("_pipe") for name in names):
+        raise ClipOpenError(
+            f"{path}: FFmpeg reads this as {container.format.name!r} (text, a picture or a "
+            "play list); expected a video file"
+        )
+    streams = list(container.streams.video)
+    if not streams:
+        kinds = sorted({stream.type for stream in container.streams})
+        raise ClipOpenError(
+            f"{path}: no video stream, only {', '.join(kinds) or 'nothing'}; expected a video file"
+        )
+    for stream in streams:
+        # A stream without a decoder has no codec context.
+        if not _is_cover(stream) and stream.codec_context is not None:
+            return stream
+    if all(_is_cover(stream) for stream in streams):
+        raise ClipOpenError(f"{path}: no video stream, only a cover picture")
+    raise ClipOpenError(f"{path}: FFmpeg has no decoder for the video stream's codec")
+
+
+def _is_cover(stream: av.video.stream.VideoStream) -> bool:
+    return bool(int(getattr(stream, "disposition", 0)) & ATTACHED_PICTURE)

@@ -1,0 +1,260 @@
+"""The table of a stream's packets: when each frame is shown and where decoding may start."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rrm_extract.video._bits import Entry
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    import av
+
+Int64s = npt.NDArray[np.int64]
+
+NO_TIME = -(2**63)
+"""FFmpeg's AV_NOPTS_VALUE: the packet has no such timestamp."""
+
+MAX_BACKWARD_SECONDS = 1
+"""Decoding times that fall back by more are a new beginning (files joined end to end)."""
+
+MAX_FORWARD_SECONDS = 3600
+"""A frame shown for longer is no frame but a broken timestamp."""
+
+
+class PacketColumns:
+    """Collects the packets of a stream, in the order of the file.
+
+    Kept as plain arrays: a day of video has millions of packets.
+    """
+
+    def __init__(self) -> None:
+        self.pts = array("q")
+        self.dts = array("q")
+        self.durations = array("q")
+        self.sizes = array("i")
+        self.hidden = array("b")
+        self.key_index = array("q")
+        self.key_position = array("q")
+        self.key_entry = array("b")
+
+    def append(self, packet: av.Packet[Any]) -> None:
+        """Add a packet."""
+        self.pts.append(NO_TIME if packet.pts is None else packet.pts)
+        self.dts.append(NO_TIME if packet.dts is None else packet.dts)
+        self.durations.append(packet.duration or 0)
+        self.sizes.append(packet.size)
+        self.hidden.append(packet.is_discard)
+
+    def append_key(self, *, position: int | None, entry: Entry) -> None:
+        """Say that the packet added last has the key frame flag."""
+        self.key_index.append(len(self.pts) - 1)
+        self.key_position.append(-1 if position is None else position)
+        self.key_entry.append(entry)
+
+
+@dataclass(frozen=True, eq=False)
+class PacketTable:
+    """The packets of a stream, about 13 bytes for each. P packets, K key packets, J jumps.
+
+    "Slots": in some containers a packet's presentation time is missing or a guess. What is
+    known then is the set of times at which frames are shown; frames take them in the order in
+    which the decoder gives them. Otherwise each frame has the time of its own packet.
+    """
+
+    stamps: Int64s
+    """(P,) int64: the packet's timestamp as in the file, in decoding order, in time base units."""
+    sizes: npt.NDArray[np.int32]
+    """(P,) int32: bytes. With the stamp it tells whether a packet is the expected one."""
+    hidden: npt.NDArray[np.bool_]
+    """(P,) bool: not to be shown (cut off by an edit list, or before the first key frame)."""
+    by_slot: bool
+    """Whether frames take times in order instead of having their packet's."""
+    stamped_by: str
+    """Which timestamp `stamps` holds: "pts", "dts", or "rate" (a packet's number)."""
+    jump_at: Int64s
+    """(J,) int64: packets at which the file's clock jumps."""
+    jump_by: Int64s
+    """(J,) int64: what is added to the stamps from there on, in time base units."""
+    key_index: Int64s
+    """(K,) int64: packets at which decoding may start, ascending."""
+    key_seek: Int64s
+    """(K, 2) int64: presentation and decoding time to ask FFmpeg for, `NO_TIME` for none."""
+    key_position: Int64s
+    """(K,) int64: offset in the file, bytes; -1 unknown."""
+    key_closed: npt.NDArray[np.bool_]
+    """(K,) bool: no frame decoded later is shown earlier."""
+    span: int
+    """From the first frame's time to the end of the last, in time base units."""
+    frame_span: int
+    """The usual time from frame to frame, in time base units, at least 1."""
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    @cached_property
+    def ticks(self) -> Int64s:
+        """(P,) int64: the time since the first frame, in time base units.
+
+        By slot: ascending, slot p being the p-th time at which a frame can be shown.
+        Otherwise: of the packet's frame. Hidden packets have a time too.
+        """
+        ticks = unjump(self.stamps, self.jump_at, self.jump_by)
+        if self.by_slot:
+            ticks = np.sort(ticks)
+        shown = ticks[~self.hidden]
+        return np.asarray(ticks - (shown.min() if len(shown) else ticks.min()))
+
+    @cached_property
+    def ordinals(self) -> Int64s:
+        """(P,) int64: the frame's place in display order among the packets that are not hidden.
+
+        A packet that turns out to hold no picture keeps its place: the number of a frame is the
+        same wherever decoding started.
+        """
+        shown = np.flatnonzero(~self.hidden)
+        order = shown if self.by_slot else shown[np.argsort(self.ticks[shown], kind="stable")]
+        ordinals = np.full(len(self), -1, dtype=np.int64)
+        ordinals[order] = np.arange(len(order))
+        return ordinals
+
+    @cached_property
+    def earliest_from(self) -> Int64s:
+        """(P,) int64: the earliest time of a packet and all later ones, in `ticks`."""
+        ticks = np.where(self.hidden, np.iinfo(np.int64).max, self.ticks)
+        return np.asarray(np.minimum.accumulate(ticks[::-1])[::-1])
+
+
+def build_table(
+    columns: PacketColumns,
+    *,
+    time_base: Fraction,
+    rate: Fraction,
+    guesses_pts: bool,
+    reorders: bool,
+    starts_anywhere: bool,
+) -> PacketTable:
+    """Decide which timestamps to believe, and where decoding may start.
+
+    - "pts": every packet has a presentation time. A frame has the time of its packet, unless
+      the times are in an order that the frames cannot have: then frames take them in order.
+    - "dts": presentation times are missing, or the container has none and FFmpeg guesses them
+      (AVI). Decoding times are then the times at which frames are shown, in order.
+    - "rate": there are no usable times at all; packet n is at n / rate.
+
+    Args:
+        columns: The packets, at least one.
+        time_base: The unit of the timestamps, seconds.
+        rate: Frames per second, for want of timestamps.
+        guesses_pts: The container keeps no presentation times.
+        reorders: The decoder gives frames in another order than it takes them.
+        starts_anywhere: The container may begin in the middle of a video (a broadcast).
+    """
+    pts = np.array(columns.pts, dtype=np.int64)
+    dts = np.array(columns.dts, dtype=np.int64)
+    hidden = np.array(columns.hidden, dtype=np.bool_)
+    stamped_by, by_slot = _choose_stamps(pts, dts, guesses_pts=guesses_pts)
+    stamps = {"pts": pts, "dts": dts, "rate": np.arange(len(pts), dtype=np.int64)}[stamped_by]
+    usual = max(1, round(1 / (rate * time_base))) if stamped_by != "rate" else 1
+
+    clock = dts if not np.any(dts == NO_TIME) else stamps
+    jump_at, jump_by = _find_jumps(
+        clock if stamped_by != "rate" else stamps, time_base=time_base, usual=usual
+    )
+    ticks = unjump(stamps, jump_at, jump_by)
+    in_order = not np.any(np.diff(ticks) < 0)
+    if in_order == reorders and not hidden.any():
+        # Frames are reordered but their times are not, or the other way round: the times belong
+        # to other frames. (Of hidden frames the decoder says nothing, so no slots can be counted.)
+        by_slot = True
+
+    key_index = np.array(columns.key_index, dtype=np.int64)
+    if starts_anywhere and len(key_index):
+        hidden[: key_index[0]] = True
+    if hidden.all():
+        hidden[:] = False
+    usable, closed = _judge_keys(
+        key_index,
+        np.array(columns.key_entry, dtype=np.int8),
+        ticks,
+        by_slot=by_slot,
+        by_pts=stamped_by == "pts",
+    )
+    keys = key_index[usable] if stamped_by != "rate" else key_index[:0]
+    keep = np.flatnonzero(usable)[: len(keys)]
+    shown = np.flatnonzero(~hidden)
+    last = shown[np.argmax(ticks[shown])]
+    # The last frame cannot be shown for less than nothing, nor much longer than it was declared.
+    last_span = int(columns.durations[last]) if stamped_by != "rate" else 1
+    return PacketTable(
+        stamps=stamps,
+        sizes=np.array(columns.sizes, dtype=np.int32),
+        hidden=hidden,
+        by_slot=by_slot,
+        stamped_by=stamped_by,
+        jump_at=jump_at,
+        jump_by=jump_by,
+        key_index=keys,
+        key_seek=np.stack([pts[keys], dts[keys]], axis=1),
+        key_position=np.array(columns.key_position, dtype=np.int64)[keep],
+        key_closed=closed[keep],
+        span=int(ticks[last] - ticks[shown].min())
+        + (last_span if 0 < last_span * time_base <= MAX_FORWARD_SECONDS else usual),
+        frame_span=usual,
+    )
+
+
+def unjump(stamps: Int64s, jump_at: Int64s, jump_by: Int64s) -> Int64s:
+    """Give timestamps (P,) on one clock, adding `jump_by` (J,) from packets `jump_at` (J,) on."""
+    if not len(jump_at):
+        return stamps
+    shifts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(jump_by)])
+    places = np.searchsorted(jump_at, np.arange(len(stamps)), side="right")
+    return np.asarray(stamps + shifts[places])
+
+
+def _choose_stamps(pts: Int64s, dts: Int64s, *, guesses_pts: bool) -> tuple[str, bool]:
+    has_dts = not np.any(dts == NO_TIME)
+    has_pts = not np.any(pts == NO_TIME)
+    if has_pts and not guesses_pts:
+        return "pts", False
+    if has_dts:
+        return "dts", True
+    return ("pts", True) if has_pts else ("rate", True)
+
+
+def _find_jumps(clock: Int64s, *, time_base: Fraction, usual: int) -> tuple[Int64s, Int64s]:
+    """Find where times in decoding order (P,) fall back or leap, and what closes each gap."""
+    # In floating point: a broken timestamp may be near the ends of int64.
+    steps = np.diff(clock.astype(np.float64)) * float(time_base)
+    jumps = np.flatnonzero((steps < -MAX_BACKWARD_SECONDS) | (steps > MAX_FORWARD_SECONDS)) + 1
+    by = [int(clock[at - 1]) + usual - int(clock[at]) for at in jumps]
+    if any(abs(shift) >= 2**62 for shift in by):
+        by = [max(-(2**62), min(2**62, shift)) for shift in by]
+    return jumps.astype(np.int64), np.array(by, dtype=np.int64)
+
+
+def _judge_keys(
+    index: Int64s, entry: npt.NDArray[np.int8], ticks: Int64s, *, by_slot: bool, by_pts: bool
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Say at which key packets (K,) decoding may start, and which of them are closed."""
+    if not len(index):
+        none = np.zeros(0, dtype=np.bool_)
+        return none, none
+    latest_until = np.maximum.accumulate(ticks)
+    earliest_from = np.minimum.accumulate(ticks[::-1])[::-1]
+    before = np.where(index > 0, latest_until[np.maximum(index - 1, 0)], np.iinfo(np.int64).min)
+    usable = (entry >= Entry.OPEN) & (before < ticks[index])
+    leads = earliest_from[index] < ticks[index]
+    if by_slot:
+        # Frames take slots in order, so both sides of the packet must keep their own slots.
+        return usable & ~leads, entry == Entry.CLOSED
+    closed = ~leads & ((entry == Entry.CLOSED) | by_pts)
+    return usable, closed

@@ -1,0 +1,78 @@
+"""From a decoded frame to an upright RGB picture."""
+
+from __future__ import annotations
+
+from functools import cache
+from math import atan2, hypot, pi
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from av.sidedata.sidedata import Type as SideDataType
+from av.video.reformatter import VideoReformatter
+
+if TYPE_CHECKING:
+    import av
+
+
+def to_upright_rgb(frame: av.VideoFrame) -> tuple[npt.NDArray[np.uint8], int]:
+    """Convert a frame and turn it as the file asks for.
+
+    The conversion is FFmpeg's (swscale through PyAV): the frame's own colour matrix and range
+    where it names them; otherwise BT.601 and limited range, whatever the size of the picture.
+    Chroma is scaled bilinearly, samples of more than 8 bits are reduced to 8, nothing is
+    deinterlaced and pixels keep their shape. One thread converts.
+
+    Turning follows FFmpeg's autorotate: quarter turns, and mirroring where the display matrix
+    has it. Other angles are rounded to quarter turns.
+
+    Args:
+        frame: A decoded frame of any pixel format.
+
+    Returns:
+        The picture, (H, W, 3) uint8, contiguous, of the frame's own size after turning; and the
+        degrees by which it was turned counter-clockwise: 0, 90, 180 or -90.
+    """
+    converted = frame.reformat(format="rgb24", **_single_thread())
+    image = np.asarray(converted.to_ndarray(), dtype=np.uint8)
+    matrix = _display_matrix(frame)
+    if matrix is None:
+        return np.ascontiguousarray(image), 0
+    a, b, c, d = matrix
+    # Shown x = a x + c y, shown y = b x + d y, each up to a shift into the picture.
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        mirror_x, mirror_y = a < 0, d < 0
+    else:
+        image = image.swapaxes(0, 1)
+        mirror_x, mirror_y = c < 0, b < 0
+    image = image[:: -1 if mirror_y else 1, :: -1 if mirror_x else 1]
+    return np.ascontiguousarray(image), _quarter_turn(a, b, c, d)
+
+
+def _quarter_turn(a: int, b: int, c: int, d: int) -> int:
+    """The angle as FFmpeg's av_display_rotation_get gives it, to the nearest quarter."""
+    scale_x, scale_y = hypot(a, c), hypot(b, d)
+    if scale_x == 0 or scale_y == 0:
+        return 0
+    degrees = -90 * round(atan2(b / scale_y, a / scale_x) / (pi / 2))
+    return 180 if degrees == -180 else degrees
+
+
+@cache
+def _single_thread() -> dict[str, int]:
+    # Newer PyAV otherwise scales with a thread per processor, in every worker process; older
+    # PyAV has one thread and no such option. Compiled functions have no signature to look at.
+    return {"threads": 1} if "threads" in (VideoReformatter.reformat.__doc__ or "") else {}
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
+    """The frame's linear map from stored (x, y) to shown positions, row vectors, as a, b, c, d."""
+    side_data: Any = frame.side_data  # PyAV's stubs call it a dictionary of strings
+    try:
+        data = side_data[SideDataType.DISPLAYMATRIX]
+    except KeyError:
+        return None
+    a, b, _, c, d, *_ = np.frombuffer(bytes(data), dtype=np.int32).tolist()
+    if (a, b, c, d) == (0, 0, 0, 0):
+        return None
+    return a, b, c, d

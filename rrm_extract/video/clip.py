@@ -1,0 +1,188 @@
+"""What can be known of a video file without decoding it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import av
+
+from rrm_extract.errors import ClipOpenError
+from rrm_extract.video._bits import Entry, EntryFinder
+from rrm_extract.video._open import check_regular_file, describe, open_video
+from rrm_extract.video._packets import PacketColumns, PacketTable, build_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import av.container
+    import av.video.stream
+
+FORMATS_WITHOUT_PTS = ("avi", "asf")
+"""Containers that keep decoding times only; FFmpeg then guesses presentation times.
+
+For streams with B-frames the guess is wrong for a third of the frames.
+"""
+
+FORMATS_STARTING_ANYWHERE = ("mpegts", "mpeg", "h264", "hevc", "mpegvideo", "m4v")
+"""Containers of broadcasts: what comes before the first key frame cannot be decoded."""
+
+FORMATS_DECLARING_LENGTH = ("mov", "avi", "matroska")
+"""Containers whose header says how long the stream is, so that a cut file can be told."""
+
+FALLBACK_RATE = Fraction(25)
+"""Frames per second of a stream that has neither timestamps nor a declared rate."""
+
+MISSING_SECONDS = Fraction(1, 2)
+MISSING_FRAMES = 2
+"""A clip that ends earlier than declared by more than both of these is damaged."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClipInfo:
+    """A video file as its container describes it; can be pickled."""
+
+    path: Path
+    """The file."""
+    width: int
+    """Pixels of a coded row; the first frames' size where it changes in the stream."""
+    height: int
+    """Coded rows."""
+    rotation: int
+    """Degrees counter-clockwise by which frames are turned, where known without decoding; or 0."""
+    codec: str
+    """FFmpeg's name of the decoder, such as "h264"."""
+    container: str
+    """FFmpeg's name of the container format, such as "mov,mp4,m4a,3gp,3g2,mj2"."""
+    average_rate: Fraction | None
+    """Frames per second as declared; None where nothing is."""
+    time_base: Fraction
+    """Seconds per unit of `SampledFrame.pts`."""
+    n_declared: int
+    """Frames the container declares; the number of packets where it declares none."""
+    n_packets: int
+    """Packets meant to be shown: most hold one frame, few hold none."""
+    duration: Fraction
+    """Seconds from the first frame's time to the end of the last frame in the file."""
+    timestamps: str
+    """Where times come from: "pts", "dts" or "rate" (the declared rate, for want of both)."""
+    seekable: bool
+    """Whether decoding can start anywhere but at the beginning."""
+    damage: str
+    """Why the file is known to be incomplete without decoding it; "" where it is not."""
+    source_size: int
+    """Bytes of the file."""
+    source_mtime_ns: int
+    """Time of last change of the file, nanoseconds."""
+    packets: PacketTable = field(repr=False)
+    """The packets, private to this package."""
+
+
+def scan_clip(path: Path) -> ClipInfo:
+    """Read a video file's packets, without decoding them and without keeping their data.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ClipOpenError: Missing, a folder, empty, unreadable, no video, audio only, or without
+            packets; the message says which.
+    """
+    status = check_regular_file(path)
+    container, stream = open_video(path)
+    try:
+        columns, failure = _read_packets(container, stream)
+        if not columns.pts:
+            reason = f" ({failure})" if failure else ""
+            raise ClipOpenError(f"{path}: the video stream has no packets{reason}")
+        names = container.format.name.split(",")
+        rate = stream.average_rate or stream.guessed_rate or stream.base_rate or FALLBACK_RATE
+        stream_base = stream.time_base or Fraction(1, 1000)
+        context = stream.codec_context
+        table = build_table(
+            columns,
+            time_base=stream_base,
+            rate=rate,
+            guesses_pts=any(name in FORMATS_WITHOUT_PTS for name in names),
+            reorders=bool(context.has_b_frames),
+            starts_anywhere=any(name in FORMATS_STARTING_ANYWHERE for name in names),
+        )
+        # FFmpeg's guess looks at what the codec says, which is all that bare streams have.
+        slots_base = 1 / Fraction(stream.guessed_rate or rate)
+        time_base = stream_base if table.stamped_by != "rate" else slots_base
+        duration = table.span * time_base
+        return ClipInfo(
+            path=path,
+            width=context.width,
+            height=context.height,
+            rotation=0,
+            codec=context.codec.name,
+            container=container.format.name,
+            average_rate=stream.average_rate or None,
+            time_base=time_base,
+            n_declared=stream.frames or int((~table.hidden).sum()),
+            n_packets=int((~table.hidden).sum()),
+            duration=duration,
+            timestamps=table.stamped_by,
+            seekable=bool((table.key_index > 0).any()),
+            damage=failure
+            or _say_what_is_missing(
+                duration, _declared_duration(container, stream), table.frame_span * time_base
+            ),
+            source_size=status.st_size,
+            source_mtime_ns=status.st_mtime_ns,
+            packets=table,
+        )
+    finally:
+        container.close()
+
+
+def is_short(missing: Fraction, frame: Fraction) -> bool:
+    """Whether so many seconds missing at the end, with frames of so many, are damage."""
+    return missing > max(MISSING_SECONDS, MISSING_FRAMES * frame)
+
+
+def _read_packets(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream
+) -> tuple[PacketColumns, str]:
+    columns = PacketColumns()
+    context = stream.codec_context
+    finder = EntryFinder(context.codec.name, context.extradata)
+    previous_is_key = False
+    try:
+        for packet in container.demux(stream):
+            if packet.size == 0:  # PyAV's mark of the end, or a frame left out by the encoder
+                continue
+            columns.append(packet)
+            if previous_is_key and finder.needs_data and finder.opens(bytes(packet)):
+                columns.key_entry[-1] = min(columns.key_entry[-1], Entry.OPEN)
+            previous_is_key = packet.is_keyframe
+            if packet.is_keyframe:
+                data = bytes(packet) if finder.needs_data else b""
+                columns.append_key(position=packet.pos, entry=finder.grade(data))
+    except av.error.FFmpegError as error:
+        count = len(columns.pts)
+        return columns, f"the file cannot be read past packet {count} ({describe(error)})"
+    return columns, ""
+
+
+def _declared_duration(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream
+) -> Fraction | None:
+    names = container.format.name.split(",")
+    if not any(name in FORMATS_DECLARING_LENGTH for name in names):
+        return None
+    if stream.duration and stream.time_base:
+        return stream.duration * stream.time_base
+    # The longest stream sets the container's duration; it is the video's only if alone. It
+    # counts from zero, not from the first frame.
+    if container.duration and len(container.streams) == 1:
+        return Fraction(container.duration - max(0, container.start_time or 0), av.time_base)
+    return None
+
+
+def _say_what_is_missing(duration: Fraction, declared: Fraction | None, frame: Fraction) -> str:
+    if declared is None or not is_short(declared - duration, frame):
+        return ""
+    return f"the file ends after {float(duration):.3f} s of the {float(declared):.3f} s it declares"
