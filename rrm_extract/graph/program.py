@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -93,6 +94,19 @@ class Program:
     def linear_ops(self) -> tuple[Op, ...]:
         """The convolutions and fully-connected layers, in order."""
         return tuple(op for op in self.ops if op.kind in LINEAR_KINDS)
+
+    def linear_names(self) -> dict[str, str]:
+        """A name for people for each linear operation, by the operation's own name.
+
+        The module it came from, as users know it: a convolution that a batch-norm was folded into
+        makes the batch-norm's value, but is still the convolution. A module that is used twice,
+        and a plain function, have the operation's own name.
+        """
+        uses = Counter(op.source for op in self.linear_ops)
+        return {
+            op.name: op.source if op.source and uses[op.source] == 1 else op.name
+            for op in self.linear_ops
+        }
 
     def op(self, name: str) -> Op:
         """The operation of that name; KeyError if there is none."""

@@ -144,9 +144,10 @@ class RecurrentNetwork:
 
         ``density_delta`` is over the frames that were not key frames (NaN if there were none).
         """
+        names = self.program.linear_names()
         return tuple(
             LayerCost(
-                name=name,
+                name=names[name],
                 macs=total.macs,
                 input_elements=total.input_elements,
                 output_elements=total.output_elements,

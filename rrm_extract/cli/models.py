@@ -1,0 +1,65 @@
+"""``rrm-extract models``: which networks there are, and what is in one."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+__all__ = ["models"]
+
+
+@click.command(short_help="List networks, or what is in one of them.")
+@click.argument("name", required=False)
+@click.option(
+    "--layers", is_flag=True, help="Names that --layer takes. Example: models resnet18 --layers"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON. Example: models --json")
+def models(name: str | None, layers: bool, as_json: bool) -> None:
+    """List the networks known by name; with NAME, that network's layers.
+
+    \b
+    rrm-extract models
+    rrm-extract models resnet18 --layers
+
+    Besides these: timm/NAME, FILE.onnx and package.module:factory.
+    """
+    if name is None:
+        _list(as_json)
+    else:
+        _describe(name, layers=layers, as_json=as_json)
+
+
+def _list(as_json: bool) -> None:
+    import dataclasses
+
+    from rrm_extract.models import list_models
+    from rrm_extract.report.table import number, table
+
+    entries = list_models()
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(entry) for entry in entries], indent=2))
+        return
+    rows = [
+        [
+            entry.name,
+            entry.default_weights,
+            "-" if entry.n_parameters is None else number(entry.n_parameters / 1e6, 1),
+            "paper" if entry.paper else ("" if entry.is_cnn else "not a CNN: little is saved"),
+        ]
+        for entry in entries
+    ]
+    click.echo(table(["name", "default weights", "M parameters", ""], rows, left=2))
+    click.echo("\nalso: timm/NAME, FILE.onnx, package.module:factory")
+
+
+def _describe(name: str, *, layers: bool, as_json: bool) -> None:
+    from rrm_extract.report.network import describe_network
+
+    network = describe_network(name)
+    if as_json:
+        click.echo(json.dumps(network.to_json(), indent=2))
+    elif layers:
+        click.echo("\n".join(network.layer_names))
+    else:
+        click.echo(network.to_text())

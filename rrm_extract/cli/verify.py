@@ -1,0 +1,87 @@
+"""``rrm-extract verify``: how far the features are from the ordinary network's."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from rrm_extract.cli.options import job_from, job_options
+from rrm_extract.errors import ConfigError
+
+__all__ = ["verify"]
+
+OPTIONS = (  # of a job, those that a comparison has a use for
+    "root",
+    "include",
+    "model",
+    "weights",
+    "layer",
+    "pool",
+    "preprocess",
+    "threshold",
+    "policy",
+    "fps",
+    "chunk",
+    "device",
+    "threads",
+    "time_batch",
+)
+
+
+@click.command(short_help="Compare with the ordinary network on the same frames.")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
+@job_options(OPTIONS)
+@click.option(
+    "--max-error",
+    type=float,
+    metavar="NUMBER",
+    help="Exit with 1 if a frame's relative L2 error is larger. Example: --max-error 1e-3",
+)
+@click.option(
+    "--max-frames",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Look at the first N sampled frames of each video. Example: --max-frames 48",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON. Example: verify clip.mp4 --json")
+def verify(
+    inputs: tuple[str, ...],
+    max_error: float | None,
+    max_frames: int | None,
+    as_json: bool,
+    **values: Any,
+) -> int:
+    """Run the ordinary network beside the recurrent one and compare their features.
+
+    \b
+    rrm-extract verify videos/clip.mp4 --model resnet18 --threshold 1e-4 --max-error 1e-3
+    """
+    from rrm_extract.jobs import discover
+    from rrm_extract.report.verify import Verifier, overall, verification_text
+
+    if max_error is not None and not max_error >= 0:
+        raise ConfigError(f"--max-error is {max_error}, expected a number of at least 0")
+    config = job_from(inputs, values)
+    videos = discover(config.inputs, root=config.root, include=config.include)
+    verifier = Verifier(config)
+    clips, failures = [], {}
+    for video in videos:
+        try:
+            clips.append(verifier.clip(video.path, max_frames=max_frames))
+        except OSError as error:  # a ClipError: the other videos are compared all the same
+            failures[video.video_id] = str(error)
+    totals = overall(clips)
+    if as_json:
+        values = {**totals, "clips": [clip.to_json() for clip in clips], "failures": failures}
+        click.echo(json.dumps(values, indent=2))
+    else:
+        click.echo(verification_text(verifier, clips, totals))
+        for video_id, message in failures.items():
+            click.echo(f"{video_id}: {message}", err=True)
+    worst = totals["relative_l2_max"]
+    too_far = max_error is not None and not (worst is not None and worst <= max_error)
+    if too_far and not as_json:
+        click.echo(f"largest error {worst} is over --max-error {max_error}", err=True)
+    return 1 if failures or too_far else 0

@@ -1,0 +1,121 @@
+"""Sums over frames and videos, from which the measures of a video and of a run follow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rrm_extract.rrm import (
+    LayerCost,
+    overall_density,
+    overall_sparsity,
+    theoretical_speedup_over_sparse_input,
+)
+from rrm_extract.store import ChunkResult
+
+__all__ = ["Accounting", "layer_columns"]
+
+
+class Accounting:
+    """What the linear layers saw, summed over chunks.
+
+    Args:
+        layers: the network's linear layers with their sizes.
+
+    Attributes:
+        frames, delta_frames: all frames, and those that were not key frames.
+        work: sum over all frames of the share of the dense MACs.
+        seconds: by stage.
+    """
+
+    def __init__(self, layers: tuple[LayerCost, ...]) -> None:
+        self._layers = layers
+        self._density = np.zeros(len(layers))
+        self._density_delta = np.zeros(len(layers))
+        self.frames = 0
+        self.delta_frames = 0
+        self.work = 0.0
+        self.seconds: dict[str, float] = {
+            "decode": 0.0,
+            "preprocess": 0.0,
+            "network": 0.0,
+            "write": 0.0,
+        }
+
+    def add(self, chunk: ChunkResult) -> None:
+        """Takes one chunk into account."""
+        delta = ~chunk.key_frame
+        self.frames += len(chunk.key_frame)
+        self.delta_frames += int(delta.sum())
+        self.work += float(chunk.work.sum(dtype=np.float64))
+        self._density += chunk.density.sum(axis=0, dtype=np.float64)
+        self._density_delta += chunk.density_delta[delta].sum(axis=0, dtype=np.float64)
+        for stage in ("decode", "preprocess", "network"):
+            self.seconds[stage] += float(chunk.attrs.get(f"seconds_{stage}", 0.0))
+
+    def merge(self, other: Accounting) -> None:
+        """Takes all that another one has seen into account."""
+        self.frames += other.frames
+        self.delta_frames += other.delta_frames
+        self.work += other.work
+        self._density += other._density
+        self._density_delta += other._density_delta
+        for stage, seconds in other.seconds.items():
+            self.seconds[stage] += seconds
+
+    def layers(self) -> tuple[LayerCost, ...]:
+        """The layers with their mean densities, NaN where no frame counts.
+
+        Of the input over all frames; of the delta over the frames that were not key frames.
+        """
+        return tuple(
+            LayerCost(
+                name=layer.name,
+                macs=layer.macs,
+                input_elements=layer.input_elements,
+                output_elements=layer.output_elements,
+                density=_mean(self._density[i], self.frames),
+                density_delta=_mean(self._density_delta[i], self.delta_frames),
+            )
+            for i, layer in enumerate(self._layers)
+        )
+
+    def speedup_theoretical(self) -> float:
+        """Dense MACs over MACs done, key frames included (they count in full); NaN if no frames."""
+        return self.frames / self.work if self.work else math.nan
+
+    def measures(self) -> dict[str, float]:
+        """The network-wide measures, named as in the file."""
+        layers = self.layers()
+        return {
+            "density": overall_density(layers, of="input"),
+            "density_delta": overall_density(layers),
+            "sparsity_macs": overall_sparsity(layers),
+            "sparsity_elements": overall_sparsity(layers, weight="elements"),
+            "speedup_theoretical": self.speedup_theoretical(),
+            "speedup_theoretical_over_sparse_input": theoretical_speedup_over_sparse_input(layers),
+        }
+
+
+def layer_columns(layers: tuple[LayerCost, ...]) -> Mapping[str, npt.NDArray[Any]]:
+    """The columns of a video's ``layers`` group; ``speedup`` is the theoretical one, per layer."""
+    with np.errstate(divide="ignore"):
+        density_delta = np.array([layer.density_delta for layer in layers], np.float64)
+        speedup = 1.0 / density_delta
+    return {
+        "name": np.array([layer.name for layer in layers], object),
+        "macs": np.array([layer.macs for layer in layers], np.int64),
+        "input_elements": np.array([layer.input_elements for layer in layers], np.int64),
+        "output_elements": np.array([layer.output_elements for layer in layers], np.int64),
+        "density": np.array([layer.density for layer in layers], np.float64),
+        "density_delta": density_delta,
+        "speedup": speedup,
+    }
+
+
+def _mean(total: float, count: int) -> float:
+    return float(total) / count if count else math.nan

@@ -1,0 +1,68 @@
+"""From the chunks of a video to its part of the output."""
+
+from __future__ import annotations
+
+from rrm_extract.errors import StoreFormatError
+from rrm_extract.jobs.accounting import Accounting, layer_columns
+from rrm_extract.jobs.recipe import Recipe
+from rrm_extract.jobs.schedule import VideoState
+from rrm_extract.store import OutputStore, load_chunk
+from rrm_extract.store.schema import Attr
+from rrm_extract.video import ClipInfo
+
+__all__ = ["assemble"]
+
+
+def assemble(store: OutputStore, state: VideoState, recipe: Recipe, *, dtype: str) -> Accounting:
+    """Writes the part of a video whose chunks are all on disk, one chunk at a time.
+
+    Returns:
+        What the video's layers saw.
+
+    Raises:
+        StoreWriteError: no space or no permission; the chunks stay.
+        StoreFormatError: a chunk cannot be read back.
+    """
+    seen = Accounting(recipe.layers)
+    counts = {"n_decoded": 0, "n_decode_errors": 0}
+    rotation: Attr = 0
+    with store.part(state.source, feature_shape=recipe.feature_shape, dtype=dtype) as part:
+        for index in state.chunks():
+            path = store.chunk_path(state.source, index)
+            chunk = load_chunk(path)
+            if chunk is None:
+                msg = f"{path} cannot be read back; check the disk, then run the same command again"
+                raise StoreFormatError(msg)
+            part.append(chunk)
+            seen.add(chunk)
+            for name in counts:
+                counts[name] += int(chunk.attrs.get(name, 0))
+            rotation = chunk.attrs.get("rotation", 0) if index == 0 else rotation
+        attrs: dict[str, Attr] = {**_clip_attrs(state.info), **counts, "rotation": rotation}
+        attrs.update({f"seconds_{stage}": seconds for stage, seconds in seen.seconds.items()})
+        attrs.update(seen.measures())
+        attrs["n_key_frames"] = seen.frames - seen.delta_frames
+        attrs["damage"] = state.damage
+        part.finish(
+            layers=layer_columns(seen.layers()),
+            attrs=attrs,
+            status="partial" if state.damage else "ok",
+        )
+    return seen
+
+
+def _clip_attrs(info: ClipInfo | None) -> dict[str, Attr]:
+    if info is None:
+        return {}
+    rate = info.average_rate
+    return {
+        "width": info.width,
+        "height": info.height,
+        "codec": info.codec,
+        "container": info.container,
+        "avg_fps": 0.0 if rate is None else float(rate),
+        "duration": float(info.duration),
+        "timestamps_from": info.timestamps,
+        "n_declared": info.n_declared,
+        "time_base": f"{info.time_base.numerator}/{info.time_base.denominator}",
+    }

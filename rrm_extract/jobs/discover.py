@@ -1,0 +1,195 @@
+"""Which videos a job is about, and what each is called in the output."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rrm_extract.errors import InputError
+
+__all__ = ["VIDEO_EXTENSIONS", "Video", "discover"]
+
+# fmt: off
+VIDEO_EXTENSIONS = frozenset(
+    {
+        ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264", ".hevc", ".ivf",
+        ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
+        ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv",
+        ".y4m",
+    }
+)
+# fmt: on
+"""What is taken from a folder when no pattern is given; a file that is named is always taken."""
+
+LIST_EXTENSIONS = frozenset({".txt", ".csv", ".lst"})
+LIST_COLUMNS = ("path", "video", "file", "filename", "video_path")
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video of a job.
+
+    Attributes:
+        video_id: its path relative to the input root, "/" between components.
+        path: where it is.
+    """
+
+    video_id: str
+    path: Path
+
+
+def discover(
+    inputs: Sequence[str], *, root: str | None = None, include: Sequence[str] = ()
+) -> list[Video]:
+    """Finds the videos that ``inputs`` name.
+
+    An input is a file, a folder (searched recursively; hidden files are passed over), a glob
+    ("**" crosses folders), or a .txt or .csv list: one path a line, or a column called path,
+    video, file or filename; relative paths are relative to the list. A listed file that is
+    missing is returned all the same: that it cannot be opened is then that video's failure.
+
+    Args:
+        inputs: at least one.
+        root: folder that video ids are relative to; by default the folder that was given, the
+            part of a glob without wildcards, the folder of a file, or the list's folder.
+        include: glob patterns, matched against a file's name and its path below the folder.
+
+    Returns:
+        Each video once, sorted by id.
+
+    Raises:
+        InputError: an input does not exist or holds no video, a video is outside ``root``, or
+            two videos would have the same id.
+    """
+    if not inputs:
+        msg = "no input was given; expected video files, folders, globs or a list"
+        raise InputError(msg)
+    by_id: dict[str, Video] = {}
+    for given in inputs:
+        for base, path in _expand(given, include):
+            video = Video(_video_id(path, Path(root) if root else base, given), path)
+            other = by_id.setdefault(video.video_id, video)
+            if other.path != path and os.path.realpath(other.path) != os.path.realpath(path):
+                msg = (
+                    f"{other.path} and {path} would both be called {video.video_id!r} in the "
+                    "output; give --root, a folder that holds both"
+                )
+                raise InputError(msg)
+    return sorted(by_id.values(), key=lambda video: video.video_id)
+
+
+def _expand(given: str, include: Sequence[str]) -> Iterator[tuple[Path, Path]]:
+    """(folder that ids are relative to, path) of each video of one input."""
+    path = Path(given)
+    if path.is_dir():
+        found = [(path, file) for file in _walk(path, include)]
+        if not found:
+            wanted = ", ".join(include) if include else "a video's extension"
+            msg = f"folder {given} holds no file with {wanted}; expected videos, or give --include"
+            raise InputError(msg)
+        yield from found
+    elif path.exists() or path.is_symlink():
+        if path.suffix.lower() in LIST_EXTENSIONS:
+            yield from _listed(path)
+        else:
+            yield path.parent, path
+    elif glob.has_magic(given):
+        yield from _matched(given, include)
+    else:
+        msg = (
+            f"input {given} does not exist; expected a video, a folder, a glob or a list of videos"
+        )
+        raise InputError(msg)
+
+
+def _matched(pattern: str, include: Sequence[str]) -> Iterator[tuple[Path, Path]]:
+    fixed: list[str] = []
+    for part in Path(pattern).parts:
+        if glob.has_magic(part):
+            break
+        fixed.append(part)
+    base = Path(*fixed) if fixed else Path()
+    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute patterns too
+    files = [Path(match) for match in matches if Path(match).is_file()]
+    folders = [Path(match) for match in matches if Path(match).is_dir()]
+    if files:
+        yield from ((base, file) for file in files if _wanted(file.name, file.name, include))
+    elif folders:
+        for folder in folders:
+            yield from ((base, file) for file in _walk(folder, include))
+    else:
+        msg = f"glob {pattern} matches no file; expected a pattern such as 'videos/**/*.mp4'"
+        raise InputError(msg)
+
+
+def _walk(folder: Path, include: Sequence[str]) -> Iterable[Path]:
+    found: list[Path] = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            file = Path(parent, name)
+            relative = file.relative_to(folder).as_posix()
+            if not name.startswith(".") and _wanted(name, relative, include) and file.is_file():
+                found.append(file)
+    return sorted(found)
+
+
+def _wanted(name: str, relative: str, include: Sequence[str]) -> bool:
+    if include:
+        return any(fnmatch.fnmatch(name, p) or fnmatch.fnmatch(relative, p) for p in include)
+    return Path(name).suffix.lower() in VIDEO_EXTENSIONS
+
+
+def _listed(listing: Path) -> Iterator[tuple[Path, Path]]:
+    try:
+        text = listing.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        msg = f"list {listing} cannot be read: {error.strerror}; expected one path a line"
+        raise InputError(msg) from error
+    rows: list[str]
+    if listing.suffix.lower() == ".csv":
+        rows = _column(listing, text)
+    else:
+        rows = [line.strip() for line in text.splitlines()]
+    paths = [row for row in rows if row and not row.startswith("#")]
+    if not paths:
+        msg = f"list {listing} is empty; expected one path a line"
+        raise InputError(msg)
+    for path in paths:
+        yield listing.parent, listing.parent / path
+
+
+def _column(listing: Path, text: str) -> list[str]:
+    rows = [row for row in csv.reader(text.splitlines()) if row]
+    if not rows:
+        return []
+    head = [cell.strip().lower() for cell in rows[0]]
+    for name in LIST_COLUMNS:
+        if name in head:
+            column = head.index(name)
+            return [row[column].strip() for row in rows[1:] if len(row) > column]
+    if Path(rows[0][0]).suffix or len(rows[0]) == 1:
+        return [row[0].strip() for row in rows]  # no header: the first column
+    msg = (
+        f"list {listing} has the columns {', '.join(rows[0])}; "
+        f"expected one of {', '.join(LIST_COLUMNS)}"
+    )
+    raise InputError(msg)
+
+
+def _video_id(path: Path, base: Path, given: str) -> str:
+    # Not resolved: a dataset of symbolic links keeps the names its user sees.
+    absolute, root = os.path.abspath(path), os.path.abspath(base)  # noqa: PTH100
+    try:
+        return Path(absolute).relative_to(root).as_posix()
+    except ValueError:
+        msg = (
+            f"video {path} of input {given} is not below the folder {base}; "
+            "give --root, a folder that holds all videos"
+        )
+        raise InputError(msg) from None

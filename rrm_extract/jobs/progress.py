@@ -1,0 +1,103 @@
+"""What a person or a program sees while a job runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from rrm_extract.errors import StoreWriteError
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """One bar over frames, and a log of events as JSON lines.
+
+    Args:
+        videos: number of videos to do.
+        show: draw the bar; None draws it on a terminal only.
+        json_log: file to which events are appended.
+
+    Raises:
+        StoreWriteError: the log cannot be opened.
+    """
+
+    def __init__(self, *, videos: int, show: bool | None, json_log: str | None) -> None:
+        self._videos = videos
+        self._videos_done = 0
+        self._frames = 0
+        self._work = 0.0
+        self._log: TextIO | None = None
+        if json_log is not None:
+            try:
+                self._log = Path(json_log).open("a", encoding="utf-8")  # noqa: SIM115 - kept open
+            except OSError as error:
+                msg = f"log {json_log} cannot be written: {error.strerror}; give another --json-log"
+                raise StoreWriteError(msg) from error
+        self._bar: tqdm[Any] = tqdm(
+            total=0,
+            unit="frame",
+            dynamic_ncols=True,
+            smoothing=0.05,
+            file=sys.stderr,
+            disable=None if show is None else not show,
+        )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+        if self._log is not None:
+            self._log.close()
+
+    def expect(self, frames: int) -> None:
+        """The job is now known to have so many frames in all."""
+        if self._bar.total != frames:
+            self._bar.total = frames
+            self._bar.refresh()
+
+    def advance(self, frames: int, work: float) -> None:
+        """Frames were computed; ``work`` is their summed share of the dense MACs."""
+        self._frames += frames
+        self._work += work
+        self._describe()
+        self._bar.update(frames)
+
+    def video_done(self) -> None:
+        """One video is settled."""
+        self._videos_done += 1
+        self._describe()
+
+    def say(self, line: str) -> None:
+        """Prints a line without breaking the bar."""
+        self._bar.write(line, file=sys.stderr)
+
+    def event(self, name: str, **values: Any) -> None:
+        """Appends one line to the log."""
+        if self._log is None:
+            return
+        record = {"event": name, "time": time.time(), **values}
+        try:
+            self._log.write(json.dumps(record, default=str) + "\n")
+            self._log.flush()
+        except OSError as error:
+            msg = f"log {self._log.name} cannot be written: {error.strerror}"
+            raise StoreWriteError(msg) from error
+
+    def _describe(self) -> None:
+        density = f", work {self._work / self._frames:.2f}" if self._frames else ""
+        self._bar.set_postfix_str(
+            f"videos {self._videos_done}/{self._videos}{density}", refresh=False
+        )

@@ -1,0 +1,173 @@
+"""Everything a worker needs to compute features, made once and shared by all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rrm_extract.config import JobConfig
+from rrm_extract.errors import ConfigError, StoreWriteError, WeightsError
+from rrm_extract.graph import (
+    Program,
+    default_layer,
+    fold_batch_norm,
+    resolve_layer,
+    select,
+    trace,
+)
+from rrm_extract.models import LoadedModel, Transform
+from rrm_extract.rrm import LayerCost, Policy, RecurrentNetwork
+from rrm_extract.video import Sampling
+
+__all__ = [
+    "Recipe",
+    "check_device",
+    "load_recipe",
+    "make_recipe",
+    "pooled",
+    "sampling_of",
+    "save_recipe",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """From frames to features.
+
+    Attributes:
+        program: the network up to the feature, batch normalisation folded, on the CPU.
+        transform: (T, 3, H, W) uint8 RGB to (T, C, h, w) float32.
+        layer: node name of the feature.
+        threshold, policy, pool, time_batch, threads, device: as in the job.
+        feature_shape: of one frame's stored feature before it is flattened.
+        layers: the linear layers with their sizes; densities are not filled in.
+    """
+
+    program: Program
+    transform: Transform
+    layer: str
+    threshold: float | dict[str, float]
+    policy: Policy
+    pool: str
+    time_batch: int
+    threads: int
+    device: str
+    feature_shape: tuple[int, ...]
+    layers: tuple[LayerCost, ...]
+
+    def network(self) -> RecurrentNetwork:
+        """A recurrent network with a state of its own, on the job's device."""
+        device = torch.device(self.device)
+        program = self.program if device.type == "cpu" else self.program.to(device)
+        return RecurrentNetwork(program, threshold=self.threshold, policy=self.policy)
+
+
+def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
+    """Traces the model and finds the feature's shape and each layer's size.
+
+    Raises:
+        TraceError, LayerError, ConfigError: the request does not fit the model.
+        WeightsError: the weights lack parameters that the feature depends on.
+    """
+    check_device(config.device)
+    whole = trace(
+        model.module, leaf_modules=model.leaf_modules, leaf_functions=model.leaf_functions
+    )
+    layer = default_layer(whole) if config.layer is None else resolve_layer(whole, config.layer)
+    program = select(whole, (layer,))
+    check_weights(program, model, f"layer {layer!r}")
+    program = fold_batch_norm(program)
+    policy: Policy = "paper" if config.policy == "paper" else "bounded"
+    trial = RecurrentNetwork(program, threshold=config.threshold, policy=policy)
+    output = trial.step(torch.zeros(1, *model.input_shape))
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        msg = (
+            f"layer {layer!r} gives {type(output).__name__}, not one float tensor; "
+            "choose another --layer (rrm-extract models NAME --layers lists them)"
+        )
+        raise ConfigError(msg)
+    return Recipe(
+        program=program,
+        transform=model.transform,
+        layer=layer,
+        threshold=config.threshold,
+        policy=policy,
+        pool=config.pool,
+        time_batch=config.time_batch,
+        threads=config.threads,
+        device=config.device,
+        feature_shape=tuple(pooled(output, config.pool).shape[1:]),
+        layers=trial.stats(),
+    )
+
+
+def sampling_of(config: JobConfig) -> Sampling:
+    """Which frames of a clip the job looks at; 0.1 s is exactly a tenth."""
+    return Sampling(fps=config.frame_rate, chunk=Fraction(str(config.chunk)))
+
+
+def check_weights(program: Program, model: LoadedModel, what: str) -> None:
+    """Refuses a Program that reads parameters the weights did not give.
+
+    Raises:
+        WeightsError: names the first of them.
+    """
+    used = {name for op in program.ops for name in op.parameters}
+    missing = sorted(used & model.missing_keys)
+    if missing:
+        msg = (
+            f"weights {model.weights_id} lack {len(missing)} parameters that {what} of "
+            f"{model.name} depends on (first: {missing[0]}); give weights that have them, or an "
+            "earlier --layer"
+        )
+        raise WeightsError(msg)
+
+
+def pooled(feature: Tensor, pool: str) -> Tensor:
+    """Averages a (T, C, H, W) feature map over space when ``pool`` is "avg"."""
+    return feature.mean(dim=(2, 3)) if pool == "avg" and feature.dim() == 4 else feature
+
+
+def check_device(name: str) -> None:
+    """Refuses a device that is not there, rather than computing elsewhere.
+
+    Raises:
+        ConfigError: the name is no torch device, or there is no such device here.
+    """
+    try:
+        torch.zeros(1, device=torch.device(name))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        msg = f"device {name!r} cannot be used here: {reason}; expected cpu, or a CUDA device"
+        raise ConfigError(msg) from error
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Writes a recipe for :func:`load_recipe`.
+
+    Raises:
+        StoreWriteError: no space or no permission.
+    """
+    try:
+        with path.open("wb") as file:
+            torch.save(recipe, file)
+    except (OSError, RuntimeError) as error:
+        # torch reports a full disk as a RuntimeError of its archive writer.
+        msg = f"{path} cannot be written: {error}; free space, then run the same command again"
+        raise StoreWriteError(msg) from error
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Reads a recipe that this job has written.
+
+    The weights are mapped from the file, not copied: all workers share one copy in memory.
+    """
+    recipe = torch.load(path, mmap=True, weights_only=False)
+    if not isinstance(recipe, Recipe):
+        msg = f"{path} holds {type(recipe).__name__}, expected a recipe"
+        raise TypeError(msg)
+    return recipe

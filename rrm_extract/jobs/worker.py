@@ -1,0 +1,148 @@
+"""A worker process: takes tasks from its parent until told to stop."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from rrm_extract.errors import ClipError, RrmError, StoreError
+from rrm_extract.jobs.extractor import ChunkExtractor
+from rrm_extract.jobs.messages import (
+    Alive,
+    ChunkDone,
+    ChunkTask,
+    Fatal,
+    Ready,
+    Scanned,
+    ScanTask,
+    Task,
+    TaskFailed,
+)
+from rrm_extract.jobs.recipe import Recipe, load_recipe
+from rrm_extract.store import save_chunk
+from rrm_extract.video import ClipReader, scan_clip
+
+__all__ = ["HEARTBEAT_SECONDS", "peak_memory", "prepare_process", "work"]
+
+HEARTBEAT_SECONDS = 0.5
+"""How often a worker looks whether anything moved, and says so if it did."""
+
+
+def work(connection: Connection, recipe_path: Path, threads: int) -> None:
+    """Runs in the worker process; returns when the parent closes the connection or sends None."""
+    prepare_process(threads)
+    worker = _Worker(connection, load_recipe(recipe_path))
+    worker.run()
+
+
+def prepare_process(threads: int) -> None:
+    """Fixes what results depend on: the number of threads, and full precision on a GPU."""
+    torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+class _Worker:
+    def __init__(self, connection: Connection, recipe: Recipe) -> None:
+        self.connection = connection
+        self.extractor = ChunkExtractor(recipe)
+        self.reader: ClipReader | None = None
+        self.video = -1
+        self.sending = threading.Lock()
+        self.told_frames = 0
+        self.told_work = 0.0
+
+    def run(self) -> None:
+        threading.Thread(target=self._heartbeat, daemon=True).start()
+        self._send(Ready())
+        while True:
+            try:
+                task: Task | None = self.connection.recv()
+            except (EOFError, OSError):  # the parent is gone
+                break
+            if task is None:
+                break
+            self._send(self._answer(task))
+        self._close()
+
+    def _answer(self, task: Task) -> object:
+        try:
+            if isinstance(task, ScanTask):
+                return Scanned(scan_clip(task.path))
+            return self._chunk(task)
+        except ClipError as error:
+            stage = "scan" if isinstance(task, ScanTask) else "decode"
+            return TaskFailed(stage, type(error).__name__, str(error))
+        except StoreError as error:
+            return Fatal(type(error).__name__, str(error), is_store=True)
+        except RrmError as error:
+            return Fatal(type(error).__name__, str(error), is_store=False)
+        except MemoryError as error:
+            return TaskFailed("network", "MemoryError", str(error) or "out of memory")
+        except Exception as error:  # noqa: BLE001 - the process boundary: anything is reported
+            # A decoder or a network that raises on one clip must not end the others.
+            stage = "scan" if isinstance(task, ScanTask) else "compute"
+            self._close()
+            return TaskFailed(stage, type(error).__name__, " ".join(str(error).split())[:500])
+
+    def _chunk(self, task: ChunkTask) -> ChunkDone:
+        if self.reader is None or self.video != task.video:
+            self._close()
+            self.reader = ClipReader(task.info, task.sampling)
+            self.video = task.video
+        result = self.extractor.extract(self.reader, task.index)
+        began = time.perf_counter()
+        save_chunk(task.save_to, result)
+        seconds_write = time.perf_counter() - began
+        self._tell()
+        frames = len(result.timestamps)
+        return ChunkDone(task.index, frames, result.damage, seconds_write, peak_memory())
+
+    def _close(self) -> None:
+        if self.reader is not None:
+            self.reader.close()
+            self.reader = None
+
+    def _send(self, message: object) -> None:
+        try:
+            with self.sending:
+                self.connection.send(message)
+        except OSError:
+            # The parent died: nobody wants what is being computed, and nobody else would stop it.
+            os._exit(1)
+
+    def _tell(self) -> None:
+        frames, done = self.extractor.frames_done, self.extractor.work_done
+        if frames != self.told_frames:
+            self._send(Alive(frames - self.told_frames, done - self.told_work))
+            self.told_frames, self.told_work = frames, done
+
+    def _heartbeat(self) -> None:
+        """Says that something moved: a hung decoder moves nothing, and its worker falls silent."""
+        parent, decoded = os.getppid(), -1
+        while True:
+            time.sleep(HEARTBEAT_SECONDS)
+            if os.getppid() != parent:
+                os._exit(1)
+            reader = self.reader
+            now = -1 if reader is None else reader.n_decoded
+            if self.extractor.frames_done != self.told_frames:
+                self._tell()
+            elif now != decoded:
+                self._send(Alive(0, 0.0))
+            decoded = now
+
+
+def peak_memory() -> int:
+    """The largest resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

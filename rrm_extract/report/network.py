@@ -1,0 +1,86 @@
+"""What a network consists of, as the recurrence sees it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from rrm_extract.graph import default_layer, fold_batch_norm, layer_names, trace
+from rrm_extract.models import load_model
+from rrm_extract.report.table import number, table
+from rrm_extract.rrm import LayerCost, RecurrentNetwork
+
+__all__ = ["NetworkDescription", "describe_network"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkDescription:
+    """A network's layers.
+
+    Attributes:
+        name: as it was asked for.
+        input_shape: (C, h, w) after the transform.
+        default_layer: whose value is the feature when none is named.
+        layer_names: every name that can be asked for, in order of execution.
+        kinds: how many operations of each kind.
+        layers: the convolutions and fully-connected layers, the ones that become recurrent.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    default_layer: str
+    layer_names: tuple[str, ...]
+    kinds: dict[str, int]
+    layers: tuple[LayerCost, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it; densities are left out, for nothing was run."""
+        values = asdict(self)
+        for layer in values["layers"]:
+            del layer["density"], layer["density_delta"]
+        return values
+
+    def to_text(self) -> str:
+        """For a person."""
+        total = sum(layer.macs for layer in self.layers)
+        rows = [
+            [layer.name, number(layer.macs / 1e6, 1), f"{layer.input_elements:,}"]
+            for layer in self.layers
+        ]
+        others = ", ".join(f"{count} {kind}" for kind, count in sorted(self.kinds.items()))
+        return "\n".join(
+            [
+                f"{self.name}: input {tuple(self.input_shape)}, default layer {self.default_layer}",
+                "",
+                table(["recurrent layer", "MMACs", "input elements"], rows),
+                "",
+                f"{number(total / 1e6, 1)} MMACs a frame; operations: {others}",
+            ]
+        )
+
+
+def describe_network(name: str) -> NetworkDescription:
+    """Describes a network by name, with weights that need no download.
+
+    Raises:
+        UsageError: there is no such network, or it cannot be traced.
+    """
+    generated = ":" not in name and not name.endswith(".onnx")
+    model = load_model(name, weights="random:0" if generated else "default", preprocess=None)
+    whole = trace(
+        model.module, leaf_modules=model.leaf_modules, leaf_functions=model.leaf_functions
+    )
+    program = fold_batch_norm(whole)
+    network = RecurrentNetwork(program)
+    network.step(torch.zeros(1, *model.input_shape))
+    return NetworkDescription(
+        name=name,
+        input_shape=model.input_shape,
+        default_layer=default_layer(whole),
+        layer_names=layer_names(whole),
+        kinds=dict(Counter(op.kind for op in program.ops)),
+        layers=network.stats(),
+    )

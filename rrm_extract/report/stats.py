@@ -1,0 +1,216 @@
+"""What was saved, layer by layer, read from a feature file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rrm_extract.errors import InputError
+from rrm_extract.report.table import number, table
+from rrm_extract.rrm.cost import (
+    LayerCost,
+    complexity,
+    dense_complexity,
+    overall_density,
+    overall_sparsity,
+    theoretical_speedup,
+    theoretical_speedup_over_sparse_input,
+)
+from rrm_extract.store import FeatureFile, VideoFeatures
+
+__all__ = ["Stats", "csv_text", "read_stats"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stats:
+    """Measures of some videos of a feature file.
+
+    Attributes:
+        video_id: the one video, None for all of them.
+        file, model, weights, threshold, policy: what made the features.
+        videos, frames, delta_frames: counts; delta frames are those that were not key frames.
+        failures: (video id, message) of what failed or is partial.
+        layers: means over frames; densities of the delta over delta frames.
+        work: mean share of the dense MACs over all frames, key frames counting in full.
+    """
+
+    file: str
+    video_id: str | None
+    model: str
+    weights: str
+    threshold: str
+    policy: str
+    videos: int
+    frames: int
+    delta_frames: int
+    failures: tuple[tuple[str, str], ...]
+    layers: tuple[LayerCost, ...]
+    work: float
+
+    def totals(self) -> dict[str, float]:
+        """Measures of the whole network."""
+        return {
+            "density": overall_density(self.layers, of="input"),
+            "density_delta": overall_density(self.layers),
+            "sparsity_macs": overall_sparsity(self.layers),
+            "sparsity_elements": overall_sparsity(self.layers, weight="elements"),
+            "complexity_dense": sum(dense_complexity(layer) for layer in self.layers),
+            "complexity": sum(complexity(layer) for layer in self.layers),
+            "speedup_theoretical": 1.0 / self.work if self.work else math.nan,
+            "speedup_theoretical_delta_frames": theoretical_speedup(self.layers),
+            "speedup_theoretical_over_sparse_input": theoretical_speedup_over_sparse_input(
+                self.layers
+            ),
+            "work": self.work,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, with None for what does not exist."""
+        values = {**asdict(self), "totals": self.totals()}
+        values["layers"] = [
+            {**asdict(layer), "speedup_theoretical": theoretical_speedup((layer,))}
+            for layer in self.layers
+        ]
+        cleaned: dict[str, Any] = _without_nan(values)
+        return cleaned
+
+    def to_text(self) -> str:
+        """A table of layers and the totals, for a person."""
+        rows = [
+            [
+                layer.name,
+                number(layer.macs / 1e6, 1),
+                number(layer.density),
+                number(layer.density_delta),
+                number(theoretical_speedup((layer,)), 2),
+            ]
+            for layer in self.layers
+        ]
+        totals = self.totals()
+        head = ["layer", "MMACs", "density", "delta density", "theoretical speedup"]
+        lines = [
+            f"{self.file}{'' if self.video_id is None else ' ' + self.video_id}: "
+            f"{self.model}, weights {self.weights}, "
+            f"threshold {self.threshold} ({self.policy})",
+            f"{self.videos} videos, {self.frames} frames, "
+            f"{self.frames - self.delta_frames} of them key frames",
+            "",
+            table(head, rows),
+            "",
+            f"overall sparsity of the deltas (Eq. 9)   {number(totals['sparsity_macs'])} by MACs, "
+            f"{number(totals['sparsity_elements'])} by elements",
+            f"sparsity of the plain inputs             {number(1 - totals['density'])} by MACs",
+            f"operations per delta frame (Eq. 6)       {number(totals['complexity'] / 1e6, 1)} M "
+            f"of {number(totals['complexity_dense'] / 1e6, 1)} M dense",
+            f"theoretical speedup (Eq. 10)             {number(totals['speedup_theoretical'], 2)} "
+            "over the dense network, key frames included; "
+            f"{number(totals['speedup_theoretical_delta_frames'], 2)} on delta frames; "
+            f"{number(totals['speedup_theoretical_over_sparse_input'], 2)} over hardware that "
+            "skips the zeros of plain inputs",
+        ]
+        if self.failures:
+            lines += ["", f"{len(self.failures)} failed or partial:"]
+            lines += [f"  {video_id}: {message}" for video_id, message in self.failures]
+        return "\n".join(lines)
+
+
+def csv_text(results: Sequence[Stats], *, per_video: bool) -> str:
+    """One row for each layer, with the video's id in front if there are several videos."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    head = ["layer", "macs", "input_elements", "output_elements", "density", "density_delta"]
+    writer.writerow([*(["video_id"] if per_video else []), *head, "speedup_theoretical"])
+    for result in results:
+        for layer in result.layers:
+            row = [getattr(layer, name if name != "layer" else "name") for name in head]
+            front = [result.video_id] if per_video else []
+            writer.writerow([*front, *row, theoretical_speedup((layer,))])
+    return text.getvalue()
+
+
+def read_stats(path: Path, *, video: str | None = None) -> list[Stats]:
+    """Statistics of a feature file.
+
+    Args:
+        path: the file.
+        video: None for all videos together, "*" for each one, or one video's id.
+
+    Raises:
+        StoreFormatError: not a feature file.
+        InputError: there is no such video.
+    """
+    with FeatureFile(path) as file:
+        if video is None:
+            return [_stats(file, path, list(file), None)]
+        if video == "*":
+            return [_stats(file, path, [video_id], video_id) for video_id in file]
+        if video not in file:
+            some = ", ".join(list(file)[:3]) or "none"
+            msg = f"{path} has no video {video!r}; expected one of its {len(file)}: {some}"
+            raise InputError(msg)
+        return [_stats(file, path, [video], video)]
+
+
+def _stats(file: FeatureFile, path: Path, video_ids: Sequence[str], only: str | None) -> Stats:
+    frames = delta_frames = 0
+    work = 0.0
+    density: Any = 0.0
+    density_delta: Any = 0.0
+    columns: dict[str, Any] = {}
+    for video_id in video_ids:
+        video: VideoFeatures = file[video_id]
+        columns = dict(video.layers)
+        deltas = int((~video.key_frame).sum())
+        count = len(video.key_frame)
+        frames, delta_frames = frames + count, delta_frames + deltas
+        work += float(np.sum(video.work, dtype=np.float64))
+        density = density + np.nan_to_num(columns["density"]) * count
+        density_delta = density_delta + np.nan_to_num(columns["density_delta"]) * deltas
+    layers = tuple(
+        LayerCost(
+            name=str(name),
+            macs=int(columns["macs"][i]),
+            input_elements=int(columns["input_elements"][i]),
+            output_elements=int(columns["output_elements"][i]),
+            density=float(density[i]) / frames if frames else math.nan,
+            density_delta=float(density_delta[i]) / delta_frames if delta_frames else math.nan,
+        )
+        for i, name in enumerate(columns.get("name", ()))
+    )
+    failures = tuple(
+        (record.video_id, record.message)
+        for record in file.failures
+        if only is None or record.video_id == only
+    )
+    attrs = file.attrs
+    return Stats(
+        file=str(path),
+        video_id=only,
+        model=str(attrs.get("model", "?")),
+        weights=str(attrs.get("weights_id", "?")),
+        threshold=str(attrs.get("threshold", "?")),
+        policy=str(attrs.get("policy", "?")),
+        videos=len(video_ids),
+        frames=frames,
+        delta_frames=delta_frames,
+        failures=failures,
+        layers=layers,
+        work=work / frames if frames else math.nan,
+    )
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return value

@@ -1,0 +1,46 @@
+"""The closing words of a run."""
+
+from __future__ import annotations
+
+from rrm_extract.jobs import RunSummary
+
+__all__ = ["summary_text"]
+
+
+def summary_text(summary: RunSummary) -> str:
+    """A few lines: what was done, what failed, where the time went, what was saved."""
+    accounting = summary.accounting
+    failed = len(summary.failures)
+    videos = f"{summary.videos} videos" if summary.videos != 1 else "1 video"
+    lines = [
+        f"{summary.output}: {videos}, {failed} of them failed or partial"
+        + (f", {summary.done_before} done before" if summary.done_before else "")
+    ]
+    lines += [f"  {record.video_id}: {record.message}" for record in summary.failures]
+    lines.append(f"weights {summary.weights}")
+    if accounting.frames:
+        measures = accounting.measures()
+        rate = accounting.frames / summary.seconds
+        lost = summary.workers_lost
+        lines.append(
+            f"{accounting.frames} frames in {summary.seconds:.1f} s ({rate:.1f} frames/s, "
+            f"of it {summary.seconds_load:.1f} s to load the network), "
+            f"{summary.workers} workers"
+            + (f", {lost} of them lost and replaced" if lost else "")
+        )
+        stages = ", ".join(f"{name} {value:.1f} s" for name, value in accounting.seconds.items())
+        lines.append(f"time by stage, summed over workers: {stages}")
+        lines.append(
+            f"overall sparsity of the deltas: {measures['sparsity_macs']:.3f} by MACs, "
+            f"{measures['sparsity_elements']:.3f} by elements"
+        )
+        lines.append(
+            f"theoretical speedup: {measures['speedup_theoretical']:.2f} over the dense network "
+            "(MACs, key frames included); not a time"
+        )
+        parent, worker = (size / 2**20 for size in summary.peak_memory)
+        lines.append(
+            f"peak memory: {parent:.0f} MB, and {worker:.0f} MB in a worker "
+            "(weights are one copy, counted in each)"
+        )
+    return "\n".join(lines)

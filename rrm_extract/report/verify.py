@@ -1,0 +1,311 @@
+"""The ordinary network beside the recurrent one, on the same frames."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rrm_extract.config import JobConfig
+from rrm_extract.errors import ClipDamagedError, InputError
+from rrm_extract.graph import Program, fold_batch_norm, select, trace
+from rrm_extract.jobs import Recipe, batches, make_recipe, network_input, pooled, sampling_of
+from rrm_extract.models import LoadedModel, load_model
+from rrm_extract.report.table import number, table
+from rrm_extract.rrm import RecurrentNetwork, overall_density
+from rrm_extract.video import ClipReader, SampledFrame, count_chunks, scan_clip
+
+__all__ = ["Verification", "Verifier", "overall", "verification_text"]
+
+
+_MEASURES = (
+    "relative_l2_mean",
+    "relative_l2_max",
+    "cosine_min",
+    "top1_agreement",
+    "top5_agreement",
+    "density",
+    "speedup_theoretical",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """How far the recurrent network's features are from the ordinary network's.
+
+    Attributes:
+        clip: its path.
+        frames: number of frames compared.
+        relative_l2_mean, relative_l2_max: ``|rrm - ordinary| / |ordinary|`` over frames.
+        cosine_min: smallest cosine between the two features of a frame.
+        worst_frame, worst_timestamp: the frame with the largest error, and its seconds.
+        top1_agreement: share of frames with the same best class; None without a classifier.
+        top5_agreement: mean share of the five best classes in common; None without one.
+        density: MAC-weighted density of the deltas over the frames that were not key frames.
+        speedup_theoretical: dense MACs over MACs done, key frames included.
+        seconds_ordinary, seconds_rrm: time in the two networks, batch by batch in turn.
+        damage: why the clip ends early; empty when it is sound.
+    """
+
+    clip: str
+    frames: int
+    relative_l2_mean: float
+    relative_l2_max: float
+    cosine_min: float
+    worst_frame: int
+    worst_timestamp: float
+    top1_agreement: float | None
+    top5_agreement: float | None
+    density: float
+    speedup_theoretical: float
+    seconds_ordinary: float
+    seconds_rrm: float
+    damage: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it; None for what does not exist."""
+        return {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in asdict(self).items()
+        }
+
+
+class Verifier:
+    """Compares the two networks on clips.
+
+    Args:
+        config: model, weights, layer, threshold, policy, sampling, device and threads.
+
+    Raises:
+        UsageError: the request is wrong.
+    """
+
+    def __init__(self, config: JobConfig) -> None:
+        self.config = config
+        self.model: LoadedModel = load_model(
+            config.model, weights=config.weights, preprocess=config.preprocess
+        )
+        self.recipe: Recipe = make_recipe(self.model, config)
+        whole = trace(
+            self.model.module,
+            leaf_modules=self.model.leaf_modules,
+            leaf_functions=self.model.leaf_functions,
+        )
+        # The feature, and the classifier's output where there is one that can be trusted.
+        logits = self._classifier(whole)
+        outputs = (self.recipe.layer,) if logits is None else (self.recipe.layer, logits)
+        self.ordinary = select(whole, outputs)
+        self.device = torch.device(config.device)
+        recurrent = fold_batch_norm(self.ordinary)
+        if self.device.type != "cpu":
+            self.ordinary = self.ordinary.to(self.device)
+            recurrent = recurrent.to(self.device)
+        self.recurrent: Program = recurrent
+        self.sampling = sampling_of(config)
+
+    def _classifier(self, whole: Program) -> str | None:
+        used = {name for op in whole.ops for name in op.parameters}
+        if used & self.model.missing_keys or len(whole.outputs) != 1:
+            return None
+        (output,) = select(whole, whole.outputs)(torch.zeros(1, *self.model.input_shape))
+        classes = isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] > 1
+        return whole.outputs[0] if classes else None
+
+    def clip(self, path: Path, *, max_frames: int | None = None) -> Verification:
+        """Compares on one clip.
+
+        Args:
+            path: the clip.
+            max_frames: stop after so many sampled frames.
+
+        Raises:
+            ClipError: the clip cannot be opened.
+            InputError: no frame could be decoded.
+        """
+        network = RecurrentNetwork(
+            self.recurrent, threshold=self.config.threshold, policy=self.recipe.policy
+        )
+        errors: list[Tensor] = []
+        cosines: list[Tensor] = []
+        top1: list[Tensor] = []
+        top5: list[Tensor] = []
+        timestamps: list[float] = []
+        work = seconds_ordinary = seconds_rrm = 0.0
+        damage = ""
+        source = self._frames(path, network, max_frames)
+        while True:
+            try:
+                batch = next(source, None)
+            except ClipDamagedError as reason:
+                damage = str(reason)
+                break
+            if batch is None:
+                break
+            x = network_input(batch, self.recipe)
+            began = time.perf_counter()
+            expected = self.ordinary(x)
+            self._wait()
+            seconds_ordinary += time.perf_counter() - began
+            began = time.perf_counter()
+            result, seen = network.run(x)
+            self._wait()
+            seconds_rrm += time.perf_counter() - began
+            error, cosine = _distance(
+                pooled(result[0], self.config.pool), pooled(expected[0], self.config.pool)
+            )
+            errors.append(error)
+            cosines.append(cosine)
+            if len(result) == 2:
+                top1.append(_agreement(result[1], expected[1], 1))
+                top5.append(_agreement(result[1], expected[1], min(5, result[1].shape[1])))
+            timestamps.extend(frame.timestamp for frame in batch)
+            work += float(seen.work.sum())
+        if not errors:
+            msg = f"{path}: no frame could be decoded ({damage or 'it is empty'}); expected a video"
+            raise InputError(msg)
+        error = torch.cat(errors)
+        worst = int(error.argmax())
+        return Verification(
+            clip=str(path),
+            frames=len(error),
+            relative_l2_mean=float(error.mean()),
+            relative_l2_max=float(error.max()),
+            cosine_min=float(torch.cat(cosines).min()),
+            worst_frame=worst,
+            worst_timestamp=timestamps[worst],
+            top1_agreement=float(torch.cat(top1).mean()) if top1 else None,
+            top5_agreement=float(torch.cat(top5).mean()) if top5 else None,
+            density=overall_density(network.stats()),
+            speedup_theoretical=len(error) / work if work else math.inf,
+            seconds_ordinary=seconds_ordinary,
+            seconds_rrm=seconds_rrm,
+            damage=damage,
+        )
+
+    def _frames(
+        self, path: Path, network: RecurrentNetwork, max_frames: int | None
+    ) -> Iterator[list[SampledFrame]]:
+        """Batches of frames; the network is reset where a chunk begins, as in extraction."""
+        info = scan_clip(path)
+        left = max_frames
+        with ClipReader(info, self.sampling) as reader:
+            for index in range(count_chunks(info, self.sampling)):
+                network.reset()
+                for batch in batches(islice(reader.read(index), left), self.recipe.time_batch):
+                    yield batch
+                    left = None if left is None else left - len(batch)
+                if left is not None and left <= 0:
+                    return
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def verification_text(
+    verifier: Verifier, clips: Sequence[Verification], totals: dict[str, Any]
+) -> str:
+    """A table of clips, for a person."""
+    config, recipe = verifier.config, verifier.recipe
+    head = [
+        "clip",
+        "frames",
+        "error mean",
+        "error max",
+        "at",
+        "cosine min",
+        "top-1",
+        "top-5",
+        "density",
+        "speedup",
+    ]
+    rows = [
+        [
+            Path(clip.clip).name,
+            str(clip.frames),
+            f"{clip.relative_l2_mean:.2e}",
+            f"{clip.relative_l2_max:.2e}",
+            f"{clip.worst_timestamp:.2f} s",
+            f"{clip.cosine_min:.6f}",
+            _percent(clip.top1_agreement),
+            _percent(clip.top5_agreement),
+            number(clip.density),
+            number(clip.speedup_theoretical, 2),
+        ]
+        for clip in clips
+    ]
+    lines = [
+        f"{config.model}, weights {verifier.model.weights_id}, layer {recipe.layer}, "
+        f"threshold {config.threshold} ({config.policy}), beside the ordinary network:",
+        "",
+        table(head, rows),
+        "",
+        "error: relative L2 of the feature; density: of the deltas, by MACs; "
+        "speedup: theoretical (MACs), key frames included",
+    ]
+    if totals["frames"]:
+        lines.append(
+            f"time in the networks: {totals['seconds_ordinary']:.1f} s ordinary, "
+            f"{totals['seconds_rrm']:.1f} s recurrent (readable engine)"
+        )
+    lines += [f"{Path(clip.clip).name}: {clip.damage}" for clip in clips if clip.damage]
+    return "\n".join(lines)
+
+
+def overall(clips: Sequence[Verification]) -> dict[str, Any]:
+    """The measures over all frames of all clips; None for what does not exist."""
+    if not clips:
+        return {"frames": 0, **dict.fromkeys(_MEASURES)}
+    frames = sum(clip.frames for clip in clips)
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [
+            (value, clip.frames)
+            for value, clip in zip(values, clips, strict=True)
+            if value is not None and math.isfinite(value)
+        ]
+        total = sum(count for _, count in known)
+        return sum(value * count for value, count in known) / total if total else None
+
+    work = sum(clip.frames / clip.speedup_theoretical for clip in clips)
+    return {
+        "frames": frames,
+        "relative_l2_mean": mean([clip.relative_l2_mean for clip in clips]),
+        "relative_l2_max": max(clip.relative_l2_max for clip in clips),
+        "cosine_min": min(clip.cosine_min for clip in clips),
+        "top1_agreement": mean([clip.top1_agreement for clip in clips]),
+        "top5_agreement": mean([clip.top5_agreement for clip in clips]),
+        "density": mean([clip.density for clip in clips]),
+        "speedup_theoretical": frames / work if work else None,
+        "seconds_ordinary": sum(clip.seconds_ordinary for clip in clips),
+        "seconds_rrm": sum(clip.seconds_rrm for clip in clips),
+    }
+
+
+def _distance(result: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Relative L2 and cosine of each frame, (T,) float64."""
+    a, b = result.flatten(1).double().cpu(), reference.flatten(1).double().cpu()
+    scale = b.norm(dim=1)
+    # A feature of zeros has no relative error: it is 0 if both are, else infinite.
+    error = torch.where(scale > 0, (a - b).norm(dim=1) / scale, (a - b).norm(dim=1) * math.inf)
+    error = torch.where((a == b).all(dim=1), torch.zeros_like(error), error)
+    cosine = torch.where((a == b).all(dim=1), 1.0, F.cosine_similarity(a, b, dim=1))
+    return error, cosine
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _agreement(result: Tensor, reference: Tensor, k: int) -> Tensor:
+    """Share of the ``k`` best classes in common, (T,) float64."""
+    a, b = result.topk(k, dim=1).indices, reference.topk(k, dim=1).indices
+    return (a[:, :, None] == b[:, None, :]).any(dim=2).double().mean(dim=1).cpu()

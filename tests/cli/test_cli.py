@@ -1,0 +1,198 @@
+"""The other commands, and what wrong usage says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rrm_extract.cli import main
+from rrm_extract.config import OPTIONS
+from rrm_extract.video.synthetic import write_demo_clip
+from tests.command import extraction
+from tests.tiny import MODEL
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_demo_clip(tmp_path_factory.mktemp("cli") / "clip.mp4", seconds=2, size=(64, 48))
+
+
+@pytest.fixture(scope="module")
+def features(clip: Path) -> Path:
+    path = clip.with_name("feats.h5")
+    assert main([str(part) for part in extraction(clip, path, "--workers", "1")]) == 0
+    return path
+
+
+def output_of(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_every_command_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("extract", "run", "stats", "verify", "models", "export"):
+        code, out, _ = output_of(capsys, name, "--help")
+        assert code == 0
+        assert "Example:" in out, "every option has one"
+
+
+def test_every_option_of_a_job_is_there_with_an_example(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, out, _ = output_of(capsys, "extract", "--help")
+    text = " ".join(out.split())
+    for option in OPTIONS:
+        if option.name != "inputs":
+            assert option.flags[-1].split("/")[0] in text
+            assert " ".join(option.help.split()) in text
+
+
+def test_stats_as_text(features: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = output_of(capsys, "stats", features)
+    assert code == 0
+    for words in ("features.4", "Eq. 9", "Eq. 10", "theoretical", "1 videos, 16 frames, 2 of them"):
+        assert words in out
+
+
+def test_stats_as_json_and_csv_agree(features: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = output_of(capsys, "stats", features, "--json")
+    values = json.loads(out)
+    totals = values["totals"]
+    macs = [layer["macs"] for layer in values["layers"]]
+    deltas = [layer["density_delta"] for layer in values["layers"]]
+    expected = 1 - sum(m * d for m, d in zip(macs, deltas, strict=True)) / sum(macs)
+    assert totals["sparsity_macs"] == pytest.approx(expected)
+    assert 0 < totals["density_delta"] < 1 < totals["speedup_theoretical"]
+    assert totals["speedup_theoretical"] == pytest.approx(1 / totals["work"])
+    _, out, _ = output_of(capsys, "stats", features, "--csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [float(row["density_delta"]) for row in rows] == deltas
+
+
+def test_stats_per_video(features: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = output_of(capsys, "stats", features, "--per-video", "--json")
+    assert [entry["video_id"] for entry in json.loads(out)] == ["clip.mp4"]
+    _, out, _ = output_of(capsys, "stats", features, "--per-video", "--csv")
+    assert out.startswith("video_id,layer,")
+    code, _, err = output_of(capsys, "stats", features, "--video", "other.mp4")
+    assert code == 2
+    assert "other.mp4" in err
+
+
+def test_stats_of_no_feature_file_fails(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = output_of(capsys, "stats", clip)
+    assert code == 3
+    assert str(clip) in err
+    code, _, err = output_of(capsys, "stats", clip.with_name("none.h5"))
+    assert code == 3
+
+
+def test_verify_exact(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = output_of(
+        capsys, "verify", clip, "--model", MODEL, "--threshold", "0", "--json",
+        "--max-error", "1e-5",
+    )  # fmt: skip
+    values = json.loads(out)
+    assert code == 0
+    assert values["frames"] == 48
+    assert values["relative_l2_max"] < 1e-5
+    assert values["cosine_min"] > 0.99999
+    assert values["top1_agreement"] == 1.0
+    assert values["speedup_theoretical"] > 1
+    assert set(values) >= {"relative_l2_mean", "density"}
+
+
+def test_verify_sees_the_error(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("verify", clip, "--model", MODEL, "--threshold", "0.5", "--max-frames", "9")
+    code, out, _ = output_of(capsys, *arguments, "--json", "--max-error", "1e-5")
+    values = json.loads(out)
+    assert code == 1
+    assert values["frames"] == 9
+    assert values["relative_l2_max"] > 1e-3
+    code, out, err = output_of(capsys, *arguments, "--max-error", "1e-5")
+    assert code == 1
+    assert "over --max-error" in err
+    assert output_of(capsys, *arguments)[0] == 0, "without --max-error it only reports"
+
+
+def test_verify_names_a_broken_clip(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    code, _, err = output_of(
+        capsys, "verify", clip, bad, "--model", MODEL, "--max-frames", "3", "--root", "/"
+    )
+    assert code == 1
+    assert "bad.mp4" in err
+
+
+@pytest.mark.parametrize("layout", ["npy", "flat", "activitynet"])
+def test_export(
+    features: Path, tmp_path: Path, layout: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = output_of(capsys, "export", features, "--layout", layout, "-o", tmp_path / "out")
+    assert code == 0
+    assert "1 videos, 16 frames" in out
+    if layout == "flat":
+        assert np.load(tmp_path / "out/features.npy").shape == (16, 16)
+    code, _, err = output_of(capsys, "export", features, "--layout", layout, "-o", tmp_path / "out")
+    assert code != 0, "existing files are not written over unasked"
+
+
+def test_models_lists_and_describes(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = output_of(capsys, "models")
+    for name in ("alexnet", "vgg16", "resnet18", "timm/NAME"):
+        assert name in out
+    _, out, _ = output_of(capsys, "models", "squeezenet1_1", "--layers")
+    assert "features.12.cat" in out.splitlines()
+    _, out, _ = output_of(capsys, "models", "squeezenet1_1", "--json")
+    described = json.loads(out)
+    assert described["default_layer"] == "features.12.cat"
+    assert sum(layer["macs"] for layer in described["layers"]) == pytest.approx(349e6, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere.mp4", "-o", "f.h5"], ["nowhere.mp4", "does not exist"]),
+        (["{clip}", "--threshold", "-1", "-o", "f.h5"], ["--threshold", "-1"]),
+        (["{clip}", "--threshold", "much", "-o", "f.h5"], ["--threshold", "much"]),
+        (["{clip}", "--model", "resnet19", "-o", "f.h5"], ["resnet19", "resnet18"]),
+        (["{clip}", "--model", MODEL], ["-o"]),
+        (["{clip}", "--model", MODEL, "--layer", "fcc", "-o", "f.h5"], ["fcc", "fc"]),
+        (["{clip}", "--modell", "x"], ["--modell"]),
+        (["{clip}", "--model", MODEL, "--device", "cuda:99", "-o", "f.h5"], ["cuda:99"]),
+        (["run", "nothing.yaml"], ["nothing.yaml"]),
+        (["stats", "{clip}", "--json", "--csv"], ["--json and --csv"]),
+    ],
+)
+def test_wrong_usage_says_what_to_do(
+    arguments: list[str],
+    words: list[str],
+    clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = output_of(capsys, *(part.format(clip=clip) for part in arguments))
+    assert code == 2
+    for word in words:
+        assert word in err
+    assert list(tmp_path.iterdir()) == [], "nothing was written"
+
+
+def test_an_unwritable_output_is_exit_code_3(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = output_of(capsys, *extraction(clip, tmp_path / "no/such/folder/f.h5"))
+    assert code == 3
+    assert "no/such/folder" in err

@@ -1,0 +1,48 @@
+"""Runs the command as a user does: in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.tiny import MODEL
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The tests' modules can be imported, in workers too."""
+    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), **(extra or {})}
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "rrm_extract", *map(str, arguments)]
+
+
+def rrm_extract(
+    *arguments: str | Path,
+    cwd: Path,
+    extra: Mapping[str, str] | None = None,
+    timeout: float = 240,
+) -> subprocess.CompletedProcess[str]:
+    """The finished process, with its output as text."""
+    return subprocess.run(  # noqa: PLW1510 - the exit code is what tests look at
+        command(*arguments),
+        cwd=cwd,
+        env=environment(extra),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def extraction(inputs: str | Path, output: str | Path, *options: str | Path) -> list[str | Path]:
+    """Arguments of a small job: the tiny network, 8 frames a second, chunks of a second."""
+    return [
+        inputs, "-o", output, "--model", MODEL, "--threshold", "1e-2", "--fps", "8",
+        "--chunk", "1", *options,
+    ]  # fmt: skip

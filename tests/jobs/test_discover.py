@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rrm_extract.errors import InputError
+from rrm_extract.jobs import discover
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.mp4", "a/c.AVI", "a/deep/d.mkv", "notes.txt", ".hidden.mp4", "a/.git/e.mp4"):
+        path = tmp_path / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path / "videos"
+
+
+def ids(*inputs: str | Path, **options: object) -> list[str]:
+    found = discover([str(given) for given in inputs], **options)  # type: ignore[arg-type]
+    return [video.video_id for video in found]
+
+
+def test_a_folder_is_searched_recursively(folder: Path) -> None:
+    assert ids(folder) == ["a/c.AVI", "a/deep/d.mkv", "b.mp4"]
+
+
+def test_patterns_choose_files_of_a_folder(folder: Path) -> None:
+    assert ids(folder, include=["*.AVI", "a/deep/*"]) == ["a/c.AVI", "a/deep/d.mkv"]
+
+
+def test_a_file_is_taken_whatever_its_name(folder: Path) -> None:
+    (folder / "clip.bin").write_bytes(b"x")
+    assert ids(folder / "clip.bin") == ["clip.bin"]
+
+
+def test_a_glob_is_relative_to_its_fixed_part(folder: Path) -> None:
+    assert ids(f"{folder}/**/*.mkv") == ["a/deep/d.mkv"]
+    assert ids(f"{folder}/a/*.AVI") == ["c.AVI"]
+
+
+def test_a_file_whose_name_looks_like_a_glob(folder: Path) -> None:
+    (folder / "take[1].mp4").write_bytes(b"x")
+    assert ids(folder / "take[1].mp4") == ["take[1].mp4"]
+
+
+def test_a_text_list(folder: Path) -> None:
+    listing = folder / "list.txt"
+    listing.write_text("# chosen\n\nb.mp4\na/c.AVI\nmissing.mp4\n", encoding="utf-8")
+    assert ids(listing) == ["a/c.AVI", "b.mp4", "missing.mp4"]
+
+
+def test_a_csv_list_with_a_header(folder: Path) -> None:
+    listing = folder / "list.csv"
+    listing.write_text('label,path\n3,b.mp4\n4,"a/c.AVI"\n', encoding="utf-8")
+    assert ids(listing) == ["a/c.AVI", "b.mp4"]
+
+
+def test_a_csv_list_without_a_header(folder: Path) -> None:
+    listing = folder / "list.csv"
+    listing.write_text("b.mp4,3\na/c.AVI,4\n", encoding="utf-8")
+    assert ids(listing) == ["a/c.AVI", "b.mp4"]
+
+
+def test_a_root_names_videos(folder: Path) -> None:
+    assert ids(folder / "a", root=str(folder)) == ["a/c.AVI", "a/deep/d.mkv"]
+
+
+def test_the_same_video_twice_counts_once(folder: Path) -> None:
+    assert ids(folder, f"{folder}/*.mp4") == ["a/c.AVI", "a/deep/d.mkv", "b.mp4"]
+
+
+def test_two_videos_of_one_name_fail(folder: Path) -> None:
+    (folder / "b").mkdir()
+    (folder / "b" / "c.AVI").write_bytes(b"y")
+    with pytest.raises(InputError, match=r"would both be called 'c\.AVI'.*--root"):
+        ids(folder / "a" / "c.AVI", folder / "b" / "c.AVI")
+
+
+def test_a_video_outside_the_root_fails(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"b\.mp4.*not below.*--root"):
+        ids(folder / "b.mp4", root=str(folder / "a"))
+
+
+@pytest.mark.parametrize("name", ["nothing.mp4", "nothing/*.mp4", "empty"])
+def test_nothing_there_fails(folder: Path, name: str) -> None:
+    (folder / "empty").mkdir()
+    with pytest.raises(InputError, match="expected"):
+        ids(folder / name)
+
+
+def test_an_empty_list_fails(folder: Path) -> None:
+    (folder / "list.txt").write_text("# nothing\n", encoding="utf-8")
+    with pytest.raises(InputError, match="empty"):
+        ids(folder / "list.txt")
+
+
+def test_a_csv_without_a_known_column_fails(folder: Path) -> None:
+    (folder / "list.csv").write_text("label,number\na,1\n", encoding="utf-8")
+    with pytest.raises(InputError, match="label, number"):
+        ids(folder / "list.csv")
+
+
+def test_no_input_fails() -> None:
+    with pytest.raises(InputError, match="no input"):
+        discover([])

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rrm_extract.config import JobConfig
+from rrm_extract.errors import ClipDamagedError, ConfigError, LayerError, WeightsError
+from rrm_extract.jobs import ChunkExtractor, batches, make_recipe, network_input
+from rrm_extract.jobs.recipe import Recipe, load_recipe, sampling_of, save_recipe
+from rrm_extract.models import load_model
+from rrm_extract.video import ClipReader, SampledFrame, scan_clip
+from rrm_extract.video.synthetic import write_demo_clip
+from tests.closeness import EXACT_RECURRENCE, relative_l2
+from tests.tiny import MODEL
+
+
+def recipe(**options: object) -> Recipe:
+    config = JobConfig.from_mapping({"model": MODEL, "threshold": 0, **options})
+    return make_recipe(load_model(config.model, weights=config.weights), config)
+
+
+def frame(number: int, image: np.ndarray | None = None) -> SampledFrame:
+    if image is None:
+        image = np.full((40, 50, 3), number, np.uint8)
+    return SampledFrame(
+        image=image, sample_index=number, timestamp=0.0, pts=0, frame_index=number, rotation=0
+    )
+
+
+def test_features_equal_the_ordinary_network(tmp_path: Path) -> None:
+    clip = write_demo_clip(tmp_path / "clip.mp4", seconds=1.5, size=(64, 48))
+    config = JobConfig(model=MODEL, threshold=0, chunk=1.0)
+    model = load_model(MODEL)
+    made = make_recipe(model, config)
+    extractor = ChunkExtractor(made)
+    with ClipReader(scan_clip(clip), sampling_of(config)) as reader:
+        results = [extractor.extract(reader, index) for index in range(2)]
+        frames = [frame for index in range(2) for frame in reader.read(index)]
+    assert [len(result.features) for result in results] == [24, 12]
+    assert [result.key_frame.sum() for result in results] == [1, 1], "each chunk begins anew"
+    pixels = torch.from_numpy(np.stack([frame.image for frame in frames])).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        maps = model.module.features(model.transform(pixels))  # type: ignore[operator]
+    features = torch.from_numpy(np.concatenate([result.features for result in results]))
+    assert made.feature_shape == (16,)
+    assert relative_l2(features, maps.mean(dim=(2, 3))) < EXACT_RECURRENCE
+
+
+def test_an_unpooled_feature_map_keeps_its_shape() -> None:
+    made = recipe(layer="features", pool="none")
+    assert made.feature_shape == (16, 16, 16)
+    assert recipe(layer="features").feature_shape == (16,)
+
+
+def test_recipes_survive_a_file(tmp_path: Path) -> None:
+    made = recipe()
+    save_recipe(made, tmp_path / "recipe")
+    loaded = load_recipe(tmp_path / "recipe")
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(loaded.program(x)[0], made.program(x)[0])
+
+
+def test_frames_of_several_sizes_and_repeated_frames() -> None:
+    made = recipe()
+    same = frame(3)
+    images = [frame(1), same, same, frame(2, np.full((60, 33, 3), 9, np.uint8))]
+    x = network_input(images, made)
+    one_by_one = torch.cat([network_input([image], made) for image in images])
+    assert torch.equal(x, one_by_one)
+
+
+def damaged(count: int) -> Iterator[SampledFrame]:
+    for number in range(count):
+        yield frame(number)
+    raise ClipDamagedError("the rest is gone")
+
+
+@pytest.mark.parametrize("count", [0, 3, 4, 9])
+def test_frames_before_the_damage_are_kept(count: int) -> None:
+    got: list[int] = []
+    with pytest.raises(ClipDamagedError):
+        for batch in batches(damaged(count), 4):
+            got.extend(frame.sample_index for frame in batch)
+    assert got == list(range(count))
+
+
+def test_missing_weights_that_the_feature_needs_fail(tmp_path: Path) -> None:
+    model = load_model(MODEL)
+    state = {k: v for k, v in model.module.state_dict().items() if k.startswith("features")}
+    torch.save(state, tmp_path / "features.pth")
+    partial = load_model(MODEL, weights=str(tmp_path / "features.pth"))
+    assert partial.missing_keys == {"fc.weight", "fc.bias"}
+    make_recipe(partial, JobConfig(model=MODEL))  # the feature does not depend on the classifier
+    with pytest.raises(WeightsError, match=r"lack 2 parameters.*'fc'.*fc\.bias"):
+        make_recipe(partial, JobConfig(model=MODEL, layer="fc"))
+
+
+def test_unknown_layer_and_device_fail() -> None:
+    with pytest.raises(LayerError, match="nearest"):
+        recipe(layer="featurez.0")
+    with pytest.raises(ConfigError, match="device 'cuda:77'"):
+        recipe(device="cuda:77")

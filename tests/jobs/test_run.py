@@ -1,0 +1,148 @@
+"""The main job, through the real command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from rrm_extract import FeatureFile
+from rrm_extract.store import same_content
+from rrm_extract.video.synthetic import write_demo_clip
+from tests.command import extraction, rrm_extract
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    write_demo_clip(folder / "a.mp4", seconds=3.5, size=(64, 48))
+    write_demo_clip(folder / "sub/b.avi", seconds=1.25, size=(96, 64), seed=1)
+    write_demo_clip(folder / "sub/c d é.mkv", seconds=0.1, size=(64, 48), seed=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def output(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The features of one run with one worker."""
+    path = tmp_path_factory.mktemp("out") / "feats.h5"
+    done = rrm_extract(*extraction(videos, path, "--workers", "1"), cwd=path.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "quiet when not a terminal"
+    for words in ("3 videos", "39 frames", "sparsity", "theoretical speedup", "decode", "weights"):
+        assert words in done.stdout
+    return path
+
+
+def test_three_lines_of_h5py(output: Path) -> None:
+    with h5py.File(output) as f:
+        x = f["videos/sub/b.avi/features"][:]
+        t = f["videos/sub/b.avi/timestamps"][:]
+    assert x.shape == (10, 16)
+    assert x.dtype == np.float32
+    assert t.tolist() == pytest.approx([k / 8 for k in range(10)])
+
+
+def test_the_file_says_what_was_done(output: Path) -> None:
+    with FeatureFile(output) as file:
+        assert file.complete
+        assert list(file) == ["a.mp4", "sub/b.avi", "sub/c d é.mkv"]
+        assert file.failures == []
+        video = file["a.mp4"]
+        assert len(video.features) == 28
+        assert video.key_frame.nonzero()[0].tolist() == [0, 8, 16, 24], "one a second"
+        assert (video.work[video.key_frame] == 1).all()
+        assert (video.work[~video.key_frame] < 1).all()
+        assert video.attrs["n_decoded"] == 84
+        assert video.attrs["codec"] in {"h264", "mpeg4"}
+        assert list(video.layers["name"]) == ["features.0", "features.2", "features.4"]
+        assert video.layers["macs"][0] == 32 * 32 * 8 * 27
+        assert file.config["threshold"] == 0.01
+        assert file.attrs["weights_id"] == "factory:tests.tiny:network"
+
+
+def test_results_do_not_depend_on_the_number_of_workers(videos: Path, output: Path) -> None:
+    other = output.with_name("three.h5")
+    done = rrm_extract(*extraction(videos, other, "--workers", "3"), cwd=output.parent)
+    assert done.returncode == 0, done.stderr
+    assert same_content(output, other) == []
+    with FeatureFile(output) as one, FeatureFile(other) as three:
+        for video_id in one:
+            assert one[video_id].features.tobytes() == three[video_id].features.tobytes()
+
+
+def test_running_again_does_nothing(videos: Path, output: Path) -> None:
+    before = output.stat().st_mtime_ns
+    done = rrm_extract(*extraction(videos, output), cwd=output.parent)
+    assert done.returncode == 0, done.stderr
+    assert "3 done before" in done.stdout
+    assert output.stat().st_mtime_ns == before
+
+
+def test_another_configuration_is_refused_by_name(videos: Path, output: Path) -> None:
+    done = rrm_extract(*extraction(videos, output, "--policy", "paper"), cwd=output.parent)
+    assert done.returncode == 3
+    assert "policy" in done.stderr
+    assert "bounded" in done.stderr
+    assert "threshold" not in done.stderr
+
+
+def test_new_changed_and_removed_videos(videos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(videos, folder)
+    arguments = extraction(folder, tmp_path / "feats.h5", "--workers", "1")
+    assert rrm_extract(*arguments, cwd=tmp_path).returncode == 0
+    write_demo_clip(folder / "sub/b.avi", seconds=0.5, size=(96, 64), seed=8)
+    write_demo_clip(folder / "new.mp4", seconds=0.5, size=(64, 48), seed=9)
+    (folder / "a.mp4").unlink()
+    done = rrm_extract(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with FeatureFile(tmp_path / "feats.h5") as file:
+        assert list(file) == ["a.mp4", "new.mp4", "sub/b.avi", "sub/c d é.mkv"]
+        assert len(file["sub/b.avi"].features) == 4
+        assert len(file["a.mp4"].features) == 28, "nothing already written is lost"
+
+
+def test_overwrite_begins_again(videos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "feats.h5"
+    clip = videos / "sub/b.avi"
+    assert rrm_extract(*extraction(clip, path, "--workers", "1"), cwd=tmp_path).returncode == 0
+    done = rrm_extract(
+        *extraction(clip, path, "--threshold", "0", "--overwrite", "--workers", "1"), cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    with FeatureFile(path) as file:
+        assert file.config["threshold"] == 0
+
+
+def test_json_log_and_float16_and_native_rate(videos: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    done = rrm_extract(
+        *extraction(videos / "sub", tmp_path / "f.h5", "--json-log", log, "--dtype", "float16"),
+        *("--fps", "native", "--workers", "1", "--layer", "features", "--pool", "none"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    assert [event["event"] for event in events] == ["start", "video", "video", "end"]
+    assert sorted(event["frames"] for event in events[1:3]) == [2, 30]
+    with FeatureFile(tmp_path / "f.h5") as file:
+        video = file["b.avi"]
+        assert video.dtype == np.float16
+        assert video.feature_shape == (16, 16, 16)
+        assert video.features.shape == (30, 16 * 16 * 16)
+
+
+def test_job_file(videos: Path, output: Path, tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        f"inputs: {videos}\noutput: {tmp_path / 'feats.h5'}\nmodel: tests.tiny:network\n"
+        "threshold: 1e-2\nfps: 8\nchunk: 5\nworkers: 1\n",
+        encoding="utf-8",
+    )
+    done = rrm_extract("run", job, "--set", "chunk=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert same_content(output, tmp_path / "feats.h5") == []
