@@ -48,9 +48,9 @@ def export(
         out: A folder, made when missing.
         layout: "npy": per video `<id>.npy` (T, D) and `<id>.timestamps.npy` (T,) float64.
             "flat": `features.npy` (N, D) of all videos after one another, `timestamps.npy` (N,),
-            and `index.csv` with the rows [start, stop) of each video; open the first with
-            `numpy.load(..., mmap_mode="r")`. "activitynet": `activitynet.h5` with a group
-            `v_<stem>` per video that holds `c3d_features` (T, D), as ActivityNet's own files have.
+            and `index.csv` with the stored id and the rows [start, stop) of each video; open the
+            first with `numpy.load(..., mmap_mode="r")`. "activitynet": `activitynet.h5`, a group
+            `v_<stem>` per video with `c3d_features` (T, D), as in the files ActivityNet published.
         overwrite: Replace files that are there.
 
     Raises:

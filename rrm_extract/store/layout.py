@@ -30,8 +30,21 @@ from rrm_extract.store.shield import ShieldedFile
 Group: TypeAlias = Any  # h5py has no types
 Dataset: TypeAlias = Any
 
-READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)
-"""What h5py raises on a file that is damaged."""
+READ_ERRORS = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    MemoryError,
+)
+"""What h5py raises on a file that is damaged; an object that turned into another lacks attributes.
+"""
+
+# With the format of HDF5 1.10 names, shapes and attributes carry checksums too; h5py's default, of
+# HDF5 1.6, has none.
+_LIBVER = ("v110", "v110")
 
 _CHUNK_BYTES = 1 << 18  # small enough to read one frame cheaply, large enough to stream
 _CHUNK_ROWS = 1 << 10  # a chunk takes its full room in the file, however few rows are in it
@@ -59,7 +72,7 @@ def creating(path: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
     with writing(path):
         shield = ShieldedFile(path)
     try:
-        with h5py.File(shield, "w", driver="fileobj") as file:
+        with h5py.File(shield, "w", driver="fileobj", libver=_LIBVER) as file:
             yield file, shield.check
         shield.check()
     finally:
@@ -122,7 +135,8 @@ def write_column(group: Group, name: str, values: Any) -> None:
         text = np.asarray([storable(str(v)) for v in array.ravel()], dtype=object)
         group.create_dataset(name, data=text.reshape(array.shape), dtype=h5py.string_dtype())
     else:
-        group.create_dataset(name, data=array)
+        checksum = array.size > 0 and array.ndim > 0
+        group.create_dataset(name, data=array, fletcher32=checksum)
 
 
 def read_column(dataset: Dataset) -> Array:

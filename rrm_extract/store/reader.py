@@ -38,6 +38,7 @@ from rrm_extract.store.schema import (
     Array,
     FailureRecord,
     parts_dir_of,
+    sha256_of,
 )
 
 
@@ -294,6 +295,10 @@ class FeatureFile(Mapping[str, VideoFeatures]):
                 f"{self.path} has format version {self._file.attrs['format_version']}, "
                 f"this rrm-extract reads up to {FORMAT_MAJOR}.x; install a newer rrm-extract"
             )
+
+        stored = self._file.attrs
+        if sha256_of(stored["identity_json"]) != stored["config_sha256"]:
+            raise ValueError("config_sha256 does not fit identity_json")
 
     def _columns(self, name: str) -> dict[str, Array]:
         return {column: read_column(data) for column, data in self._file[name].items()}

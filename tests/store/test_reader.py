@@ -131,6 +131,14 @@ def test_newer_version_fails(tmp_path: Path, version: str) -> None:
         FeatureFile(path)
 
 
+def test_changed_identity_fails(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4"])
+    with h5py.File(path, "r+") as file:
+        file.attrs["identity_json"] = file.attrs["identity_json"].replace("18", "50")
+    with pytest.raises(StoreFormatError, match="config_sha256 does not fit identity_json"):
+        FeatureFile(path)
+
+
 def test_nonsense_version_fails(tmp_path: Path) -> None:
     path = write_file(tmp_path / "feats.h5", ["a.mp4"])
     with h5py.File(path, "r+") as file:
