@@ -45,11 +45,12 @@ def save_chunk(path: Path, result: ChunkResult) -> None:
     buffer = io.BytesIO(bytes(_DIGEST_BYTES))
     buffer.seek(_DIGEST_BYTES)
     np.savez(buffer, meta=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
-    data = buffer.getbuffer()
-    data[:_DIGEST_BYTES] = _digest(data)
     with writing(path):
         path.parent.mkdir(exist_ok=True)
-    write_atomic(path, data)
+    # Released at once also when writing fails: a buffer that is still exported cannot be freed.
+    with buffer.getbuffer() as data:
+        data[:_DIGEST_BYTES] = _digest(data)
+        write_atomic(path, data)
 
 
 def load_chunk(path: Path) -> ChunkResult | None:
