@@ -124,12 +124,29 @@ def remux(
     return target
 
 
+def replace_packets(source: Path, target: Path, *, numbers: Iterable[int], data: bytes) -> Path:
+    """Copy a clip, giving the packets of these numbers other data."""
+    chosen = set(numbers)
+
+    def edit(number: int, packet: av.Packet) -> av.Packet:
+        if number not in chosen:
+            return packet
+        replaced = av.Packet(data)
+        replaced.pts, replaced.dts = packet.pts, packet.dts
+        replaced.time_base = packet.time_base
+        return replaced
+
+    return remux(source, target, edit=edit)
+
+
+NOT_CODED = b"\x00\x00\x01\xb6\x52\xcf"
+"""An MPEG-4 picture at 24 per second that repeats the one before, and gives no frame."""
+
+
 def packet_places(path: Path) -> list[tuple[int, int]]:
     """Offset and size in the file of each video packet, in the order of the file."""
     with av.open(str(path)) as container:
-        return [
-            (packet.pos, packet.size) for packet in container.demux(video=0) if packet.size
-        ]
+        return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
 
 
 def decode_all(path: Path) -> list[npt.NDArray[np.uint8]]:

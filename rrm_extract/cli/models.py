@@ -14,8 +14,14 @@ __all__ = ["models"]
 @click.option(
     "--layers", is_flag=True, help="Names that --layer takes. Example: models resnet18 --layers"
 )
+@click.option(
+    "--preprocess",
+    metavar="SPEC",
+    help="Input of a model that does not say it itself, as for an extraction. "
+    "Example: models net.onnx --preprocess input.yaml",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON. Example: models --json")
-def models(name: str | None, layers: bool, as_json: bool) -> None:
+def models(name: str | None, layers: bool, preprocess: str | None, as_json: bool) -> None:
     """List the networks known by name; with NAME, that network's layers.
 
     \b
@@ -27,7 +33,7 @@ def models(name: str | None, layers: bool, as_json: bool) -> None:
     if name is None:
         _list(as_json)
     else:
-        _describe(name, layers=layers, as_json=as_json)
+        _describe(name, preprocess=preprocess, layers=layers, as_json=as_json)
 
 
 def _list(as_json: bool) -> None:
@@ -53,10 +59,10 @@ def _list(as_json: bool) -> None:
     click.echo("\nalso: timm/NAME, FILE.onnx, package.module:factory")
 
 
-def _describe(name: str, *, layers: bool, as_json: bool) -> None:
+def _describe(name: str, *, preprocess: str | None, layers: bool, as_json: bool) -> None:
     from rrm_extract.report.network import describe_network
 
-    network = describe_network(name)
+    network = describe_network(name, preprocess=preprocess)
     if as_json:
         click.echo(json.dumps(network.to_json(), indent=2))
     elif layers:

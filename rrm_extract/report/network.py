@@ -62,14 +62,19 @@ class NetworkDescription:
         )
 
 
-def describe_network(name: str) -> NetworkDescription:
+def describe_network(name: str, *, preprocess: str | None = None) -> NetworkDescription:
     """Describes a network by name, with weights that need no download.
+
+    Args:
+        name: as for an extraction.
+        preprocess: description of the network's input, for models without one of their own.
 
     Raises:
         UsageError: there is no such network, or it cannot be traced.
     """
     generated = ":" not in name and not name.endswith(".onnx")
-    model = load_model(name, weights="random:0" if generated else "default", preprocess=None)
+    weights = "random:0" if generated else "default"
+    model = load_model(name, weights=weights, preprocess=preprocess)
     whole = trace(
         model.module, leaf_modules=model.leaf_modules, leaf_functions=model.leaf_functions
     )

@@ -25,8 +25,7 @@ def summary_text(summary: RunSummary) -> str:
         lines.append(
             f"{accounting.frames} frames in {summary.seconds:.1f} s ({rate:.1f} frames/s, "
             f"of it {summary.seconds_load:.1f} s to load the network), "
-            f"{summary.workers} workers"
-            + (f", {lost} of them lost and replaced" if lost else "")
+            f"{summary.workers} workers" + (f", {lost} of them lost and replaced" if lost else "")
         )
         stages = ", ".join(f"{name} {value:.1f} s" for name, value in accounting.seconds.items())
         lines.append(f"time by stage, summed over workers: {stages}")

@@ -21,8 +21,9 @@ _MPEG4_GOP = b"\x00\x00\x01\xb3"
 _MPEG4_I, _MPEG4_B = 0, 2
 
 _INTRA_CODECS = ("mjpeg", "png", "prores", "dnxhd", "dvvideo", "huffyuv", "ffvhuff", "rawvideo")
-_CLOSED_CODECS = (*_INTRA_CODECS, "ffv1", "vp8", "vp9", "flv1", "h263", "wmv1", "wmv2")
-_OPEN_CODECS = ("mpeg1video", "mpeg2video", "av1")
+_CLOSED_CODECS = (*_INTRA_CODECS, "ffv1", "vp8", "vp9", "av1", "flv1", "h263", "wmv1", "wmv2")
+_DECODERS = {"flv": "flv1", "libdav1d": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}
+_OPEN_CODECS = ("mpeg1video", "mpeg2video")
 
 
 class Entry(IntEnum):
@@ -40,12 +41,12 @@ class EntryFinder:
     """Grades the key frame packets of one stream.
 
     Args:
-        codec: FFmpeg's name of the codec.
+        codec: FFmpeg's name of the codec or of its decoder.
         extradata: The codec's global header.
     """
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:
-        self._codec = codec
+        self._codec = _DECODERS.get(codec, codec)
         self._extradata = extradata or b""
         self._mpeg4_header: bytes | None = None
 

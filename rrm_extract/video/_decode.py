@@ -280,8 +280,6 @@ def _set_up(stream: av.video.stream.VideoStream) -> av.VideoCodecContext:
         # A stream need not say how far its frames are reordered. FFmpeg then finds out as it
         # goes, and drops frames meanwhile; here it holds back as many as the standard allows.
         context.options = {"strict": "strict"}
-    if context.codec.name == "hevc":
-        context.options = {"err_detect": "explode"}
     return context
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+import av
+
 if TYPE_CHECKING:
-    import av
     import numpy as np
     import numpy.typing as npt
 
     from rrm_extract.video._packets import PacketTable
+
+KNOWS_DELAY = hasattr(av.VideoCodecContext, "reorder_depth")
+"""Whether PyAV can say how many frames a decoder holds back; older releases cannot."""
 
 
 class Inside:
@@ -85,8 +89,10 @@ class Inside:
 
 
 def _delay(context: av.VideoCodecContext) -> int | None:
-    """How many frames the decoder holds back; None where PyAV cannot say."""
+    """How many frames the decoder holds back; None where it is not known."""
     depth: int | None = getattr(context, "reorder_depth", None)
+    if depth is None and context.codec.name in ("mpeg4", "mpeg1video", "mpeg2video"):
+        return int(context.has_b_frames)
     return depth
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 import av.container
@@ -13,6 +13,7 @@ import av.video.stream
 from rrm_extract.errors import ClipOpenError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 NOT_VIDEO_FORMATS = ("tty", "image2", "ico", "lrc", "srt", "webvtt", "ass", "concat", "hls", "dash")
@@ -47,7 +48,8 @@ def open_video(
             # and only local files are ever opened, whatever a play list asks for.
             f"file:{path.absolute()}",
             mode="r",
-            options={"protocol_whitelist": "file"},
+            # Given as `options` they also go to the streams, and older PyAV crashes on that.
+            container_options={"protocol_whitelist": "file"},
             metadata_errors="replace",
         )
     except av.error.FFmpegError as error:
@@ -60,6 +62,26 @@ def open_video(
         container.close()
         raise
     return container, stream
+
+
+def data_packets(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream
+) -> Iterator[av.Packet[Any]]:
+    """Give the stream's packets that have data.
+
+    Those without are PyAV's mark of the end, and frames that an encoder left out.
+    """
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except IndexError:
+            # PyAV, past the last packet, where a stream appeared only in the middle of the file.
+            return
+        if packet.size:
+            yield packet
 
 
 def check_regular_file(path: Path) -> os.stat_result:
@@ -119,4 +141,5 @@ def _choose_stream(
 
 
 def _is_cover(stream: av.video.stream.VideoStream) -> bool:
-    return bool(int(getattr(stream, "disposition", 0)) & ATTACHED_PICTURE)
+    disposition: Any = getattr(stream, "disposition", 0)
+    return bool(int(getattr(disposition, "value", disposition)) & ATTACHED_PICTURE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +99,10 @@ class PacketTable:
     def __len__(self) -> int:
         return len(self.stamps)
 
+    def __getstate__(self) -> dict[str, object]:
+        # Without what was derived: a table travels to every worker process.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     @cached_property
     def ticks(self) -> Int64s:
         """(P,) int64: the time since the first frame, in time base units.
@@ -176,16 +180,17 @@ def build_table(
         by_slot = True
 
     key_index = np.array(columns.key_index, dtype=np.int64)
-    if starts_anywhere and len(key_index):
-        hidden[: key_index[0]] = True
+    entry = np.array(columns.key_entry, dtype=np.int8)
+    entrances = key_index[entry >= Entry.OPEN]
+    if starts_anywhere and len(entrances):
+        hidden[: entrances[0]] = True
     if hidden.all():
         hidden[:] = False
     usable, closed = _judge_keys(
         key_index,
-        np.array(columns.key_entry, dtype=np.int8),
+        entry,
         ticks,
         by_slot=by_slot,
-        by_pts=stamped_by == "pts",
     )
     keys = key_index[usable] if stamped_by != "rate" else key_index[:0]
     keep = np.flatnonzero(usable)[: len(keys)]
@@ -242,7 +247,7 @@ def _find_jumps(clock: Int64s, *, time_base: Fraction, usual: int) -> tuple[Int6
 
 
 def _judge_keys(
-    index: Int64s, entry: npt.NDArray[np.int8], ticks: Int64s, *, by_slot: bool, by_pts: bool
+    index: Int64s, entry: npt.NDArray[np.int8], ticks: Int64s, *, by_slot: bool
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Say at which key packets (K,) decoding may start, and which of them are closed."""
     if not len(index):
@@ -256,5 +261,4 @@ def _judge_keys(
     if by_slot:
         # Frames take slots in order, so both sides of the packet must keep their own slots.
         return usable & ~leads, entry == Entry.CLOSED
-    closed = ~leads & ((entry == Entry.CLOSED) | by_pts)
-    return usable, closed
+    return usable, ~leads & (entry == Entry.CLOSED)

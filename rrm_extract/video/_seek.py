@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 
+from rrm_extract.video._inside import KNOWS_DELAY
+from rrm_extract.video._open import data_packets
 from rrm_extract.video._packets import NO_TIME, PacketTable
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ def choose_start(info: ClipInfo, tick: int) -> Start:
         return Start()
     key = int(candidates[-1])
     packet = int(table.key_index[key])
+    if table.by_slot and not table.key_closed[key] and not KNOWS_DELAY:
+        return Start()  # the frames held back could not be told from those left out
     first = packet if table.key_closed[key] else int(table.key_index[key - 1]) if key else 0
     if first == 0:
         return Start()
@@ -81,7 +85,7 @@ def packets_from(
         LostTrackError: FFmpeg does not find that packet again.
     """
     if index == 0:
-        return _data_packets(container, stream)
+        return data_packets(container, stream)
     key = int(np.searchsorted(table.key_index, index))
     pts, dts = (int(value) for value in table.key_seek[key])
     targets = [target for target in (pts, dts) if target != NO_TIME]
@@ -90,7 +94,7 @@ def packets_from(
     for target in targets:
         try:
             container.seek(target, stream=stream, backward=True)
-            packets = _data_packets(container, stream)
+            packets = data_packets(container, stream)
             for packet in packets:
                 if is_packet(packet, index, table) and _is_place(packet, key, table):
                     return chain([packet], packets)
@@ -104,9 +108,3 @@ def packets_from(
 def _is_place(packet: av.Packet[Any], key: int, table: PacketTable) -> bool:
     position = table.key_position[key]
     return bool(position < 0) or packet.pos is None or packet.pos == position
-
-
-def _data_packets(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream
-) -> Iterator[av.Packet[Any]]:
-    return (packet for packet in container.demux(stream) if packet.size)

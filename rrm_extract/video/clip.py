@@ -10,7 +10,7 @@ import av
 
 from rrm_extract.errors import ClipOpenError
 from rrm_extract.video._bits import Entry, EntryFinder
-from rrm_extract.video._open import check_regular_file, describe, open_video
+from rrm_extract.video._open import check_regular_file, data_packets, describe, open_video
 from rrm_extract.video._packets import PacketColumns, PacketTable, build_table
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ For streams with B-frames the guess is wrong for a third of the frames.
 
 FORMATS_STARTING_ANYWHERE = ("mpegts", "mpeg", "h264", "hevc", "mpegvideo", "m4v")
 """Containers of broadcasts: what comes before the first key frame cannot be decoded."""
+
+CODECS_STARTING_AT_KEYS = ("mpeg4",)
+"""Codecs whose decoder makes up a picture where it has none to start from, and says nothing."""
 
 FORMATS_DECLARING_LENGTH = ("mov", "avi", "matroska")
 """Containers whose header says how long the stream is, so that a cut file can be told."""
@@ -106,11 +109,13 @@ def scan_clip(path: Path) -> ClipInfo:
             rate=rate,
             guesses_pts=any(name in FORMATS_WITHOUT_PTS for name in names),
             reorders=bool(context.has_b_frames),
-            starts_anywhere=any(name in FORMATS_STARTING_ANYWHERE for name in names),
+            starts_anywhere=context.codec.name in CODECS_STARTING_AT_KEYS
+            or any(name in FORMATS_STARTING_ANYWHERE for name in names),
         )
-        # FFmpeg's guess looks at what the codec says, which is all that bare streams have.
-        slots_base = 1 / Fraction(stream.guessed_rate or rate)
-        time_base = stream_base if table.stamped_by != "rate" else slots_base
+        # Of a bare stream only the codec knows the rate; the demuxer always says 25.
+        time_base = stream_base
+        if table.stamped_by == "rate":
+            time_base = 1 / Fraction(getattr(context, "framerate", None) or rate)
         duration = table.span * time_base
         return ClipInfo(
             path=path,
@@ -151,9 +156,7 @@ def _read_packets(
     finder = EntryFinder(context.codec.name, context.extradata)
     previous_is_key = False
     try:
-        for packet in container.demux(stream):
-            if packet.size == 0:  # PyAV's mark of the end, or a frame left out by the encoder
-                continue
+        for packet in data_packets(container, stream):
             columns.append(packet)
             if previous_is_key and finder.needs_data and finder.opens(bytes(packet)):
                 columns.key_entry[-1] = min(columns.key_entry[-1], Entry.OPEN)
@@ -174,7 +177,10 @@ def _declared_duration(
     if not any(name in FORMATS_DECLARING_LENGTH for name in names):
         return None
     if stream.duration and stream.time_base:
-        return stream.duration * stream.time_base
+        declared = stream.duration * stream.time_base
+        # FFmpeg corrects the duration of an AVI file to what it finds, but not its frame count.
+        counted = stream.frames / stream.average_rate if stream.average_rate else Fraction(0)
+        return max(declared, counted) if "avi" in names else declared
     # The longest stream sets the container's duration; it is the video's only if alone. It
     # counts from zero, not from the first frame.
     if container.duration and len(container.streams) == 1:

@@ -116,7 +116,7 @@ def test_verify_sees_the_error(clip: Path, capsys: pytest.CaptureFixture[str]) -
     assert code == 1
     assert values["frames"] == 9
     assert values["relative_l2_max"] > 1e-3
-    code, out, err = output_of(capsys, *arguments, "--max-error", "1e-5")
+    code, _, err = output_of(capsys, *arguments, "--max-error", "1e-5")
     assert code == 1
     assert "over --max-error" in err
     assert output_of(capsys, *arguments)[0] == 0, "without --max-error it only reports"
@@ -144,7 +144,8 @@ def test_export(
     if layout == "flat":
         assert np.load(tmp_path / "out/features.npy").shape == (16, 16)
     code, _, err = output_of(capsys, "export", features, "--layout", layout, "-o", tmp_path / "out")
-    assert code != 0, "existing files are not written over unasked"
+    assert code == 3, "existing files are not written over unasked"
+    assert "--overwrite" in err
 
 
 def test_models_lists_and_describes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,118 @@
+"""Pictures are upright, in their own size, and in the right colours."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tests.clips import write_clip
+from tests.video.reading import assert_any_order, read_clip, sampling
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ONE = 1 << 16
+
+
+def write_corners(path: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """A clip of 48 x 32 whose corners differ, with a display matrix a, b, c, d in its header."""
+    picture = np.zeros((32, 48, 3), dtype=np.uint8)
+    picture[:16, :24] = 250
+    picture[:16, 24:] = 170
+    picture[16:, :24] = 90
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        stream.codec_context.options = {"threads": "1"}
+        for _ in range(3):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    a, b, c, d = matrix
+    data = path.read_bytes()
+    identity = struct.pack(">9i", ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30)
+    at = data.index(identity, data.index(b"tkhd"))
+    turned = struct.pack(">9i", a * ONE, b * ONE, 0, c * ONE, d * ONE, 0, 0, 0, 1 << 30)
+    path.write_bytes(data[:at] + turned + data[at + len(turned) :])
+    return path
+
+
+def corners(image: npt.NDArray[np.uint8]) -> list[list[int]]:
+    """Grey levels of the four corners, rounded to those of `write_corners`."""
+    inner = image[[6, -6]][:, [6, -6], 1]
+    return [[min((0, 90, 170, 250), key=lambda x: abs(x - int(v))) for v in row] for row in inner]
+
+
+def place(matrix: tuple[int, int, int, int]) -> list[list[int]]:
+    """Where the corners are to be: (x, y) goes to (a x + c y, b x + d y), as the format says."""
+    a, b, c, d = matrix
+    shown = [[0, 0], [0, 0]]
+    for x, y, grey in ((-1, -1, 250), (1, -1, 170), (-1, 1, 90), (1, 1, 0)):
+        shown[(b * x + d * y + 1) // 2][(a * x + c * y + 1) // 2] = grey
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("matrix", "degrees"),
+    [
+        ((1, 0, 0, 1), 0),
+        ((0, 1, -1, 0), -90),  # a phone held upright: shown turned clockwise
+        ((-1, 0, 0, -1), 180),
+        ((0, -1, 1, 0), 90),
+        ((-1, 0, 0, 1), None),
+        ((1, 0, 0, -1), None),
+        ((0, 1, 1, 0), None),
+        ((0, -1, -1, 0), None),
+    ],
+)
+def test_turned_upright(
+    tmp_path: Path, matrix: tuple[int, int, int, int], degrees: int | None
+) -> None:
+    frames = read_clip(write_corners(tmp_path / "a.mov", matrix)).frames
+    assert len(frames) == 3
+    is_turned = matrix[0] == 0
+    for frame in frames:
+        assert frame.image.shape == ((48, 32, 3) if is_turned else (32, 48, 3))
+        assert frame.image.flags.c_contiguous
+        assert corners(frame.image) == place(matrix)
+        if degrees is not None:
+            assert frame.rotation == degrees
+
+
+def test_impossible_matrix_turns_nothing(tmp_path: Path) -> None:
+    frames = read_clip(write_corners(tmp_path / "a.mov", (0, 0, 0, 0))).frames
+    assert [frame.image.shape for frame in frames] == [(32, 48, 3)] * 3
+
+
+@pytest.mark.parametrize("suffix", ["ts", "h264"])
+def test_size_changes_in_the_stream(tmp_path: Path, suffix: str) -> None:
+    one = write_clip(tmp_path / f"a.{suffix}", n_frames=30, b_frames=2)
+    two = write_clip(
+        tmp_path / f"b.{suffix}", n_frames=30, b_frames=2, first_number=100, size=(96, 80)
+    )
+    path = tmp_path / f"c.{suffix}"
+    path.write_bytes(one.read_bytes() + two.read_bytes())
+    result = read_clip(path)
+    assert result.reason is None
+    assert result.numbers == [*range(30), *range(100, 130)]
+    shapes = [frame.image.shape for frame in result.frames]
+    assert shapes == [(48, 64, 3)] * 30 + [(80, 96, 3)] * 30
+    assert_any_order(path, sampling(24, chunk=1))
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixel_format"),
+    [("libx264", "yuv420p"), ("mjpeg", "yuvj420p"), ("ffv1", "gray"), ("libx264", "yuv444p10le")],
+)
+def test_levels_survive(tmp_path: Path, codec: str, pixel_format: str) -> None:
+    path = write_clip(tmp_path / "a.mkv", codec=codec, pixel_format=pixel_format, n_frames=2)
+    image = read_clip(path).frames[1].image
+    assert image.dtype == np.uint8
+    # Frame 1 has its first block bright and the others dark.
+    assert np.abs(image[4:20, 2:6].astype(int) - 215).max() <= 8
+    assert np.abs(image[4:20, 12:60].astype(int) - 40).max() <= 8

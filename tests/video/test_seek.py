@@ -1,0 +1,150 @@
+"""A chunk is the same whoever reads it, and in whatever order."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from rrm_extract.errors import ClipOpenError
+from rrm_extract.video import ClipReader, count_chunks, scan_clip
+from tests.clips import decode_all, flip_bytes, packet_places, write_clip
+from tests.video.reading import assert_any_order, read_chunk, read_fresh, sampling
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OPEN_GOP = {
+    "x264-params": "open-gop=1:bframes=3:b-adapt=0:scenecut=0:keyint=12:min-keyint=12",
+    "preset": "veryfast",
+}
+
+CASES = {
+    "long.mp4": {"gop": 50, "b_frames": 3},
+    "long.mkv": {"gop": 50, "b_frames": 3},
+    "long.avi": {"gop": 50, "b_frames": 3},
+    "long_mpeg4.avi": {"codec": "mpeg4", "gop": 50, "b_frames": 2},
+    "no_b.avi": {"codec": "mpeg4", "gop": 30},
+    "pyramid.mp4": {"gop": 40, "b_frames": 4, "options": {"b-pyramid": "normal"}},
+    "long.ts": {"gop": 40, "b_frames": 2},
+    "mpeg2.ts": {"codec": "mpeg2video", "gop": 15, "b_frames": 2},
+    "mpeg2.mpg": {"codec": "mpeg2video", "gop": 15, "b_frames": 2},
+    "open.mp4": {"options": OPEN_GOP},
+    "open.ts": {"options": OPEN_GOP},
+    "open.avi": {"options": OPEN_GOP},
+    "vp9.webm": {"codec": "libvpx-vp9", "gop": 40},
+    "av1.mp4": {
+        "codec": "libsvtav1",
+        "gop": 20,
+        "options": {"preset": "12", "svtav1-params": "lp=1"},
+        "pixel_format": "yuv420p",
+    },
+    "refresh.ts": {"options": {"x264-params": "intra-refresh=1:keyint=12:bframes=0"}},
+    "refresh.mp4": {"options": {"x264-params": "intra-refresh=1:keyint=12:bframes=0"}},
+    "hevc.mp4": {
+        "codec": "libx265",
+        "gop": 20,
+        "b_frames": 2,
+        "options": {"x265-params": "log-level=none"},
+    },
+    "intra.avi": {"codec": "mjpeg", "pixel_format": "yuvj420p"},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_any_order(tmp_path: Path, name: str) -> None:
+    path = write_clip(tmp_path / name, n_frames=120, noise=20, **CASES[name])
+    plain = decode_all(path)
+    for fps in (24, None):
+        chunks = assert_any_order(path, sampling(fps, chunk=Fraction(3, 4)))
+        frames = [frame for chunk in chunks for frame in chunk.frames]
+        assert [frame.frame_index for frame in frames] == list(range(120))
+        for frame, image in zip(frames, plain, strict=True):
+            assert np.array_equal(frame.image, image)
+
+
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001), Fraction(7)])
+@pytest.mark.parametrize("suffix", ["mp4", "avi", "mkv"])
+def test_any_order_at_other_rates(tmp_path: Path, rate: Fraction, suffix: str) -> None:
+    path = write_clip(tmp_path / f"a.{suffix}", n_frames=100, rate=rate, gop=30, b_frames=2)
+    for fps in (24, 5, 60):
+        assert_any_order(path, sampling(fps, chunk=Fraction(11, 10)))
+
+
+@pytest.mark.parametrize(
+    "name", ["long.mp4", "long.mkv", "long.avi", "long_mpeg4.avi", "mpeg2.ts", "open.mp4"]
+)
+def test_seeking_skips_what_is_before(tmp_path: Path, name: str) -> None:
+    # Destroyed packets near the beginning are not even looked at.
+    case = CASES[name] | ({"gop": 20} if name.endswith(".avi") else {})
+    path = write_clip(tmp_path / name, n_frames=120, noise=20, **case)
+    info = scan_clip(path)
+    assert info.seekable
+    setting = sampling(24, chunk=1)
+    last = count_chunks(info, setting) - 1
+    whole = read_fresh(info, setting, [last])[last]
+    places = [(place, size) for place, size in packet_places(path)[2:6] if size > 40]
+    for place, size in places:
+        header = 4 if name.endswith(".mp4") else 20
+        flip_bytes(path, range(place + header, place + size))
+    os.utime(path, ns=(info.source_mtime_ns, info.source_mtime_ns))
+    part = read_fresh(info, setting, [last])[last]
+    assert part.reason is None
+    assert part.numbers == whole.numbers
+    assert read_fresh(info, setting, [0])[0].reason is not None
+
+
+def test_chunks_do_not_depend_on_the_reader_having_stopped_early(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4", n_frames=96, b_frames=2)
+    info = scan_clip(path)
+    with ClipReader(info, sampling(24, chunk=1)) as reader:
+        frames = reader.read(1)
+        next(frames)
+        frames.close()
+        assert read_chunk(reader, 2).numbers == list(range(48, 72))
+        assert read_chunk(reader, 1).numbers == list(range(24, 48))
+
+
+def test_chunk_past_the_end_is_empty(tmp_path: Path) -> None:
+    info = scan_clip(write_clip(tmp_path / "a.mp4"))
+    with ClipReader(info, sampling(24, chunk=1)) as reader:
+        assert list(reader.read(2)) == []
+        assert list(reader.read(-1)) == []
+
+
+@pytest.mark.parametrize("fps", [24, 10, None])
+def test_counts_do_not_depend_on_who_reads(tmp_path: Path, fps: int | None) -> None:
+    path = write_clip(tmp_path / "a.mp4", n_frames=100, rate=30, gop=20, b_frames=2)
+    info = scan_clip(path)
+    setting = sampling(fps, chunk=Fraction(1, 2))
+    count = count_chunks(info, setting)
+    with ClipReader(info, setting) as reader:
+        for chunk in range(count):
+            read_chunk(reader, chunk)
+        assert reader.n_decoded == 100
+        assert reader.n_decode_errors == 0
+    total = 0
+    for chunk in range(count):
+        with ClipReader(info, setting) as reader:
+            read_chunk(reader, chunk)
+            total += reader.n_decoded
+    assert total == 100
+
+
+def test_changed_file_fails(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4")
+    info = scan_clip(path)
+    write_clip(path, n_frames=20)
+    with ClipReader(info, sampling()) as reader, pytest.raises(ClipOpenError, match="changed"):
+        list(reader.read(0))
+
+
+def test_removed_file_fails(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4")
+    info = scan_clip(path)
+    path.unlink()
+    with ClipReader(info, sampling()) as reader, pytest.raises(ClipOpenError, match="no such file"):
+        list(reader.read(0))

@@ -1,0 +1,177 @@
+"""Timestamps: missing, guessed, unordered, repeated, jumping."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rrm_extract.video import scan_clip
+from tests.clips import NOT_CODED, remux, replace_packets, write_clip
+from tests.video.reading import assert_any_order, read_clip, sampling
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import av
+
+MP4_FRAME = 512
+"""One frame of 24 per second in the time base that the MP4 muxer chooses, 1/12288 s."""
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.mp4", "libx264"),
+        ("a.mov", "mpeg4"),
+        ("a.mkv", "libx264"),
+        ("a.ts", "libx264"),
+        ("b.ts", "mpeg2video"),
+        ("a.mpg", "mpeg2video"),
+        ("a.flv", "libx264"),
+        ("a.avi", "libx264"),
+        ("b.avi", "mpeg4"),
+        ("a.h264", "libx264"),
+        ("a.webm", "libvpx-vp9"),
+    ],
+)
+def test_b_frames_and_the_last_frames(tmp_path: Path, name: str, codec: str) -> None:
+    b_frames = 0 if codec == "libvpx-vp9" else 3
+    path = write_clip(tmp_path / name, codec=codec, n_frames=40, b_frames=b_frames)
+    result = read_clip(path)
+    assert result.reason is None
+    assert result.numbers == list(range(40))
+    assert [frame.frame_index for frame in result.frames] == list(range(40))
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_avi_frames_have_decoding_times_in_order(tmp_path: Path, codec: str) -> None:
+    # FFmpeg's presentation times for this file are guesses, and out of order.
+    path = write_clip(tmp_path / "a.avi", codec=codec, n_frames=40, b_frames=2)
+    assert scan_clip(path).timestamps == "dts"
+    result = read_clip(path, sampling(None))
+    assert [frame.pts for frame in result.frames] == list(range(40))
+
+
+def test_packet_without_a_frame_shows_the_frame_before(tmp_path: Path) -> None:
+    # An MPEG-4 picture that says "not coded" is how encoders in AVI files repeat a frame.
+    plain = write_clip(tmp_path / "a.avi", codec="mpeg4", n_frames=12)
+    path = replace_packets(plain, tmp_path / "b.avi", numbers=(4, 5), data=NOT_CODED)
+    result = read_clip(path)
+    assert result.reason is None
+    assert len(result.frames) == 12
+    assert result.numbers[:6] == [0, 1, 2, 3, 3, 3]
+    assert result.frames[6].frame_index == 6
+    assert_any_order(path, sampling(24, chunk=Fraction(1, 8)))
+
+
+def test_missing_pts_falls_back_to_the_rate(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.h264", n_frames=30, rate=12, b_frames=2)
+    assert scan_clip(path).timestamps == "rate"
+    assert read_clip(path, sampling(12)).numbers == list(range(30))
+    assert_any_order(path, sampling(24, chunk=Fraction(1, 2)))
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "ts"])
+def test_unordered_pts_are_taken_in_order(tmp_path: Path, suffix: str) -> None:
+    plain = write_clip(tmp_path / "a.mp4", n_frames=40)
+
+    def swap_pairs(number: int, packet: av.Packet) -> av.Packet:
+        packet.pts = (20 + (number ^ 1)) * MP4_FRAME
+        return packet
+
+    path = remux(plain, tmp_path / f"b.{suffix}", edit=swap_pairs)
+    assert read_clip(path).numbers == list(range(40))
+    assert_any_order(path, sampling(24, chunk=Fraction(1, 2)))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_pts_copied_from_dts_are_taken_in_order(tmp_path: Path, suffix: str) -> None:
+    plain = write_clip(tmp_path / "a.mp4", n_frames=40, b_frames=2)
+
+    def forget_pts(_: int, packet: av.Packet) -> av.Packet:
+        packet.dts += 10 * MP4_FRAME
+        packet.pts = packet.dts
+        return packet
+
+    path = remux(plain, tmp_path / f"b.{suffix}", edit=forget_pts)
+    assert read_clip(path).numbers == list(range(40))
+    assert_any_order(path, sampling(24, chunk=Fraction(1, 2)))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_frame_that_claims_to_be_early_takes_the_place_before(tmp_path: Path, suffix: str) -> None:
+    plain = write_clip(tmp_path / "a.mp4", n_frames=30, b_frames=2)
+
+    def delay_some(number: int, packet: av.Packet) -> av.Packet:
+        packet.pts += 10 * MP4_FRAME + (2 * MP4_FRAME if number % 7 == 3 else 0)
+        packet.dts += 10 * MP4_FRAME
+        return packet
+
+    path = remux(plain, tmp_path / f"b.{suffix}", edit=delay_some)
+    result = read_clip(path)
+    assert result.numbers == sorted(result.numbers)
+    assert len(set(result.numbers)) > 15
+    assert_any_order(path, sampling(24, chunk=Fraction(1, 4)))
+
+
+def test_repeated_pts_show_the_later_frame(tmp_path: Path) -> None:
+    plain = write_clip(tmp_path / "a.mp4", n_frames=20)
+
+    def repeat(number: int, packet: av.Packet) -> av.Packet:
+        packet.pts = (10 + number - (number % 5 == 3)) * MP4_FRAME
+        return packet
+
+    path = remux(plain, tmp_path / "b.mkv", edit=repeat)
+    assert read_clip(path).numbers[:8] == [0, 1, 3, 3, 4, 5, 6, 8]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts", "mpg"])
+def test_late_start_counts_from_the_first_frame(tmp_path: Path, suffix: str) -> None:
+    path = write_clip(
+        tmp_path / f"a.{suffix}",
+        codec="mpeg2video" if suffix == "mpg" else "libx264",
+        n_frames=30,
+        b_frames=2,
+        times=range(120, 150),
+        time_base=Fraction(1, 24),
+    )
+    result = read_clip(path)
+    assert result.reason is None
+    assert result.numbers == list(range(30))
+    assert result.frames[0].timestamp == 0
+
+
+def test_joined_files_go_on(tmp_path: Path) -> None:
+    one = write_clip(tmp_path / "a.ts", n_frames=30, b_frames=2)
+    two = write_clip(tmp_path / "b.ts", n_frames=30, b_frames=2, first_number=100)
+    path = tmp_path / "c.ts"
+    path.write_bytes(one.read_bytes() + two.read_bytes() + one.read_bytes())
+    expected = [*range(30), *range(100, 130), *range(30)]
+    assert scan_clip(path).duration == Fraction(90, 24)
+    assert read_clip(path).numbers == expected
+    assert_any_order(path, sampling(24, chunk=Fraction(1, 2)))
+
+
+def test_broadcast_begins_at_its_first_key_frame(tmp_path: Path) -> None:
+    whole = write_clip(tmp_path / "a.ts", n_frames=30, b_frames=2).read_bytes()
+    path = tmp_path / "b.ts"
+    path.write_bytes(whole[len(whole) // 376 * 188 :])
+    result = read_clip(path)
+    assert result.reason is None
+    assert result.numbers == list(range(12, 30))
+    assert result.frames[0].frame_index == 0
+
+
+def test_absurd_time_does_not_last_for_years(tmp_path: Path) -> None:
+    plain = write_clip(tmp_path / "a.mp4", n_frames=20, rate=25)
+
+    def leap(number: int, packet: av.Packet) -> av.Packet:
+        if number >= 10:
+            packet.pts += 10**9 * MP4_FRAME
+            packet.dts += 10**9 * MP4_FRAME
+        return packet
+
+    path = remux(plain, tmp_path / "b.mkv", edit=leap)
+    assert read_clip(path, sampling(25)).numbers == list(range(20))
