@@ -78,6 +78,8 @@ class FrameStream:
         """Set when `frames` has ended early."""
         self.error_ticks: list[int] = []
         """Times of the packets and frames that could not be decoded."""
+        self.n_packets = 0
+        """Packets read so far."""
         self._info = info
         self._table = info.packets
         self._container: av.container.InputContainer | None = None
@@ -104,6 +106,7 @@ class FrameStream:
         self._container, stream = open_video(self._info.path)
         context = _set_up(stream)
         for index, packet in self._packets(self._container, stream):
+            self.n_packets += 1
             if index < self._resume_at:
                 continue
             # The decoder hands each frame the pts of its packet, whatever that is: the packet's

@@ -72,6 +72,17 @@ class ClipReader:
         self._trusts_seeking = info.seekable
         self._n_decoded = 0
         self._n_decode_errors = 0
+        self._n_packets_read = 0
+
+    @property
+    def n_packets_read(self) -> int:
+        """Packets read so far, also those that only lead to a chunk.
+
+        Moves while `read` is at work, and may be looked at from another thread: a reader whose
+        count stands still is stuck.
+        """
+        cursor = self._cursor
+        return self._n_packets_read + (0 if cursor is None else cursor.n_packets)
 
     @property
     def n_decoded(self) -> int:
@@ -101,6 +112,7 @@ class ClipReader:
     def close(self) -> None:
         """Close the file. The reader can still be used: it opens it again."""
         if self._cursor is not None:
+            self._n_packets_read += self._cursor.n_packets
             self._cursor.close()
             self._cursor = None
         self._next_chunk = None
@@ -247,6 +259,10 @@ class _Cursor:
     @property
     def damage(self) -> Damage | None:
         return self._stream.damage
+
+    @property
+    def n_packets(self) -> int:
+        return self._stream.n_packets
 
     @property
     def error_ticks(self) -> list[int]:

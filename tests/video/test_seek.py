@@ -148,3 +148,15 @@ def test_removed_file_fails(tmp_path: Path) -> None:
     path.unlink()
     with ClipReader(info, sampling()) as reader, pytest.raises(ClipOpenError, match="no such file"):
         list(reader.read(0))
+
+
+def test_the_count_of_packets_moves_before_a_chunk_s_first_frame(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", gop=1000)
+    info = scan_clip(clip)
+    with ClipReader(info, sampling(chunk=1)) as reader:
+        assert reader.n_packets_read == 0
+        frames = reader.read(1)
+        next(frames)
+        assert reader.n_packets_read >= 25, "one key frame: decoding starts at the beginning"
+        frames.close()
+        assert reader.n_packets_read >= 25
