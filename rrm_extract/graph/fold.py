@@ -32,7 +32,8 @@ def fold_batch_norm(program: Program) -> Program:
     for op in program.ops:
         before = by_name.get(op.inputs[0]) if op.inputs else None
         if (
-            isinstance(op.call, _BATCH_NORMS)
+            op.kind == "norm"  # a subclass that does more than normalise is "other"
+            and isinstance(op.call, _BATCH_NORMS)
             and op.args == (Ref(op.inputs[0]),)
             and before is not None
             and before.kind in LINEAR_KINDS

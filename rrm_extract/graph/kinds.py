@@ -11,9 +11,20 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import stochastic_depth
 
-__all__ = ["kind_of_function", "kind_of_method", "kind_of_module"]
+__all__ = [
+    "NORM_ACTIVATION_CHILDREN",
+    "is_norm_activation",
+    "kind_of_function",
+    "kind_of_method",
+    "kind_of_module",
+]
+
+NORM_ACTIVATION_CHILDREN = ("drop", "act")
+"""What follows the normalisation in timm's BatchNormAct2d, in this order."""
 
 _MODULES: tuple[tuple[str, tuple[type[nn.Module], ...]], ...] = (
+    ("conv", (nn.Conv1d, nn.Conv2d, nn.Conv3d)),
+    ("linear", (nn.Linear,)),
     (
         "norm",
         (
@@ -124,16 +135,24 @@ _METHODS: Mapping[str, str] = {
 
 
 def kind_of_module(module: nn.Module) -> str:
-    """The kind of a module; subclasses of a convolution with a forward of their own are "other"."""
-    for base in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
-        if isinstance(module, base):
-            return "conv" if type(module).forward is base.forward else "other"
-    if isinstance(module, nn.Linear):
-        return "linear" if type(module).forward is nn.Linear.forward else "other"
+    """The kind of a module; a subclass with a forward of its own is "other"."""
     for kind, types in _MODULES:
-        if isinstance(module, types):
-            return kind
+        for base in types:
+            if isinstance(module, base) and type(module).forward is base.forward:
+                return kind
     return "other"
+
+
+def is_norm_activation(module: nn.Module) -> bool:
+    """Whether it is timm's BatchNormAct2d, a batch-norm with an activation inside.
+
+    Told by its name and children, so that timm need not be installed.
+    """
+    return (
+        isinstance(module, nn.BatchNorm2d)
+        and type(module).__name__ == "BatchNormAct2d"
+        and tuple(module._modules) == NORM_ACTIVATION_CHILDREN
+    )
 
 
 def kind_of_function(function: Callable[..., Any]) -> str:

@@ -15,9 +15,23 @@ from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
 from rrm_extract.errors import TraceError
-from rrm_extract.graph.kinds import kind_of_function, kind_of_method, kind_of_module
+from rrm_extract.graph.kinds import (
+    NORM_ACTIVATION_CHILDREN,
+    is_norm_activation,
+    kind_of_function,
+    kind_of_method,
+    kind_of_module,
+)
 from rrm_extract.graph.linear import Convolution, FullyConnected
-from rrm_extract.graph.program import Constant, Op, Program, Ref, references, substitute
+from rrm_extract.graph.program import (
+    LINEAR_KINDS,
+    Constant,
+    Op,
+    Program,
+    Ref,
+    references,
+    substitute,
+)
 
 __all__ = ["MethodCall", "trace"]
 
@@ -51,7 +65,8 @@ def trace(
     """Traces a network in evaluation mode.
 
     In-place operations become ordinary ones, and whoever read the changed tensor afterwards
-    reads their result, so that no operation of the Program alters a value of another.
+    reads their result, so that no operation of the Program alters a value of another. The
+    Program shares the network's parameters but stays in evaluation mode whatever is done to it.
 
     Args:
         module: takes one (N, C, H, W) tensor; put in evaluation mode for the time of the trace.
@@ -98,10 +113,11 @@ class _Translation:
     def __init__(self, module: nn.Module, tracer: NodePathTracer, graph: fx.Graph) -> None:
         self.module = module
         self.graph = graph
-        self.names: dict[fx.Node, str] = dict(tracer.node_to_qualname)
+        self.names = _unique_names(tracer, graph)
         # What a reader of a node reads now: the node itself, or the last in-place change of it.
         self.current: dict[fx.Node, str] = {}
         self.ops: list[Op] = []
+        self.moving: set[str] = set()  # values that depend on the network's input
 
     def program(self) -> Program:
         placeholder = ""
@@ -115,6 +131,7 @@ class _Translation:
                 else:
                     placeholder = self.names[node]
                     self.current[node] = placeholder
+                    self.moving.add(placeholder)
             elif node.op == "output":
                 outputs = self._outputs(node)
             else:
@@ -125,8 +142,16 @@ class _Translation:
         return Program(input=placeholder, ops=tuple(self.ops), outputs=outputs)
 
     def _append(self, op: Op, node: fx.Node) -> None:
-        self.ops.append(op)
+        self._add(op)
         self.current[node] = op.name
+
+    def _add(self, op: Op) -> None:
+        if not self.moving.isdisjoint(op.inputs):
+            self.moving.add(op.name)
+        elif op.kind in LINEAR_KINDS:
+            # A layer of constants has no frames, and nothing that could recur.
+            op = replace(op, kind="other")
+        self.ops.append(op)
 
     def _outputs(self, node: fx.Node) -> tuple[str, ...]:
         tree = self._tree(node.args[0])
@@ -185,13 +210,16 @@ class _Translation:
         parameters = tuple(f"{target}.{key}" for key in module.state_dict())
         kind = kind_of_module(module)
         changed = None
-        call: Callable[..., Any] = module
+        call: Callable[..., Any]
         if kind in ("conv", "linear"):
             call = _linear_map(module)
-        elif getattr(module, "inplace", False) is True:
-            out_of_place = copy.copy(module)
-            out_of_place.inplace = False  # type: ignore[assignment]
-            call, changed = out_of_place, first
+        elif is_norm_activation(module):
+            return self._norm_activation(name, target, module, args), None
+        else:
+            call = _evaluating(module)
+            if getattr(module, "inplace", False) is True:
+                call.inplace = False  # type: ignore[assignment]
+                changed = first
         op = Op(
             name=name,
             kind=kind,
@@ -202,6 +230,39 @@ class _Translation:
             parameters=parameters,
         )
         return op, changed
+
+    def _norm_activation(
+        self, name: str, target: str, module: nn.Module, args: tuple[Any, ...]
+    ) -> Op:
+        """A batch-norm with an activation inside as two operations: alone, the norm can be folded.
+
+        The last one, which makes the module's value, has its name.
+        """
+        norm = _evaluating(module)
+        norm.__class__ = nn.BatchNorm2d
+        norm._modules = {}
+        parts: list[tuple[str, nn.Module]] = [("batch_norm", norm)]
+        for child in NORM_ACTIVATION_CHILDREN:
+            part = _evaluating(module.get_submodule(child))
+            if not isinstance(part, nn.Identity):
+                if getattr(part, "inplace", False) is True:
+                    part.inplace = False  # type: ignore[assignment]
+                parts.append((child, part))
+        for position, (child, part) in enumerate(parts):
+            prefix = target if part is norm else f"{target}.{child}"
+            is_last = position == len(parts) - 1
+            op = Op(
+                name=name if is_last else f"{name}.{child}",
+                kind=kind_of_module(part),
+                call=part,
+                args=args,
+                source=prefix,
+                parameters=tuple(f"{prefix}.{key}" for key in part.state_dict()),
+            )
+            if not is_last:
+                self._add(op)
+                args = (Ref(op.name),)
+        return op
 
     def _method_op(
         self,
@@ -280,6 +341,31 @@ class _Value:
 
     def __call__(self) -> Any:
         return self.value
+
+
+def _unique_names(tracer: NodePathTracer, graph: fx.Graph) -> dict[fx.Node, str]:
+    names: dict[fx.Node, str] = dict(tracer.node_to_qualname)
+    used = set(names.values())
+    for node in graph.nodes:
+        # The tracer does not name parameters that are handed to a module as they are.
+        if node not in names:
+            name = node.name
+            while name in used:
+                name += "_"
+            names[node] = name
+            used.add(name)
+    return names
+
+
+def _evaluating(module: nn.Module) -> nn.Module:
+    """A copy in evaluation mode that shares the parameters and buffers."""
+    evaluating = copy.copy(module)
+    evaluating.training = False
+    evaluating._modules = {
+        name: None if child is None else _evaluating(child)
+        for name, child in module._modules.items()
+    }
+    return evaluating
 
 
 def _tuple(value: int | Sequence[int], dims: int) -> tuple[int, ...]:

@@ -99,6 +99,19 @@ class Classifier(nn.Module):
         return F.linear(self.hidden(x), self.weight, self.bias)
 
 
+class LearnedTable(nn.Module):
+    """A layer that reads a buffer, not the frames; it says the same for all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.register_buffer("table", torch.randn(1, 5))
+        self.mlp = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * self.mlp(self.table)[:, :, None, None]
+
+
 ALL = (
     SharedInPlace,
     PreActivation,
@@ -106,6 +119,7 @@ ALL = (
     SqueezeExcite,
     ChannelShuffle,
     Classifier,
+    LearnedTable,
 )
 
 

@@ -1,0 +1,109 @@
+"""A Program is the network in evaluation mode, whatever becomes of the network."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rrm_extract.graph import fold_batch_norm, layer_names, trace
+from tests.closeness import EXACT_RECURRENCE, relative_l2
+from tests.graph import nets
+
+
+class BatchNormAct2d(nn.BatchNorm2d):
+    """As timm has it: what comes after the normalisation is inside."""
+
+    def __init__(self, channels: int, *, drop: nn.Module, act: nn.Module) -> None:
+        super().__init__(channels)
+        self.drop = drop
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))
+
+
+class ScaledBatchNorm(nn.BatchNorm2d):
+    """A subclass that does more than its base class, in a way that nobody knows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x).abs()
+
+
+class DropInside(nn.Module):
+    """A dropout in evaluation mode only if its parent is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Dropout(0.9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+
+def with_norm(norm: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    return nets.randomised(nn.Sequential(nn.Conv2d(3, 6, 3), norm, nn.Conv2d(6, 4, 1)))
+
+
+@pytest.fixture
+def image() -> Tensor:
+    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("drop", "act", "kinds"),
+    [
+        (nn.Identity(), nn.ReLU(inplace=True), ["conv", "activation", "conv"]),
+        (nn.Dropout(), nn.SiLU(), ["conv", "identity", "activation", "conv"]),
+        (nn.Identity(), nn.Identity(), ["conv", "conv"]),
+    ],
+)
+def test_a_batch_norm_with_an_activation_is_folded(
+    drop: nn.Module, act: nn.Module, kinds: list[str], image: Tensor
+) -> None:
+    module = with_norm(BatchNormAct2d(6, drop=drop, act=act))
+    with torch.inference_mode():
+        expected = module(image)
+    program = trace(module, leaf_modules=[BatchNormAct2d])
+    assert "1" in layer_names(program), "the module's value has the module's name"
+    folded = fold_batch_norm(program)
+    assert [op.kind for op in folded.ops] == kinds
+    assert relative_l2(folded(image)[0], expected) < EXACT_RECURRENCE
+
+
+def test_a_batch_norm_that_does_more_is_left_alone(image: Tensor) -> None:
+    module = with_norm(ScaledBatchNorm(6))
+    with torch.inference_mode():
+        expected = module(image)
+    folded = fold_batch_norm(trace(module, leaf_modules=[ScaledBatchNorm]))
+    assert [op.kind for op in folded.ops] == ["conv", "other", "conv"]
+    assert relative_l2(folded(image)[0], expected) < EXACT_RECURRENCE
+
+
+@pytest.mark.parametrize("net", [nets.BatchNormFirst, nets.Classifier, DropInside])
+@pytest.mark.parametrize("trained", ["before", "after"])
+def test_training_mode_changes_nothing(net: type[nn.Module], trained: str, image: Tensor) -> None:
+    torch.manual_seed(0)
+    module = nets.randomised(net())
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    with torch.inference_mode():
+        expected = module(image)
+    module.train(trained == "before")
+    program = trace(module, leaf_modules=[nn.Sequential])
+    assert module.training == (trained == "before")
+    module.train()
+    assert relative_l2(program(image)[0], expected) < EXACT_RECURRENCE
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+
+
+def test_parameters_are_shared() -> None:
+    module = nets.BatchNormFirst().eval()
+    program = trace(module)
+    assert program.op("bn").call.weight is module.bn.weight
+    assert program.op("conv").linear_map.weight.data_ptr() == module.conv.weight.data_ptr()
+
+
+def test_a_layer_of_constants_is_not_recurrent() -> None:
+    program = trace(nets.LearnedTable())
+    assert [op.name for op in program.linear_ops] == ["conv"]
