@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -60,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files may hold bytes that are no text; stderr is like this already.
+        sys.stdout.reconfigure(errors="backslashreplace")
     # What a job scheduler sends: the same as Ctrl-C.
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:

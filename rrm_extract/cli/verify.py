@@ -58,13 +58,14 @@ def verify(
     \b
     rrm-extract verify videos/clip.mp4 --model resnet18 --threshold 1e-4 --max-error 1e-3
     """
-    from rrm_extract.jobs import discover
+    from rrm_extract.jobs import discover, prepare_process
     from rrm_extract.report.verify import Verifier, overall, verification_text
 
     if max_error is not None and not max_error >= 0:
         raise ConfigError(f"--max-error is {max_error}, expected a number of at least 0")
     config = job_from(inputs, values)
     videos = discover(config.inputs, root=config.root, include=config.include)
+    prepare_process(config.threads)
     verifier = Verifier(config)
     clips, failures = [], {}
     for video in videos:

@@ -6,6 +6,7 @@ from rrm_extract.jobs.discover import Video, discover
 from rrm_extract.jobs.extractor import ChunkExtractor, batches, network_input
 from rrm_extract.jobs.recipe import Recipe, check_device, make_recipe, pooled, sampling_of
 from rrm_extract.jobs.run import RunSummary, run_job
+from rrm_extract.jobs.worker import prepare_process
 
 __all__ = [
     "ChunkExtractor",
@@ -18,6 +19,7 @@ __all__ = [
     "make_recipe",
     "network_input",
     "pooled",
+    "prepare_process",
     "run_job",
     "sampling_of",
 ]

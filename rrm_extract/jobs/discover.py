@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import fnmatch
 import glob
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -154,8 +155,8 @@ def _listed(listing: Path) -> Iterator[tuple[Path, Path]]:
     rows: list[str]
     if listing.suffix.lower() == ".csv":
         rows = _column(listing, text)
-    else:
-        rows = [line.strip() for line in text.splitlines()]
+    else:  # not splitlines(), which also cuts at characters that names may have
+        rows = [line.strip() for line in text.split("\n")]
     paths = [row for row in rows if row and not row.startswith("#")]
     if not paths:
         msg = f"list {listing} is empty; expected one path a line"
@@ -165,7 +166,7 @@ def _listed(listing: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _column(listing: Path, text: str) -> list[str]:
-    rows = [row for row in csv.reader(text.splitlines()) if row]
+    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
     if not rows:
         return []
     head = [cell.strip().lower() for cell in rows[0]]

@@ -9,6 +9,7 @@ from rrm_extract.video import ClipInfo, Sampling
 
 __all__ = [
     "Alive",
+    "Answer",
     "ChunkDone",
     "ChunkTask",
     "Fatal",
@@ -100,6 +101,10 @@ class TaskFailed:
     stage: str
     error_type: str
     message: str
+
+
+Answer = Scanned | ChunkDone | TaskFailed
+"""What a worker says when its task is over."""
 
 
 @dataclass(frozen=True)

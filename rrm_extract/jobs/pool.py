@@ -13,16 +13,18 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from rrm_extract.errors import WorkerError
-from rrm_extract.jobs.messages import Ready, Task
+from rrm_extract.jobs.messages import Alive, Answer, ChunkDone, Fatal, Scanned, Task, TaskFailed
+from rrm_extract.jobs.signals import held_back
 from rrm_extract.jobs.worker import work
 
-__all__ = ["Lost", "Worker", "WorkerPool"]
+__all__ = ["Answered", "Event", "Lost", "Worker", "WorkerPool"]
 
 START_SECONDS = 600.0
 """How long a worker may take to import torch and map the weights; a network drive can be slow."""
@@ -31,7 +33,14 @@ MAX_FAILED_STARTS = 3
 """After so many workers in a row that died before they were ready, something is wrong with all."""
 
 STOP_SECONDS = 5.0
-"""How long a worker that was told to stop may take before it is killed."""
+"""How long a worker that was killed may take to be gone."""
+
+LONGEST_LOOK = 1.0
+"""Seconds of silence that one call of :meth:`WorkerPool.poll` counts at most.
+
+While the parent writes a long video, or is itself stopped (Ctrl-Z), it hears nobody; that is not
+the workers' silence.
+"""
 
 
 @dataclass(eq=False)
@@ -41,6 +50,7 @@ class Worker:
     Attributes:
         task: what it is doing, None when idle.
         last_task: what it did before; its clip may still be open.
+        silence: seconds since it said anything, or was given something to do.
     """
 
     process: SpawnProcess
@@ -48,7 +58,7 @@ class Worker:
     ready: bool = False
     task: Task | None = None
     last_task: Task | None = None
-    heard: float = field(default_factory=time.monotonic)
+    silence: float = 0.0
 
     @property
     def idle(self) -> bool:
@@ -57,16 +67,35 @@ class Worker:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """A worker's task is over, and the worker idle.
+
+    Attributes:
+        task: what it was to do.
+        answer: how that went.
+    """
+
+    task: Task
+    answer: Answer
+
+
+@dataclass(frozen=True)
 class Lost:
     """A worker died, or was killed because it was silent.
 
     Attributes:
-        task: what it was doing.
-        reason: one line.
+        task: what it was doing; None when it had answered its last task, or was starting.
+        reason: what became of it, such as "was killed by SIGKILL".
+        advice: what may help.
     """
 
     task: Task | None
     reason: str
+    advice: str
+
+
+Event = Alive | Fatal | Answered | Lost
+"""What the parent hears of a worker."""
 
 
 class WorkerPool:
@@ -77,6 +106,9 @@ class WorkerPool:
         recipe_path: what they compute.
         threads: of each.
         timeout: seconds that a busy worker may be silent.
+
+    Raises:
+        WorkerError: the system allows no more processes.
     """
 
     def __init__(self, *, size: int, recipe_path: Path, threads: int, timeout: float) -> None:
@@ -85,20 +117,32 @@ class WorkerPool:
         self._threads = threads
         self._timeout = timeout
         self._failed_starts = 0
+        self._looked = time.monotonic()
         self.workers: list[Worker] = []
-        for _ in range(size):
-            self.workers.append(self._start())
+        try:
+            for _ in range(size):
+                self._start()
+        except BaseException:  # an interrupt too must leave no process behind
+            self.close()
+            raise
 
-    def submit(self, worker: Worker, task: Task) -> None:
-        """Gives an idle worker a task. If it has just died, :meth:`poll` will tell."""
-        worker.task, worker.heard = task, time.monotonic()
-        with contextlib.suppress(OSError):
+    def submit(self, worker: Worker, task: Task) -> bool:
+        """Gives an idle worker a task.
+
+        Returns:
+            Whether it could be told; a worker that has just died has not begun anything.
+        """
+        try:
             worker.connection.send(task)
+        except OSError:
+            return False
+        worker.task, worker.silence = task, 0.0
+        return True
 
-    def poll(self, seconds: float) -> list[tuple[Worker, object]]:
-        """Messages of the workers, and a :class:`Lost` for each that is gone.
+    def poll(self, seconds: float) -> list[tuple[Worker, Event]]:
+        """What happened, in order, and a :class:`Lost` for each worker that is gone.
 
-        Waits up to ``seconds`` for the first. An answer to a task makes its worker idle.
+        Waits up to ``seconds`` for the first event.
 
         Raises:
             WorkerError: workers die before they are ready.
@@ -106,105 +150,116 @@ class WorkerPool:
         pipes = {worker.connection: worker for worker in self.workers}
         sentinels = {worker.process.sentinel: worker for worker in self.workers}
         awake = wait([*pipes, *sentinels], timeout=seconds)
-        events: list[tuple[Worker, object]] = []
-        for item in awake:
-            worker = pipes.get(item) if isinstance(item, Connection) else None
-            if worker is not None:
-                events.extend((worker, message) for message in self._receive(worker))
-        for item in awake:
-            worker = sentinels.get(item) if isinstance(item, int) else None
-            if worker is not None:
-                events.extend((worker, message) for message in self._receive(worker))
-                events.append((worker, self._replace(worker, _obituary(worker.process))))
         now = time.monotonic()
+        looked, self._looked = min(now - self._looked, LONGEST_LOOK), now
+        for worker in self.workers:
+            worker.silence += looked
+        events: list[tuple[Worker, Event]] = []
+        for worker in [pipes[item] for item in awake if isinstance(item, Connection)]:
+            events.extend((worker, event) for event in self._receive(worker))
+        for worker in [sentinels[item] for item in awake if isinstance(item, int)]:
+            # What it said last counts: a task that it answered was not lost with it.
+            events.extend((worker, event) for event in self._receive(worker))
+            events.append((worker, self._replace(worker, *_obituary(worker.process))))
         for worker in list(self.workers):
             allowed = self._timeout if worker.ready else max(START_SECONDS, self._timeout)
-            busy = worker.task is not None or not worker.ready
-            if busy and now - worker.heard > allowed:
+            if not worker.idle and worker.silence > allowed:
                 worker.process.kill()
-                worker.process.join()
-                reason = f"silent for {allowed:g} s and killed"
-                events.append((worker, self._replace(worker, reason)))
+                # Not for ever: a process that waits for a dead network drive cannot be killed.
+                worker.process.join(STOP_SECONDS)
+                reason = f"was silent for {allowed:g} s and was killed"
+                lost = self._replace(worker, reason, "try a longer --timeout")
+                events.append((worker, lost))
         return events
 
-    def finished(self, worker: Worker) -> None:
-        """Marks a worker idle, after its answer."""
-        worker.last_task, worker.task = worker.task, None
+    def close(self) -> None:
+        """Ends all workers at once.
 
-    def close(self, *, kill: bool = False) -> None:
-        """Ends all workers: kindly, or at once."""
-        for worker in self.workers:
-            if kill:
+        An idle one has nothing to lose, and would take a second to take torch down; what another
+        still computes belongs to no video any more.
+        """
+        with held_back():  # an impatient second Ctrl-C must not leave any behind
+            for worker in self.workers:
                 worker.process.kill()
-            else:
-                with contextlib.suppress(OSError):
-                    worker.connection.send(None)
-        deadline = time.monotonic() + STOP_SECONDS
-        for worker in self.workers:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-            worker.connection.close()
-            worker.process.close()
-        self.workers = []
+            deadline = time.monotonic() + STOP_SECONDS
+            for worker in self.workers:
+                worker.process.join(max(0.0, deadline - time.monotonic()))
+                _forget(worker)
+            self.workers = []
 
     def pids(self) -> Sequence[int | None]:
         """Process ids, for those who want to look at them."""
         return [worker.process.pid for worker in self.workers]
 
-    def _start(self) -> Worker:
+    def _start(self) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=work, args=(theirs, self._recipe_path, self._threads), daemon=True
         )
-        # Ctrl-C reaches the whole process group, but only the parent acts on it: the signal stays
-        # blocked in the child, which inherits the mask.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # It comes with the first child, and would unblock Ctrl-C for that one.
+        resource_tracker.ensure_running()
         try:
-            process.start()
+            with held_back():  # until the worker is on the list of those that have to be ended
+                process.start()
+                self.workers.append(Worker(process, ours))
+        except OSError as error:
+            ours.close()
+            msg = (
+                f"worker process {len(self.workers) + 1} cannot be started ({error.strerror}); "
+                "try with fewer --workers"
+            )
+            raise WorkerError(msg) from error
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
-        return Worker(process, ours)
+            theirs.close()
 
-    def _receive(self, worker: Worker) -> list[object]:
-        messages: list[object] = []
-        try:
+    def _receive(self, worker: Worker) -> list[Event]:
+        events: list[Event] = []
+        with contextlib.suppress(EOFError, OSError):  # it died; its sentinel tells
             while worker.connection.poll():
-                messages.append(worker.connection.recv())
-        except (EOFError, OSError):
-            pass  # it died; its sentinel tells
-        if messages:
-            worker.heard = time.monotonic()
-        if any(isinstance(message, Ready) for message in messages):
-            worker.ready = True
-            self._failed_starts = 0
-        return messages
+                message = worker.connection.recv()
+                worker.silence = 0.0
+                if isinstance(message, Alive | Fatal):
+                    events.append(message)
+                elif isinstance(message, Scanned | ChunkDone | TaskFailed):
+                    if worker.task is not None:
+                        events.append(Answered(worker.task, message))
+                    worker.last_task, worker.task = worker.task, None
+                else:  # Ready
+                    worker.ready = True
+                    self._failed_starts = 0
+        return events
 
-    def _replace(self, worker: Worker, reason: str) -> Lost:
+    def _replace(self, worker: Worker, reason: str, advice: str) -> Lost:
         self.workers.remove(worker)
-        worker.connection.close()
-        worker.process.close()
+        _forget(worker)
         if not worker.ready:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
                 msg = (
-                    f"{self._failed_starts} workers in a row ended before they were ready "
-                    f"(the last: {reason}); expected enough memory for the network in each of "
-                    "--workers processes; what they printed is above"
+                    f"{self._failed_starts} workers in a row ended before they were ready (the "
+                    f"last {reason}); {advice}; what they printed, if anything, is above"
                 )
                 raise WorkerError(msg)
-        self.workers.append(self._start())
-        return Lost(worker.task, reason)
+        self._start()
+        return Lost(worker.task, reason, advice)
 
 
-def _obituary(process: SpawnProcess) -> str:
+def _forget(worker: Worker) -> None:
+    worker.connection.close()
+    with contextlib.suppress(ValueError):  # it cannot be killed: the system will end it some day
+        worker.process.close()
+
+
+def _obituary(process: SpawnProcess) -> tuple[str, str]:
+    """What became of a worker, and what may help."""
     process.join()
     code = process.exitcode or 0
-    if code < 0:
-        try:
-            return f"killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"killed by signal {-code}"
-    return f"ended with exit code {code}"
+    if code >= 0:
+        return f"ended with exit code {code}", "see what it printed"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    if -code == signal.SIGKILL:
+        return f"was killed by {name}", "if memory ran out, try fewer --workers"
+    return f"was killed by {name}", "if the decoder crashed on the clip, encode it anew"

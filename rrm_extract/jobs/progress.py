@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -60,7 +61,9 @@ class Progress:
     ) -> None:
         self._bar.close()
         if self._log is not None:
-            self._log.close()
+            # What could not be written was complained about when it was to be written.
+            with contextlib.suppress(OSError):
+                self._log.close()
 
     def expect(self, frames: int) -> None:
         """The job is now known to have so many frames in all."""
@@ -69,7 +72,10 @@ class Progress:
             self._bar.refresh()
 
     def advance(self, frames: int, work: float) -> None:
-        """Frames were computed; ``work`` is their summed share of the dense MACs."""
+        """Frames were computed; ``work`` is their summed share of the dense MACs.
+
+        Negative numbers take back what was lost with its worker.
+        """
         self._frames += frames
         self._work += work
         self._describe()
@@ -81,7 +87,8 @@ class Progress:
         self._describe()
 
     def say(self, line: str) -> None:
-        """Prints a line without breaking the bar."""
+        """Prints one line without breaking the bar, whatever characters a file's name has."""
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
         self._bar.write(line, file=sys.stderr)
 
     def event(self, name: str, **values: Any) -> None:

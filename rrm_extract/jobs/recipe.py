@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -154,11 +155,45 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
     """
     try:
         with path.open("wb") as file:
-            torch.save(recipe, file)
-    except (OSError, RuntimeError) as error:
-        # torch reports a full disk as a RuntimeError of its archive writer.
-        msg = f"{path} cannot be written: {error}; free space, then run the same command again"
+            kept = _FirstError(file)
+            torch.save(recipe, cast(BinaryIO, kept))
+            kept.check()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        msg = f"cannot write {path}: {reason}; make room, then run the same command again"
         raise StoreWriteError(msg) from error
+
+
+class _FirstError:
+    """A file whose writes never raise; the first error is kept for :meth:`check`.
+
+    torch's archive writer goes on after a failed write and then raises a RuntimeError about an
+    "unexpected pos", in which the reason is lost.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        if self._error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self._error = error
+        return len(data)
+
+    def flush(self) -> None:
+        if self._error is None:
+            try:
+                self._file.flush()
+            except OSError as error:
+                self._error = error
+
+    def check(self) -> None:
+        self.flush()
+        if self._error is not None:
+            raise self._error
 
 
 def load_recipe(path: Path) -> Recipe:

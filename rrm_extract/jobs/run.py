@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ import torchvision
 
 from rrm_extract import __version__
 from rrm_extract.config import JobConfig
-from rrm_extract.errors import ClipOpenError, ConfigError, RrmError, StoreWriteError
+from rrm_extract.errors import ClipOpenError, ConfigError, StoreWriteError, WorkerError
 from rrm_extract.jobs.accounting import Accounting
 from rrm_extract.jobs.assemble import assemble
 from rrm_extract.jobs.discover import Video, discover
-from rrm_extract.jobs.messages import Alive, ChunkDone, Fatal, Scanned, TaskFailed
-from rrm_extract.jobs.pool import Lost, Worker, WorkerPool
+from rrm_extract.jobs.messages import Alive, ChunkDone, ChunkTask, Fatal, Scanned, Task
+from rrm_extract.jobs.pool import Answered, Event, Lost, Worker, WorkerPool
 from rrm_extract.jobs.progress import Progress
 from rrm_extract.jobs.recipe import Recipe, make_recipe, sampling_of, save_recipe
 from rrm_extract.jobs.schedule import Schedule, VideoState
@@ -88,7 +87,7 @@ def run_job(config: JobConfig) -> RunSummary:
     Raises:
         UsageError: the job is wrong; nothing was written.
         StoreError: the output cannot be used; what was complete stays complete.
-        WorkerError: no worker can be started.
+        WorkerError: no worker can be started, or one finds that none can go on.
         KeyboardInterrupt: the run was interrupted; finished videos stay finished.
     """
     began = time.monotonic()
@@ -109,7 +108,8 @@ def run_job(config: JobConfig) -> RunSummary:
         run.work()
         failures = tuple(run.failures[key] for key in sorted(run.failures))
         store.finish(
-            [state.source for state in run.states],
+            # A video that is not there now keeps the features that it once gave.
+            [state.source for state in run.states if state.source.size >= 0],
             failures,
             root_attrs(config, model, recipe),
             complete=True,
@@ -204,68 +204,70 @@ class _Run:
         self.sampling = sampling_of(config)
         self.accounting = Accounting(recipe.layers)
         self.failures: dict[str, FailureRecord] = {}
-        self.states: list[VideoState] = []
         self.done_before = 0
         self.lost = 0
         self.peak_memory = 0
         self.size = 0
         self._expected: dict[int, int] = {}
-        self._waiting = [state for state in self._known(videos) if not state.closed]
-        self.schedule = Schedule(self._waiting, self.sampling)
-
-    def _known(self, videos: Iterable[Video]) -> list[VideoState]:
-        """The videos' states, with what earlier runs have settled."""
+        self._told: dict[Worker, tuple[int, float]] = {}
+        absent: list[tuple[VideoState, str]] = []
+        self.states: list[VideoState] = []
         for key, video in enumerate(videos):
-            try:
-                stat = video.path.stat()
-                source = Source(video.video_id, stat.st_size, stat.st_mtime_ns)
-            except OSError as error:
-                source = Source(video.video_id, -1, -1)
-                state = VideoState(key, video, source, closed=True)
-                self.states.append(state)
-                reason = f"{video.path}: {error.strerror}; expected a video file"
-                self._fail(state, "open", ClipOpenError.__name__, reason)
-                continue
-            state = VideoState(key, video, source)
-            self.states.append(state)
-            status = self.store.status(source)
-            failure = self.store.failure(source)
-            if failure is not None and self.config.retry_failed:
-                self.store.clear_failure(video.video_id)
-                failure = None  # a partial video is then computed again as a whole
-            if failure is None and status == "partial":
-                # The run was killed between the part and its entry in the table of failures.
-                status = None
-            if failure is not None:
-                self.failures[video.video_id] = failure
-            if status is not None or failure is not None:
-                state.closed = True
-                self.done_before += 1
-                self.progress.video_done()
-        return self.states
+            source, problem = _source_of(video)
+            self.states.append(VideoState(key, video, source))
+            if problem:
+                absent.append((self.states[-1], problem))
+            else:
+                self._look_up(self.states[-1])
+        self.schedule = Schedule(
+            (state for state in self.states if not state.closed and state.source.size >= 0),
+            self.sampling,
+        )
+        for state, problem in absent:
+            reason = f"{state.video.path}: {problem}; expected a video file"
+            self._fail(state, "open", ClipOpenError.__name__, reason)
+
+    def _look_up(self, state: VideoState) -> None:
+        """Closes a video that an earlier run has settled."""
+        status, failure = self.store.status(state.source), self.store.failure(state.source)
+        if status == "ok":
+            failure = None
+        elif failure is not None and (self.config.retry_failed or failure.source_size < 0):
+            # A file that could not be found then is another file now. A partial video is computed
+            # again as a whole.
+            self.store.clear_failure(state.video.video_id)
+            failure = None
+        if failure is not None:
+            self.failures[state.video.video_id] = failure
+        # A partial video without a failure: the run was killed between writing the one and the
+        # other. What was wrong with it is found again.
+        if status == "ok" or failure is not None:
+            state.closed = True
+            self.done_before += 1
+            self.progress.video_done()
 
     def work(self) -> None:
         """Computes all videos that are not settled yet."""
-        if not self._waiting:
+        if self.schedule.exhausted:
             return
         self.size = self._pool_size()
         recipe_path = temp_path(self.store.parts_dir / "recipe")
-        save_recipe(self.recipe, recipe_path)
-        pool = WorkerPool(
-            size=self.size,
-            recipe_path=recipe_path,
-            threads=self.config.threads,
-            timeout=self.config.timeout,
-        )
-        finished = False
         try:
-            while not self.schedule.exhausted:
-                self._hand_out(pool)
-                for worker, message in pool.poll(POLL_SECONDS):
-                    self._hear(pool, worker, message)
-            finished = True
+            save_recipe(self.recipe, recipe_path)
+            pool = WorkerPool(
+                size=self.size,
+                recipe_path=recipe_path,
+                threads=self.config.threads,
+                timeout=self.config.timeout,
+            )
+            try:
+                while not self.schedule.exhausted:
+                    self._hand_out(pool)
+                    for worker, event in pool.poll(POLL_SECONDS):
+                        self._hear(worker, event)
+            finally:
+                pool.close()
         finally:
-            pool.close(kill=not finished)
             recipe_path.unlink(missing_ok=True)
 
     def _pool_size(self) -> int:
@@ -280,53 +282,56 @@ class _Run:
             if not worker.idle:
                 continue
             following = self.schedule.next_task(worker.last_task, self.store.chunk_path)
-            if following is not None:
-                pool.submit(worker, following[1])
+            if following is not None and not pool.submit(worker, following[1]):
+                self.schedule.put_back(*following)
 
-    def _hear(self, pool: WorkerPool, worker: Worker, message: object) -> None:
-        if isinstance(message, Alive):
-            self.progress.advance(message.frames, message.work)
-            return
-        if isinstance(message, Fatal):
-            error: type[RrmError] = StoreWriteError if message.is_store else RrmError
-            raise error(message.message)
-        task = worker.task
-        if isinstance(message, Lost):
-            self.lost += 1
-            if message.task is not None:
-                self._lose(self.states[message.task.video], message)
-            else:
-                self.progress.event("worker_lost", reason=message.reason)
-            return
-        if task is None:  # Ready
-            return
+    def _hear(self, worker: Worker, event: Event) -> None:
+        if isinstance(event, Alive):
+            frames, work = self._told.get(worker, (0, 0.0))
+            self._told[worker] = (frames + event.frames, work + event.work)
+            self.progress.advance(event.frames, event.work)
+        elif isinstance(event, Fatal):
+            raise (StoreWriteError if event.is_store else WorkerError)(event.message)
+        elif isinstance(event, Lost):
+            self._take_back(worker)
+            self._lose(event)
+        else:
+            self._answered(worker, event)
+
+    def _take_back(self, worker: Worker) -> None:
+        """What a worker has computed since its last answer does not count."""
+        frames, work = self._told.pop(worker, (0, 0.0))
+        self.progress.advance(-frames, -work)
+
+    def _answered(self, worker: Worker, event: Answered) -> None:
+        task, answer = event.task, event.answer
         state = self.states[task.video]
-        pool.finished(worker)
-        if isinstance(message, Scanned):
-            self._scanned(state, message)
-        elif isinstance(message, ChunkDone):
-            state.running.discard(message.index)
-            self._chunk_done(state, message.index, message.frames, message.damage)
-            self.accounting.seconds["write"] += message.seconds_write
-            self.peak_memory = max(self.peak_memory, message.peak_memory)
-        elif isinstance(message, TaskFailed):
-            index = getattr(task, "index", None)
-            if index is None:
-                self._fail(state, message.stage, message.error_type, message.message)
-            else:
-                state.running.discard(index)
-                state.damage_at(index, message.message)
-                state.damage_type = message.error_type
-                state.damage_stage = message.stage
-                self._settle(state)
+        if isinstance(task, ChunkTask):
+            state.running.discard(task.index)
+        if state.closed:  # the video ended before this chunk
+            self._take_back(worker)
+        elif isinstance(answer, Scanned):
+            self._scanned(state, answer)
+        elif isinstance(answer, ChunkDone):
+            self._told.pop(worker, None)
+            self.accounting.seconds["write"] += answer.seconds_write
+            self.peak_memory = max(self.peak_memory, answer.peak_memory)
+            self._chunk_done(state, answer.index, answer.frames, answer.damage)
+        else:
+            self._take_back(worker)
+            self._give_up(state, task, answer.stage, answer.error_type, answer.message)
 
     def _scanned(self, state: VideoState, message: Scanned) -> None:
         state.scanning = False
-        state.info = message.info
-        self._expected[state.key] = expected_frames(message.info, self.sampling)
+        state.info = info = message.info
+        # The scan decides which version of the file is read: it may be hours after the start.
+        state.source = Source(state.video.video_id, info.source_size, info.source_mtime_ns)
+        self._expected[state.key] = expected_frames(info, self.sampling)
         self._expect()
-        state.pending = set(range(count_chunks(message.info, self.sampling)))
+        state.pending = set(range(count_chunks(info, self.sampling)))
         for index in sorted(state.pending):  # what an interrupted run has left
+            if index not in state.pending:  # behind the damage
+                break
             earlier = load_chunk(self.store.chunk_path(state.source, index))
             if earlier is not None:
                 state.pending.discard(index)
@@ -345,61 +350,66 @@ class _Run:
             state.damage_at(index, damage)
         self._settle(state)
 
-    def _lose(self, state: VideoState, lost: Lost) -> None:
-        """A worker died over a video: try again, or give the video up."""
+    def _lose(self, lost: Lost) -> None:
+        """A worker died: what it was doing is tried again, or given up."""
+        self.lost += 1
         task = lost.task
-        what = "starting" if task is None else task.what
-        self.progress.event("worker_lost", video_id=state.video.video_id, reason=lost.reason)
-        if state.closed:
+        if task is None:
+            self.progress.event("worker_lost", reason=lost.reason)
             return
-        state.attempts += 1
-        index = getattr(task, "index", None)
+        state = self.states[task.video]
+        self.progress.event(
+            "worker_lost", video_id=state.video.video_id, task=task.what, reason=lost.reason
+        )
+        if state.closed:
+            state.running.discard(getattr(task, "index", -1))
+            return
+        # Counted for each chunk: a long video may well outlive more workers than a short one.
+        index = task.index if isinstance(task, ChunkTask) else None
+        attempts = state.attempts[index] = state.attempts.get(index, 0) + 1
+        if attempts <= self.config.retries:
+            self.schedule.put_back(state, task)
+            return
+        times = "once" if attempts == 1 else f"{attempts} times"
+        reason = (
+            f"{state.video.path}: the worker {lost.reason} while {task.what}, {times}; "
+            f"{lost.advice}, and --retry-failed"
+        )
         if index is not None:
             state.running.discard(index)
-        if state.attempts <= self.config.retries:
-            if index is None:
-                self.schedule.rescan(state)
-            elif state.damaged is None or index < state.damaged:
-                state.pending.add(index)
-            return
-        reason = (
-            f"the worker was {lost.reason} while {what}, {state.attempts} times; "
-            "try with fewer --workers or a longer --timeout, and --retry-failed"
-        )
-        if index is None:
-            self._fail(state, "scan", "WorkerError", reason)
-        else:
-            state.damage_at(index, reason)
-            state.damage_type, state.damage_stage = "WorkerError", "compute"
+        self._give_up(state, task, "scan" if index is None else "compute", "WorkerError", reason)
+
+    def _give_up(
+        self, state: VideoState, task: Task, stage: str, error_type: str, reason: str
+    ) -> None:
+        """A task will not be done: what comes before it is all there will be of the video."""
+        if isinstance(task, ChunkTask):
+            state.damage_at(task.index, reason, stage=stage, error_type=error_type)
             self._settle(state)
+        else:
+            self._fail(state, stage, error_type, reason)
 
     def _settle(self, state: VideoState) -> None:
         """Writes a video whose chunks are all there."""
         if state.closed or not state.finished:
             return
+        source, problem = _source_of(state.video)
+        if source != state.source:
+            what = problem or "the file was changed"
+            reason = f"{state.video.path}: {what} while it was being read; run the command again"
+            self._fail(state, "open", ClipOpenError.__name__, reason)
+            return
         frames = sum(state.done[index] for index in state.chunks())
         if frames == 0:
             reason = state.damage or f"{state.video.path}: no frame could be decoded"
-            stage = state.damage_stage if state.damage else "decode"
-            self._fail(state, stage, state.damage_type, reason)
-            return
-        try:
-            stat = state.video.path.stat()
-            unchanged = (stat.st_size, stat.st_mtime_ns) == (
-                state.source.size,
-                state.source.mtime_ns,
-            )
-        except OSError:
-            unchanged = False
-        if not unchanged:
-            reason = f"{state.video.path} changed while it was read; run again with --retry-failed"
-            self._fail(state, "open", "ClipOpenError", reason)
+            self._fail(state, state.damage_stage, state.damage_type, reason)
             return
         began = time.perf_counter()
         seen = assemble(self.store, state, self.recipe, dtype=self.config.dtype)
         seen.seconds["write"] += time.perf_counter() - began
         self.accounting.merge(seen)
         if state.damage:
+            # After the part: a failure alone would be a video of which nothing could be used.
             self._record(state, state.damage_stage, state.damage_type, state.damage)
         self._close(state)
         self.progress.event(
@@ -420,7 +430,7 @@ class _Run:
             stage=stage,
             error_type=error_type,
             message=message,
-            attempts=max(1, state.attempts),
+            attempts=max(1, state.attempts.get(state.damaged, 0)),
             source_size=state.source.size,
             source_mtime_ns=state.source.mtime_ns,
         )
@@ -439,7 +449,17 @@ class _Run:
         state.closed = True
         if state.key in self._expected:
             self._expected[state.key] = sum(state.done.values())
-        if hasattr(self, "schedule"):
-            self.schedule.close(state)
-            self._expect()
+        self.schedule.close(state)
+        self._expect()
         self.progress.video_done()
+
+
+def _source_of(video: Video) -> tuple[Source, str]:
+    """The file as it is now; its size is -1 where there is none, and why there is none."""
+    try:
+        stat = video.path.stat()
+    except OSError as error:
+        return Source(video.video_id, -1, -1), error.strerror or str(error)
+    except ValueError as error:  # a null character in a listed name
+        return Source(video.video_id, -1, -1), str(error)
+    return Source(video.video_id, stat.st_size, stat.st_mtime_ns), ""

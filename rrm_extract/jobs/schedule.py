@@ -26,7 +26,7 @@ class VideoState:
         done: frames of each finished chunk.
         damaged: the first chunk that ends early; later ones do not count.
         damage, damage_stage, damage_type: why, where, and the error's name.
-        attempts: how often a worker was lost over it.
+        attempts: how often a worker was lost over each chunk, and over the scan (None).
         closed: its outcome is settled.
     """
 
@@ -42,13 +42,21 @@ class VideoState:
     damage: str = ""
     damage_stage: str = "decode"
     damage_type: str = "ClipDamagedError"
-    attempts: int = 0
+    attempts: dict[int | None, int] = field(default_factory=dict)
     closed: bool = False
 
-    def damage_at(self, index: int, reason: str) -> None:
+    def damage_at(
+        self,
+        index: int,
+        reason: str,
+        *,
+        stage: str = "decode",
+        error_type: str = "ClipDamagedError",
+    ) -> None:
         """Ends the video at chunk ``index``: what comes after the damage is not computed."""
         if self.damaged is None or index < self.damaged:
             self.damaged, self.damage = index, reason
+            self.damage_stage, self.damage_type = stage, error_type
         self.pending = {chunk for chunk in self.pending if chunk < self.damaged}
 
     @property
@@ -109,10 +117,15 @@ class Schedule:
         # The worker before the stretch will take its beginning; leave it half.
         return self._chunk(state, best[len(best) // 2], chunk_path)
 
-    def rescan(self, state: VideoState) -> None:
-        """Puts a video back whose scan was lost."""
-        self.close(state)
-        self._unscanned.append(state)
+    def put_back(self, state: VideoState, task: Task) -> None:
+        """Takes a task back that no worker has done."""
+        if isinstance(task, ScanTask):
+            self.close(state)
+            self._unscanned.append(state)
+        else:
+            state.running.discard(task.index)
+            if state.damaged is None or task.index < state.damaged:
+                state.pending.add(task.index)
 
     def close(self, state: VideoState) -> None:
         """Forgets a video whose outcome is settled."""

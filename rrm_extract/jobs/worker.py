@@ -1,9 +1,11 @@
-"""A worker process: takes tasks from its parent until told to stop."""
+"""A worker process: takes tasks from its parent until it is killed."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import resource
+import signal
 import sys
 import threading
 import time
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from rrm_extract.errors import ClipError, RrmError, StoreError
+from rrm_extract.errors import ClipError, RrmError, StoreError, WorkerError
 from rrm_extract.jobs.extractor import ChunkExtractor
 from rrm_extract.jobs.messages import (
     Alive,
@@ -35,10 +37,22 @@ HEARTBEAT_SECONDS = 0.5
 """How often a worker looks whether anything moved, and says so if it did."""
 
 
+LONGEST_REASON = 500
+"""Characters of an unforeseen error's text that are kept."""
+
+
 def work(connection: Connection, recipe_path: Path, threads: int) -> None:
-    """Runs in the worker process; returns when the parent closes the connection or sends None."""
+    """Runs in the worker process; returns when the parent closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     prepare_process(threads)
-    worker = _Worker(connection, load_recipe(recipe_path))
+    try:
+        worker = _Worker(connection, load_recipe(recipe_path))
+    except Exception as error:  # noqa: BLE001 - the process boundary: the parent tells the user
+        what = f"{type(error).__name__}: {_one_line(error)}"
+        msg = f"a worker cannot load the network ({what}); what it needs must be importable there"
+        connection.send(Fatal(WorkerError.__name__, msg, is_store=False))
+        return
     worker.run()
 
 
@@ -51,13 +65,23 @@ def prepare_process(threads: int) -> None:
     torch.backends.cudnn.deterministic = True
 
 
+def _end_with_parent() -> None:
+    """Ends this process as soon as its parent is gone, however that happened."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        # Nobody wants what is being computed, and nobody else would stop it.
+        os._exit(1)
+
+
 class _Worker:
     def __init__(self, connection: Connection, recipe: Recipe) -> None:
         self.connection = connection
         self.extractor = ChunkExtractor(recipe)
         self.reader: ClipReader | None = None
         self.video = -1
-        self.sending = threading.Lock()
+        self.sending = threading.RLock()  # also keeps what was told and what is told together
+        self.n_scanned = 0
         self.told_frames = 0
         self.told_work = 0.0
 
@@ -66,18 +90,18 @@ class _Worker:
         self._send(Ready())
         while True:
             try:
-                task: Task | None = self.connection.recv()
+                task: Task = self.connection.recv()
             except (EOFError, OSError):  # the parent is gone
                 break
-            if task is None:
-                break
-            self._send(self._answer(task))
+            answer = self._answer(task)
+            self._tell()
+            self._send(answer)
         self._close()
 
     def _answer(self, task: Task) -> object:
         try:
             if isinstance(task, ScanTask):
-                return Scanned(scan_clip(task.path))
+                return Scanned(scan_clip(task.path, on_packet=self._count_packet))
             return self._chunk(task)
         except ClipError as error:
             stage = "scan" if isinstance(task, ScanTask) else "decode"
@@ -92,7 +116,7 @@ class _Worker:
             # A decoder or a network that raises on one clip must not end the others.
             stage = "scan" if isinstance(task, ScanTask) else "compute"
             self._close()
-            return TaskFailed(stage, type(error).__name__, " ".join(str(error).split())[:500])
+            return TaskFailed(stage, type(error).__name__, _one_line(error))
 
     def _chunk(self, task: ChunkTask) -> ChunkDone:
         if self.reader is None or self.video != task.video:
@@ -103,7 +127,6 @@ class _Worker:
         began = time.perf_counter()
         save_chunk(task.save_to, result)
         seconds_write = time.perf_counter() - began
-        self._tell()
         frames = len(result.timestamps)
         return ChunkDone(task.index, frames, result.damage, seconds_write, peak_memory())
 
@@ -121,25 +144,31 @@ class _Worker:
             os._exit(1)
 
     def _tell(self) -> None:
-        frames, done = self.extractor.frames_done, self.extractor.work_done
-        if frames != self.told_frames:
-            self._send(Alive(frames - self.told_frames, done - self.told_work))
-            self.told_frames, self.told_work = frames, done
+        with self.sending:
+            frames, done = self.extractor.frames_done, self.extractor.work_done
+            if frames != self.told_frames:
+                self._send(Alive(frames - self.told_frames, done - self.told_work))
+                self.told_frames, self.told_work = frames, done
+
+    def _count_packet(self) -> None:
+        self.n_scanned += 1
 
     def _heartbeat(self) -> None:
         """Says that something moved: a hung decoder moves nothing, and its worker falls silent."""
-        parent, decoded = os.getppid(), -1
+        read = 0
         while True:
             time.sleep(HEARTBEAT_SECONDS)
-            if os.getppid() != parent:
-                os._exit(1)
             reader = self.reader
-            now = -1 if reader is None else reader.n_decoded
+            now = self.n_scanned + (0 if reader is None else reader.n_packets_read)
             if self.extractor.frames_done != self.told_frames:
                 self._tell()
-            elif now != decoded:
+            elif now != read:
                 self._send(Alive(0, 0.0))
-            decoded = now
+            read = now
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:LONGEST_REASON]
 
 
 def peak_memory() -> int:

@@ -14,6 +14,7 @@ from rrm_extract.video._open import check_regular_file, data_packets, describe, 
 from rrm_extract.video._packets import PacketColumns, PacketTable, build_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import av.container
@@ -82,11 +83,12 @@ class ClipInfo:
     """The packets, private to this package."""
 
 
-def scan_clip(path: Path) -> ClipInfo:
+def scan_clip(path: Path, *, on_packet: Callable[[], None] | None = None) -> ClipInfo:
     """Read a video file's packets, without decoding them and without keeping their data.
 
     Args:
         path: The file.
+        on_packet: Called for each packet; a scan that has not called it for long is stuck.
 
     Raises:
         ClipOpenError: Missing, a folder, empty, unreadable, no video, audio only, or without
@@ -95,7 +97,7 @@ def scan_clip(path: Path) -> ClipInfo:
     status = check_regular_file(path)
     container, stream = open_video(path)
     try:
-        columns, failure = _read_packets(container, stream)
+        columns, failure = _read_packets(container, stream, on_packet)
         if not columns.pts:
             reason = f" ({failure})" if failure else ""
             raise ClipOpenError(f"{path}: the video stream has no packets{reason}")
@@ -149,7 +151,9 @@ def is_short(missing: Fraction, frame: Fraction) -> bool:
 
 
 def _read_packets(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    on_packet: Callable[[], None] | None,
 ) -> tuple[PacketColumns, str]:
     columns = PacketColumns()
     context = stream.codec_context
@@ -158,6 +162,8 @@ def _read_packets(
     try:
         for packet in data_packets(container, stream):
             columns.append(packet)
+            if on_packet is not None:
+                on_packet()
             if previous_is_key and finder.needs_data and finder.opens(bytes(packet)):
                 columns.key_entry[-1] = min(columns.key_entry[-1], Entry.OPEN)
             previous_is_key = packet.is_keyframe

@@ -64,6 +64,26 @@ def test_recipes_survive_a_file(tmp_path: Path) -> None:
     assert torch.equal(loaded.program(x)[0], made.program(x)[0])
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's /proc")
+def test_weights_of_a_recipe_are_shared_not_copied(tmp_path: Path) -> None:
+    config = JobConfig(model="squeezenet1_1", weights="random:0")
+    path = tmp_path / "recipe"
+    save_recipe(make_recipe(load_model(config.model, weights=config.weights), config), path)
+    loaded = load_recipe(path)
+    loaded.network().run(torch.randn(2, 3, 224, 224))
+    pages: dict[str, int] = {}
+    inside = False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if "-" in name.split(" ")[0]:  # the head of a mapping
+            inside = line.endswith(str(path))
+        elif inside and value.endswith("kB"):
+            pages[name] = pages.get(name, 0) + int(value.split()[0])
+    assert pages["Size"] * 1024 >= path.stat().st_size
+    assert pages["Rss"] > 1000, "the weights were read"
+    assert pages["Anonymous"] == 0, "no page was copied on writing"
+
+
 def test_frames_of_several_sizes_and_repeated_frames() -> None:
     made = recipe()
     same = frame(3)

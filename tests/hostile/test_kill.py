@@ -1,0 +1,116 @@
+"""SIGKILL, of the job and of its workers."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from rrm_extract import FeatureFile
+from rrm_extract.store import load_chunk, same_content, save_chunk
+from rrm_extract.store.names import file_key
+from tests.hostile.conftest import job
+from tests.hostile.jobs import Job, dice, events, expect_clean, finished, started
+
+MARK_SECONDS = 1e6
+"""Added to a chunk's decoding time, which is no part of what has to be equal."""
+
+
+def unfinished_chunks(run: Job, videos: Path) -> list[Path]:
+    """Chunks on disk of videos that have no part yet."""
+    folders = []
+    for path in videos.rglob("*.mp4"):
+        video_id, stat = path.relative_to(videos).as_posix(), path.stat()
+        if not (run.parts / f"{file_key(video_id)}.h5").exists():
+            folders.append(f"{file_key(video_id, stat.st_size, stat.st_mtime_ns)}.chunks")
+    return [chunk for chunk in run.chunks() if chunk.parent.name in folders]
+
+
+def has_come(run: Job, progress: int) -> bool:
+    """Whether so much is on disk, a part for three chunks."""
+    return len(run.chunks()) + 3 * len(run.finished_parts()) >= progress
+
+
+def mark(chunk: Path) -> None:
+    """Makes a chunk on disk known again."""
+    result = load_chunk(chunk)
+    assert result is not None, "a chunk that has its name is whole"
+    if result.attrs["seconds_decode"] < MARK_SECONDS:
+        seconds = float(result.attrs["seconds_decode"]) + MARK_SECONDS
+        save_chunk(chunk, replace(result, attrs={**result.attrs, "seconds_decode": seconds}))
+
+
+def test_a_job_killed_several_times_is_like_one_that_was_not(
+    videos: Path, whole: Path, tmp_path: Path
+) -> None:
+    random = dice()
+    output = tmp_path / "feats.h5"
+    arguments = job(videos, output)
+    kept: set[str] = set()
+    for turn, group in enumerate((False, True, False)):
+        with started(arguments, cwd=tmp_path) as run:
+            if turn == 0:
+                run.until(run.workers)  # the first kill comes while the workers start
+                time.sleep(random.uniform(0, 1))
+            else:
+                progress = len(run.chunks()) + 3 * len(run.finished_parts()) + random.randint(1, 9)
+                run.until(partial(has_come, run, progress))
+            run.kill(group=group)
+            run.expect_no_orphans()
+            assert not output.exists()
+            for chunk in unfinished_chunks(run, videos):
+                mark(chunk)
+                kept.add(chunk.relative_to(run.parts).as_posix())
+    assert kept, "the kills came too early to show anything"
+    code, _, err = finished(arguments, cwd=tmp_path)
+    assert (code, err) == (0, "")
+    assert same_content(whole, output) == []
+    expect_clean(tmp_path, "feats.h5")
+    with FeatureFile(output) as file:
+        reused = sum(video.attrs["seconds_decode"] // MARK_SECONDS for video in file.values())
+    assert reused == len(kept), "no chunk that was done is computed again"
+
+
+def test_killed_workers_are_replaced(videos: Path, whole: Path, tmp_path: Path) -> None:
+    random = dice()
+    output, log = tmp_path / "feats.h5", tmp_path / "log.jsonl"
+    killed = []
+    with started(job(videos, output, "--json-log", log), cwd=tmp_path) as run:
+        for when in (lambda: True, run.chunks, lambda: len(run.chunks()) > random.randint(2, 9)):
+            run.until(lambda when=when: when() and run.workers())
+            victim = random.choice(run.workers())
+            victim.kill()
+            killed.append(victim.pid)
+            time.sleep(random.uniform(0, 0.5))
+        assert run.end() == 0, run.stderr
+        assert run.stderr == ""
+        assert "lost and replaced" in run.stdout
+    lost = [event for event in events(log) if event["event"] == "worker_lost"]
+    assert len(lost) == len(killed)
+    assert all("SIGKILL" in event["reason"] for event in lost)
+    assert same_content(whole, output) == []
+    expect_clean(tmp_path, "feats.h5", "log.jsonl")
+
+
+def test_a_lost_worker_fails_its_clip_when_there_is_no_retry(videos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "feats.h5"
+    with started(
+        job(videos / "long_slow.mp4", output, "--retries", "0", "--workers", "1"), cwd=tmp_path
+    ) as run:
+        run.until(lambda: len(run.chunks()) >= 3)
+        _kill_all(run)
+        assert run.end() == 1, run.stderr
+        assert "long_slow.mp4" in run.stderr
+        assert "SIGKILL" in run.stderr
+    with FeatureFile(output) as file:
+        (failure,) = file.failures
+        assert (failure.error_type, failure.attempts) == ("WorkerError", 1)
+        assert "--workers" in failure.message
+        assert file["long_slow.mp4"].status == "partial"
+        assert len(file["long_slow.mp4"].features) % 8 == 0
+
+
+def _kill_all(run: Job) -> None:
+    for worker in run.workers():
+        worker.kill()

@@ -1,0 +1,112 @@
+"""Outputs that are not ours, not there or not writable, and numbers that are none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from rrm_extract import FeatureFile
+from rrm_extract.cli import main
+from rrm_extract.store import OutputStore, Source, same_content, save_chunk
+from tests.command import extraction
+from tests.hostile.conftest import job
+from tests.hostile.jobs import expect_clean
+from tests.hostile.saboteur import NAN_MODEL
+from tests.store.helpers import chunk
+
+
+def text(path: Path) -> None:
+    path.write_text("my thesis\n")
+
+
+def foreign(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["mine"] = np.arange(9)
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("make", [text, foreign, folder])
+def test_what_is_not_ours_is_left_alone(
+    make: Callable[[Path], None],
+    overwrite: bool,
+    videos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "feats.h5"
+    make(output)
+    before = output.read_bytes() if output.is_file() else b""
+    assert _refused(job(videos, output, *["--overwrite"][: int(overwrite)]), capsys, str(output))
+    assert (output.read_bytes() if output.is_file() else b"") == before
+    expect_clean(tmp_path, "feats.h5")
+
+
+def test_a_damaged_feature_file_is_left_alone_until_told(
+    whole: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "feats.h5"
+    output.write_bytes(whole.read_bytes()[:-1000])
+    assert _refused(job(videos, output), capsys, str(output))
+    assert output.stat().st_size == whole.stat().st_size - 1000
+    assert main([str(word) for word in job(videos, output, "--overwrite")]) == 0
+    assert same_content(whole, output) == []
+
+
+def test_a_missing_folder_is_named(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _refused(job(videos, tmp_path / "no/feats.h5"), capsys, str(tmp_path / "no"))
+    expect_clean(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_named(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "read only"
+    place.mkdir(mode=0o500)
+    assert _refused(job(videos, place / "feats.h5"), capsys, "ermission")
+
+
+def test_unfinished_work_of_another_configuration_is_refused(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, clip = tmp_path / "feats.h5", Source("a.mp4", 1, 1)
+    with OutputStore(output, {"threshold": 0.5}) as store:
+        save_chunk(store.chunk_path(clip, 0), chunk("a.mp4"))
+    parts = {path.name for path in store.parts_dir.iterdir()}
+    arguments = job(videos / "a.mp4", output)
+    assert _refused(arguments, capsys, "threshold was 0.5, is now 0.01")
+    assert {path.name for path in store.parts_dir.iterdir()} == parts
+    assert main([str(word) for word in [*arguments, "--overwrite"]]) == 0
+    expect_clean(tmp_path, "feats.h5")
+
+
+def test_a_network_that_gives_no_numbers_is_stored_as_it_is(videos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "feats.h5"
+    arguments = extraction(videos / "sub", output, "--model", NAN_MODEL, "--workers", "1")
+    assert main([str(word) for word in arguments]) == 0
+    with FeatureFile(output) as file:
+        features = file["c.mp4"].features
+        assert features.shape == (4, 16)
+        assert np.isnan(features).any(axis=1).all(), "no frame lost what it had"
+        assert np.isfinite(features).any(axis=1).all()
+        assert np.isfinite(file["c.mp4"].work).all()
+    assert main([str(word) for word in arguments]) == 0
+
+
+def _refused(arguments: list[str | Path], capsys: pytest.CaptureFixture[str], words: str) -> bool:
+    """Whether the command ends with exit code 3 and one line that has these words."""
+    capsys.readouterr()
+    code = main([str(word) for word in arguments])
+    err = capsys.readouterr().err
+    return code == 3 and words in err and err.count("\n") == 1

@@ -1,0 +1,83 @@
+"""Decoders that hang or crash, and workers that cannot start."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rrm_extract import FeatureFile
+from tests.command import extraction
+from tests.hostile import unloadable
+from tests.hostile.conftest import job
+from tests.hostile.jobs import events, expect_clean, finished
+
+BAD = {
+    "crash": "killed by SIGSEGV while computing chunk 0",
+    "crash-late": "killed by SIGSEGV while computing chunk 2",
+    "hang": "silent for 3 s and was killed while computing chunk 0",
+    "raise": "nobody expects this",
+    "stuck-scan": "silent for 3 s and was killed while opening it",
+}
+
+
+def test_clips_that_break_the_decoder_do_not_stop_the_others(
+    videos: Path, whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "videos"
+    shutil.copytree(videos, folder)
+    for name in BAD:
+        shutil.copy(videos / "y_slow.mp4", folder / f"{name}.mp4")
+    # Not silent, though the scan and the first chunk take longer than the timeout.
+    shutil.copy(videos / "a.mp4", folder / "crawl.mp4")
+    output, log = tmp_path / "feats.h5", tmp_path / "log.jsonl"
+    code, _, err = finished(
+        job(folder, output, "--timeout", "3", "--retries", "1", "--json-log", log), cwd=tmp_path
+    )
+    assert code == 1
+    assert "Traceback" not in err
+    assert err.count("\n") == len(BAD), err
+    with FeatureFile(output) as file, FeatureFile(whole) as undisturbed:
+        failures = {failure.video_id: failure for failure in file.failures}
+        assert set(failures) == {f"{name}.mp4" for name in BAD}
+        for name, words in BAD.items():
+            failure = failures[f"{name}.mp4"]
+            assert words in failure.message
+            assert failure.attempts == (1 if name == "raise" else 2)
+            assert failure.error_type == ("LookupError" if name == "raise" else "WorkerError")
+        good = undisturbed["y_slow.mp4"].features
+        late = file["crash-late.mp4"]
+        assert (late.status, len(late.features)) == ("partial", 16)
+        assert late.features.tobytes() == good[:16].tobytes()
+        assert set(file) == {*undisturbed, "crash-late.mp4", "crawl.mp4"}
+        assert file["crawl.mp4"].features.tobytes() == undisturbed["a.mp4"].features.tobytes()
+        for video_id, video in undisturbed.items():
+            assert file[video_id].features.tobytes() == video.features.tobytes()
+    lost = [event for event in events(log) if event["event"] == "worker_lost"]
+    assert len(lost) == 2 * (len(BAD) - 1)
+    expect_clean(tmp_path, "feats.h5", "log.jsonl", "videos")
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({}, ["ImportError: the network needs what is not here"]),
+        ({unloadable.DEADLY: "1"}, ["3 workers in a row", "SIGSEGV"]),
+    ],
+    ids=["raises", "dies"],
+)
+def test_workers_that_cannot_start_fail(
+    videos: Path, tmp_path: Path, extra: dict[str, str], words: list[str]
+) -> None:
+    code, out, err = finished(
+        extraction(videos, tmp_path / "f.h5", "--model", unloadable.MODEL, "--workers", "1"),
+        cwd=tmp_path,
+        extra=extra,
+    )
+    assert code == 1
+    assert out == ""
+    assert err.count("\n") == 1, err
+    for word in words:
+        assert word in err
+    expect_clean(tmp_path)
