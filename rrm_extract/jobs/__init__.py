@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from rrm_extract.jobs.discover import Video, discover
 from rrm_extract.jobs.extractor import ChunkExtractor, batches, network_input
-from rrm_extract.jobs.recipe import Recipe, check_device, make_recipe, pooled, sampling_of
+from rrm_extract.jobs.recipe import (
+    Recipe,
+    check_device,
+    make_recipe,
+    pooled,
+    sampling_of,
+    weights_notes,
+)
 from rrm_extract.jobs.run import RunSummary, run_job
 from rrm_extract.jobs.worker import prepare_process
 
@@ -22,4 +29,5 @@ __all__ = [
     "prepare_process",
     "run_job",
     "sampling_of",
+    "weights_notes",
 ]

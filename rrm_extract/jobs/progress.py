@@ -104,7 +104,7 @@ class Progress:
             raise StoreWriteError(msg) from error
 
     def _describe(self) -> None:
-        density = f", work {self._work / self._frames:.2f}" if self._frames else ""
+        density = f", density {self._work / self._frames:.2f}" if self._frames else ""
         self._bar.set_postfix_str(
             f"videos {self._videos_done}/{self._videos}{density}", refresh=False
         )

@@ -32,6 +32,7 @@ __all__ = [
     "pooled",
     "sampling_of",
     "save_recipe",
+    "weights_notes",
 ]
 
 
@@ -126,6 +127,19 @@ def check_weights(program: Program, model: LoadedModel, what: str) -> None:
             "earlier --layer"
         )
         raise WeightsError(msg)
+
+
+def weights_notes(model: LoadedModel) -> tuple[str, ...]:
+    """What a user should know about how the weights fit the network; empty if they fit whole."""
+    notes = []
+    for keys, what in (
+        (model.missing_keys, "lack {} parameters that the chosen layer does not need"),
+        (model.unexpected_keys, "have {} entries that the network has no use for"),
+    ):
+        if keys:
+            some = ", ".join(sorted(keys)[:3]) + (", ..." if len(keys) > 3 else "")
+            notes.append(f"weights {model.weights_id} {what.format(len(keys))}: {some}")
+    return tuple(notes)
 
 
 def pooled(feature: Tensor, pool: str) -> Tensor:

@@ -25,7 +25,7 @@ from rrm_extract.jobs.discover import Video, discover
 from rrm_extract.jobs.messages import Alive, ChunkDone, ChunkTask, Fatal, Scanned, Task
 from rrm_extract.jobs.pool import Answered, Event, Lost, Worker, WorkerPool
 from rrm_extract.jobs.progress import Progress
-from rrm_extract.jobs.recipe import Recipe, make_recipe, sampling_of, save_recipe
+from rrm_extract.jobs.recipe import Recipe, make_recipe, sampling_of, save_recipe, weights_notes
 from rrm_extract.jobs.schedule import Schedule, VideoState
 from rrm_extract.jobs.worker import peak_memory
 from rrm_extract.models import LoadedModel, load_model
@@ -55,6 +55,7 @@ class RunSummary:
         workers_lost: how many died or were killed.
         peak_memory: largest resident memory of the parent and of a worker, bytes.
         weights: the weights' id.
+        notes: how the weights fit the network, if not whole.
     """
 
     output: Path
@@ -68,6 +69,7 @@ class RunSummary:
     workers_lost: int
     peak_memory: tuple[int, int]
     weights: str
+    notes: tuple[str, ...]
 
     @property
     def exit_code(self) -> int:
@@ -126,6 +128,7 @@ def run_job(config: JobConfig) -> RunSummary:
             workers_lost=run.lost,
             peak_memory=(peak_memory(), run.peak_memory),
             weights=model.weights_id,
+            notes=weights_notes(model),
         )
         progress.event(
             "end",

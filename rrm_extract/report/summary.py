@@ -17,7 +17,7 @@ def summary_text(summary: RunSummary) -> str:
         + (f", {summary.done_before} done before" if summary.done_before else "")
     ]
     lines += [f"  {record.video_id}: {record.message}" for record in summary.failures]
-    lines.append(f"weights {summary.weights}")
+    lines += [f"weights {summary.weights}", *summary.notes]
     if accounting.frames:
         measures = accounting.measures()
         rate = accounting.frames / summary.seconds

@@ -17,7 +17,15 @@ from torch import Tensor
 from rrm_extract.config import JobConfig
 from rrm_extract.errors import ClipDamagedError, InputError
 from rrm_extract.graph import Program, fold_batch_norm, select, trace
-from rrm_extract.jobs import Recipe, batches, make_recipe, network_input, pooled, sampling_of
+from rrm_extract.jobs import (
+    Recipe,
+    batches,
+    make_recipe,
+    network_input,
+    pooled,
+    sampling_of,
+    weights_notes,
+)
 from rrm_extract.models import LoadedModel, load_model
 from rrm_extract.report.table import number, table
 from rrm_extract.rrm import RecurrentNetwork, overall_density
@@ -256,6 +264,7 @@ def verification_text(
             f"time in the networks: {totals['seconds_ordinary']:.1f} s ordinary, "
             f"{totals['seconds_rrm']:.1f} s recurrent (readable engine)"
         )
+    lines += weights_notes(verifier.model)
     lines += [f"{Path(clip.clip).name}: {clip.damage}" for clip in clips if clip.damage]
     return "\n".join(lines)
 

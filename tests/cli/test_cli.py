@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rrm_extract.cli import main
 from rrm_extract.config import OPTIONS
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.command import extraction
-from tests.tiny import MODEL
+from tests.tiny import MODEL, network
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +198,18 @@ def test_an_unwritable_output_is_exit_code_3(
     code, _, err = output_of(capsys, *extraction(clip, tmp_path / "no/such/folder/f.h5"))
     assert code == 3
     assert "no/such/folder" in err
+
+
+def test_weights_that_do_not_fit_whole_are_reported(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = {f"module.{key}": value for key, value in network().features.state_dict().items()}
+    torch.save({"state_dict": {**state, "other": torch.zeros(1)}}, tmp_path / "w.pth")
+    arguments = (clip, "--model", MODEL, "--weights", tmp_path / "w.pth", "--max-frames", "3")
+    code, out, _ = output_of(capsys, "verify", *arguments)
+    assert code == 0
+    assert "lack 2 parameters that the chosen layer does not need: fc.bias, fc.weight" in out
+    assert "have 1 entries that the network has no use for" in out
+    code, _, err = output_of(capsys, "verify", *arguments, "--layer", "fc")
+    assert code == 2
+    assert "fc.bias" in err
