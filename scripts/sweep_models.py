@@ -50,6 +50,12 @@ TIME_BATCH = 4
 SHARE_OF_MEMORY = 0.8
 """Of the free memory: what one network may take, so that it fails before the machine does."""
 
+NOTES = {
+    "vit_h_14": "torchvision builds it for 224 pixels, while its published weights, and so its "
+    "transform, are for 518"
+}
+"""What the message of a network that fails does not say."""
+
 Row = dict[str, Any]
 
 
@@ -349,8 +355,11 @@ The weights are untrained, so the densities and errors at a threshold say how a 
 behaves, not how its trained weights do. Those are far more sensitive: measure yours with
 `rrm-extract verify`. Where an untrained network hardly answers to its input (a small **change**;
 vision transformers begin with a head of zeros, so that their logits are all zero), a small error
-says little. `RRM_SWEEP=1 pytest tests/sweep` repeats the exactness of every CNN with weights and
-batch-norm statistics that do answer.
+says little. Where an error is as large as the change, next to nothing got through: the untrained
+network's activations are smaller than the threshold.
+
+`RRM_SWEEP=1 pytest tests/sweep` repeats the exactness of every CNN with weights and batch-norm
+statistics that do answer.
 
 ## CNNs
 
@@ -414,7 +423,8 @@ def _reasons(rows: Sequence[Row]) -> str:
 
 def _in_words(row: Row) -> str:
     if row["reason"]:
-        return str(row["reason"])
+        note = NOTES.get(row["name"])
+        return f"{row['reason']} ({note})" if note else str(row["reason"])
     feature, logits = row["at"]["0"]["errors"]
     says = f"{feature:.1e} feature, {logits:.1e} logits at threshold 0"
     if is_exact(row):

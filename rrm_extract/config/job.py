@@ -173,7 +173,7 @@ class JobConfig:
     retries: int = option_field(
         kinds.COUNT_OR_ZERO,
         2,
-        "How often a video is tried again after its worker died or fell silent.",
+        "How often a chunk is tried again after its worker died or fell silent.",
         "0",
     )
     overwrite: bool = option_field(

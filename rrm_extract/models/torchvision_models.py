@@ -125,6 +125,9 @@ def load_torchvision(
 
 
 def _construction(name: str) -> dict[str, Any]:
+    if name.startswith("vit_"):
+        # A vision transformer is made for one size, which torchvision takes from the weights.
+        return {"image_size": models.get_model_weights(name).DEFAULT.transforms().crop_size[0]}
     if name not in _AUX_HEADS:
         return {}
     # init_weights=True is what None means, without the warning that it will change.

@@ -99,7 +99,7 @@ class Stats:
             f"{self.file}{'' if self.video_id is None else ' ' + self.video_id}: "
             f"{self.model}, weights {self.weights}, "
             f"threshold {self.threshold} ({self.policy})",
-            f"{self.videos} videos, {self.frames} frames, "
+            f"{self.videos} video{'' if self.videos == 1 else 's'}, {self.frames} frames, "
             f"{self.frames - self.delta_frames} of them key frames",
             "",
             table(head, rows),

@@ -33,10 +33,10 @@ def unescape(stored_id: str) -> str:
     return unquote(stored_id, errors="surrogateescape")
 
 
-def file_key(video_id: str, *context: int) -> str:
+def file_key(video_id: str, *context: int | str) -> str:
     """A short file name for a video, safe on every file system; `context` makes it another one."""
     digest = hashlib.sha256(_raw_bytes(video_id))
-    digest.update("".join(f"\0{number}" for number in context).encode())
+    digest.update("".join(f"\0{value}" for value in context).encode())
     return digest.hexdigest()[:_HASH_DIGITS]
 
 

@@ -335,7 +335,9 @@ class OutputStore:
         return self.parts_dir / f"{file_key(video_id)}{_FAILED}"
 
     def _chunk_dir(self, source: Source) -> Path:
-        key = file_key(source.video_id, source.size, source.mtime_ns)
+        # The configuration too: a worker of an earlier run that was not killed with it might still
+        # write the chunk that it was computing.
+        key = file_key(source.video_id, source.size, source.mtime_ns, self._config_sha256)
         return self.parts_dir / f"{key}{_CHUNKS}"
 
     def _files(self, suffix: str) -> list[Path]:

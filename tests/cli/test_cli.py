@@ -58,7 +58,7 @@ def test_every_option_of_a_job_is_there_with_an_example(
 def test_stats_as_text(features: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = output_of(capsys, "stats", features)
     assert code == 0
-    for words in ("features.4", "Eq. 9", "Eq. 10", "theoretical", "1 videos, 16 frames, 2 of them"):
+    for words in ("features.4", "Eq. 9", "Eq. 10", "theoretical", "1 video, 16 frames, 2 of them"):
         assert words in out
 
 
