@@ -4,9 +4,12 @@
         --threads 2 --json docs/benchmarks/e2e.json
 
 Both sides run as processes of their own on the same clips with the same number of cores in the
-same run, repeats interleaved; figures are medians. ``frames_per_second`` counts the wall-clock
-time of the whole process, imports included. Each record of the tool has its features' error: the
-relative L2 distance to the plain loop's features of the same frames.
+same run, all clips in one process, repeats interleaved; figures are medians. ``--each`` measures
+every clip by itself as well: a clip of one chunk then keeps one worker busy.
+
+``frames_per_second`` counts the wall-clock time of the whole process, imports included. Each record
+of the tool has its features' error: the relative L2 distance to the plain loop's features of the
+same frames.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from benchmarking import machine, median, versions, write_json
 from rrm_extract import FeatureFile
 
 PACKAGES = ("rrm-extract", "torch", "torchvision", "av", "h5py", "numpy")
-STAGES = ("decode", "preprocess", "network", "write")
+STAGES = ("decode", "preprocess", "network")
 
 
 @dataclass
@@ -59,13 +62,15 @@ class Runs:
         }
 
 
-def run_plain(clip: Path, model: str, weights: str, threads: int, output: Path) -> dict[str, Any]:
+def run_plain(
+    clips: list[Path], model: str, weights: str, threads: int, output: Path
+) -> dict[str, Any]:
     """One run of the plain loop; its own report with the process's wall-clock seconds."""
     script = Path(__file__).with_name("plain_loop.py")
     arguments = ["--model", model, "--weights", weights, "--threads", str(threads)]
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, str(script), *arguments, "-o", str(output), str(clip)],
+        [sys.executable, str(script), *arguments, "-o", str(output), *map(str, clips)],
         check=True,
         capture_output=True,
         text=True,
@@ -74,14 +79,20 @@ def run_plain(clip: Path, model: str, weights: str, threads: int, output: Path) 
 
 
 def run_tool(
-    clip: Path, model: str, weights: str, threads: int, threshold: float, output: Path, chunk: float
+    clips: list[Path],
+    model: str,
+    weights: str,
+    threads: int,
+    threshold: float,
+    output: Path,
+    chunk: float,
 ) -> float:
     """One run of the tool; wall-clock seconds."""
     output.unlink(missing_ok=True)
     began = time.perf_counter()
     subprocess.run(
         [
-            *(sys.executable, "-m", "rrm_extract", str(clip), "-o", str(output)),
+            *(sys.executable, "-m", "rrm_extract", *map(str, clips), "-o", str(output)),
             *("--model", model, "--weights", weights, "--threshold", str(threshold)),
             *("--workers", str(threads), "--threads", "1", "--chunk", str(chunk)),
         ],
@@ -91,55 +102,55 @@ def run_tool(
     return time.perf_counter() - began
 
 
-def feature_error(output: Path, clip: Path, plain: Path) -> float:
-    """Mean relative L2 to the plain loop's features, over rows that show the same frame."""
-    with np.load(plain) as loaded:
-        reference = loaded[f"{clip.name}/features"]
-        ordinals = loaded[f"{clip.name}/frame_index"]
+def feature_errors(output: Path, plain: Path) -> list[float]:
+    """Relative L2 to the plain loop's features, for every row that shows the same frame."""
+    errors: list[float] = []
+    with FeatureFile(output) as file, np.load(plain) as loaded:
+        for name, video in file.items():
+            ordinals = loaded[f"{name}/frame_index"]
+            reference = dict(zip(ordinals.tolist(), loaded[f"{name}/features"], strict=True))
+            for ordinal, row in zip(video.frame_index.tolist(), video.features, strict=True):
+                if ordinal in reference:
+                    expected = reference[ordinal].reshape(-1)
+                    errors.append(float(np.linalg.norm(row - expected) / np.linalg.norm(expected)))
+    return errors
+
+
+def read_run(output: Path) -> tuple[int, dict[str, float], float]:
+    """Frames, seconds by stage, and the deltas' density by MACs, of one run of the tool."""
+    stages = dict.fromkeys(STAGES, 0.0)
+    frames, weighted = 0, 0.0
     with FeatureFile(output) as file:
-        video = file[clip.name]
-        rows = video.features.reshape(len(video.features), -1)
-        by_ordinal = {int(ordinal): row for ordinal, row in zip(ordinals, reference, strict=True)}
-        pairs = [
-            (row, by_ordinal[int(ordinal)].reshape(-1))
-            for row, ordinal in zip(rows, video.frame_index, strict=True)
-            if int(ordinal) in by_ordinal
-        ]
-    errors = [float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in pairs]
-    return float(np.mean(errors)) if errors else float("nan")
+        for video in file.values():
+            for name in STAGES:
+                stages[name] += float(video.attrs.get(f"seconds_{name}", 0.0))
+            frames += video.n_frames
+            weighted += video.n_frames * float(video.attrs["density_delta"])
+    return frames, stages, weighted / frames
 
 
-def bench(arguments: argparse.Namespace, model: str, clip: Path) -> list[dict[str, Any]]:
-    """All records of one network on one clip."""
+def bench(arguments: argparse.Namespace, model: str, clips: list[Path]) -> list[dict[str, Any]]:
+    """All records of one network on some clips in one process."""
     plain, tool = Runs(), {threshold: Runs() for threshold in arguments.thresholds}
-    errors: dict[float, float] = {}
+    errors: dict[float, list[float]] = {}
     density: dict[float, float] = {}
+    threads, weights = arguments.threads, arguments.weights
     with tempfile.TemporaryDirectory() as folder:
         reference, output = Path(folder, "plain.npz"), Path(folder, "feats.h5")
         for _ in range(arguments.repeats):
-            report = run_plain(clip, model, arguments.weights, arguments.threads, reference)
+            report = run_plain(clips, model, weights, threads, reference)
             plain.add(report["frames"], report["wall"], report["seconds"])
             for threshold, runs in tool.items():
                 seconds = run_tool(
-                    clip,
-                    model,
-                    arguments.weights,
-                    arguments.threads,
-                    threshold,
-                    output,
-                    arguments.chunk,
+                    clips, model, weights, threads, threshold, output, arguments.chunk
                 )
-                with FeatureFile(output) as file:
-                    attrs = file[clip.name].attrs
-                    frames = file[clip.name].n_frames
-                stages = {name: float(attrs.get(f"seconds_{name}", 0.0)) for name in STAGES}
+                frames, stages, density[threshold] = read_run(output)
                 runs.add(frames, seconds, stages)
-                density[threshold] = float(attrs["density_delta"])
-                errors[threshold] = feature_error(output, clip, reference)
+                errors[threshold] = feature_errors(output, reference)
     common = {
         "model": model,
         "weights": arguments.weights,
-        "clip": clip.name,
+        "clip": " + ".join(clip.name for clip in clips),
         "threads": arguments.threads,
         "precision": "fp32",
     }
@@ -147,7 +158,8 @@ def bench(arguments: argparse.Namespace, model: str, clip: Path) -> list[dict[st
     records = [base]
     for threshold, runs in tool.items():
         record = {**common, "runtime": "rrm-torch", "threshold": threshold, **runs.record()}
-        record["feature_error"] = errors[threshold]
+        record["feature_error"] = float(np.mean(errors[threshold]))
+        record["feature_error_max"] = float(np.max(errors[threshold]))
         record["density"] = density[threshold]
         record["speedup_over_plain_loop"] = record["frames_per_second"] / base["frames_per_second"]
         records.append(record)
@@ -166,13 +178,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="cores for either side")
     parser.add_argument("--chunk", type=float, default=10.0)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--each", action="store_true", help="measure each clip by itself too")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    groups = [list(arguments.videos)]
+    if arguments.each and len(arguments.videos) > 1:
+        groups += [[clip] for clip in arguments.videos]
     records = [
         record
         for model in arguments.models
-        for clip in arguments.videos
-        for record in bench(arguments, model, clip)
+        for clips in groups
+        for record in bench(arguments, model, clips)
     ]
     write_json(
         {"machine": machine(), "versions": versions(PACKAGES), "records": records}, arguments.json

@@ -39,7 +39,8 @@ def assemble(store: OutputStore, state: VideoState, recipe: Recipe, *, dtype: st
                 counts[name] += int(chunk.attrs.get(name, 0))
             rotation = chunk.attrs.get("rotation", 0) if index == 0 else rotation
         attrs: dict[str, Attr] = {**_clip_attrs(state.info), **counts, "rotation": rotation}
-        attrs.update({f"seconds_{stage}": seconds for stage, seconds in seen.seconds.items()})
+        for stage in ("decode", "preprocess", "network"):
+            attrs[f"seconds_{stage}"] = seen.seconds[stage]
         attrs.update(seen.measures())
         attrs["n_key_frames"] = seen.frames - seen.delta_frames
         attrs["damage"] = state.damage

@@ -12,7 +12,6 @@ import contextlib
 import multiprocessing
 import signal
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -186,10 +185,6 @@ class WorkerPool:
                 worker.process.join(max(0.0, deadline - time.monotonic()))
                 _forget(worker)
             self.workers = []
-
-    def pids(self) -> Sequence[int | None]:
-        """Process ids, for those who want to look at them."""
-        return [worker.process.pid for worker in self.workers]
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()

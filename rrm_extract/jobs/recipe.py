@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -108,8 +107,8 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
 
 
 def sampling_of(config: JobConfig) -> Sampling:
-    """Which frames of a clip the job looks at; 0.1 s is exactly a tenth."""
-    return Sampling(fps=config.frame_rate, chunk=Fraction(str(config.chunk)))
+    """Which frames of a clip the job looks at."""
+    return Sampling(fps=config.frame_rate, chunk=config.chunk_seconds)
 
 
 def check_weights(program: Program, model: LoadedModel, what: str) -> None:

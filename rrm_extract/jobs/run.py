@@ -325,7 +325,6 @@ class _Run:
             self._give_up(state, task, answer.stage, answer.error_type, answer.message)
 
     def _scanned(self, state: VideoState, message: Scanned) -> None:
-        state.scanning = False
         state.info = info = message.info
         # The scan decides which version of the file is read: it may be hours after the start.
         state.source = Source(state.video.video_id, info.source_size, info.source_mtime_ns)

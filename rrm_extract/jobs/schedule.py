@@ -34,7 +34,6 @@ class VideoState:
     video: Video
     source: Source
     info: ClipInfo | None = None
-    scanning: bool = False
     pending: set[int] = field(default_factory=set)
     running: set[int] = field(default_factory=set)
     done: dict[int, int] = field(default_factory=dict)
@@ -58,11 +57,6 @@ class VideoState:
             self.damaged, self.damage = index, reason
             self.damage_stage, self.damage_type = stage, error_type
         self.pending = {chunk for chunk in self.pending if chunk < self.damaged}
-
-    @property
-    def last_chunk(self) -> int:
-        """The last chunk that counts; -1 if none is finished."""
-        return max(self.done, default=-1) if self.damaged is None else self.damaged
 
     @property
     def finished(self) -> bool:
@@ -104,7 +98,6 @@ class Schedule:
                 return self._chunk(state, min(state.pending), chunk_path)
         if self._unscanned:
             state = self._unscanned.pop()
-            state.scanning = True
             self._open[state.key] = state
             return state, ScanTask(state.key, state.video.path)
         best: list[int] = []
@@ -129,7 +122,6 @@ class Schedule:
 
     def close(self, state: VideoState) -> None:
         """Forgets a video whose outcome is settled."""
-        state.scanning = False
         self._open.pop(state.key, None)
 
     @property

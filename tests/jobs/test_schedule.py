@@ -22,7 +22,7 @@ def chunk_path(source: Source, index: int) -> Path:
 
 
 def scanned(state: VideoState, info: ClipInfo, chunks: int) -> None:
-    state.info, state.scanning, state.pending = info, False, set(range(chunks))
+    state.info, state.pending = info, set(range(chunks))
 
 
 def indices(task: tuple[VideoState, Task] | None) -> tuple[int, int]:
