@@ -9,7 +9,9 @@ from pathlib import Path
 
 from rrm_extract import FeatureFile
 from rrm_extract.store import load_chunk, same_content, save_chunk
+from rrm_extract.store.job import load_job
 from rrm_extract.store.names import file_key
+from rrm_extract.store.schema import sha256_of
 from tests.hostile.conftest import job
 from tests.hostile.jobs import Job, dice, events, expect_clean, finished, started
 
@@ -19,11 +21,15 @@ MARK_SECONDS = 1e6
 
 def unfinished_chunks(run: Job, videos: Path) -> list[Path]:
     """Chunks on disk of videos that have no part yet."""
+    record = load_job(run.parts)
+    if record is None:  # killed before there was anything
+        return []
     folders = []
     for path in videos.rglob("*.mp4"):
         video_id, stat = path.relative_to(videos).as_posix(), path.stat()
         if not (run.parts / f"{file_key(video_id)}.h5").exists():
-            folders.append(f"{file_key(video_id, stat.st_size, stat.st_mtime_ns)}.chunks")
+            source = (video_id, stat.st_size, stat.st_mtime_ns)
+            folders.append(f"{file_key(*source, sha256_of(record.identity_json))}.chunks")
     return [chunk for chunk in run.chunks() if chunk.parent.name in folders]
 
 
