@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rrm_extract.cli.options import job_from, job_options
-from rrm_extract.errors import ConfigError
+from rrm_extract.errors import ClipError, ConfigError
 
 __all__ = ["verify"]
 
@@ -71,7 +71,7 @@ def verify(
     for video in videos:
         try:
             clips.append(verifier.clip(video.path, max_frames=max_frames))
-        except OSError as error:  # a ClipError: the other videos are compared all the same
+        except ClipError as error:  # the other videos are compared all the same
             failures[video.video_id] = str(error)
     totals = overall(clips)
     if as_json:

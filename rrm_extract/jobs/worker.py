@@ -36,7 +36,6 @@ __all__ = ["HEARTBEAT_SECONDS", "peak_memory", "prepare_process", "work"]
 HEARTBEAT_SECONDS = 0.5
 """How often a worker looks whether anything moved, and says so if it did."""
 
-
 LONGEST_REASON = 500
 """Characters of an unforeseen error's text that are kept."""
 

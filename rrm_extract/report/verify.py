@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rrm_extract.config import JobConfig
-from rrm_extract.errors import ClipDamagedError, InputError
+from rrm_extract.errors import ClipDamagedError
 from rrm_extract.graph import Program, fold_batch_norm, select, trace
 from rrm_extract.jobs import (
     Recipe,
@@ -135,8 +135,7 @@ class Verifier:
             max_frames: stop after so many sampled frames.
 
         Raises:
-            ClipError: the clip cannot be opened.
-            InputError: no frame could be decoded.
+            ClipError: the clip cannot be opened, or no frame of it could be decoded.
         """
         network = RecurrentNetwork(
             self.recurrent, threshold=self.config.threshold, policy=self.recipe.policy
@@ -178,7 +177,7 @@ class Verifier:
             work += float(seen.work.sum())
         if not errors:
             msg = f"{path}: no frame could be decoded ({damage or 'it is empty'}); expected a video"
-            raise InputError(msg)
+            raise ClipDamagedError(msg)
         error = torch.cat(errors)
         worst = int(error.argmax())
         return Verification(

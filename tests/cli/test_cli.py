@@ -213,3 +213,23 @@ def test_weights_that_do_not_fit_whole_are_reported(
     code, _, err = output_of(capsys, "verify", *arguments, "--layer", "fc")
     assert code == 2
     assert "fc.bias" in err
+
+
+def test_verify_goes_on_after_a_clip_without_frames(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rrm_extract.report.verify import Verifier
+
+    empty = write_demo_clip(tmp_path / "empty.mp4", seconds=0.5, size=(64, 48))
+    frames = Verifier._frames
+
+    def without(self: Verifier, path: Path, *rest: object) -> object:
+        return iter(()) if path == empty else frames(self, path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Verifier, "_frames", without)
+    code, out, err = output_of(
+        capsys, "verify", empty, clip, "--model", MODEL, "--max-frames", "3", "--root", "/"
+    )
+    assert code == 1
+    assert "no frame could be decoded" in err
+    assert "clip.mp4" in out, "the other clip is compared all the same"
