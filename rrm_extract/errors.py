@@ -8,7 +8,8 @@
     │   ├── WeightsError              weights missing, unreadable or not fitting
     │   ├── LayerError                no such layer in the model
     │   ├── PreprocessError           no, or an unusable, description of the network's input
-    │   └── TraceError                the network cannot be turned into a Program
+    │   ├── TraceError                the network cannot be turned into a Program
+    │   └── EngineError               the native engine is missing, or cannot do what was asked
     ├── ClipError (OSError)           one video cannot be used: it is listed, the run goes on
     │   ├── ClipOpenError             not a video, no video stream, empty, unreadable
     │   └── ClipDamagedError          decoding failed part of the way
@@ -29,6 +30,7 @@ __all__ = [
     "ClipError",
     "ClipOpenError",
     "ConfigError",
+    "EngineError",
     "InputError",
     "LayerError",
     "ModelError",
@@ -80,6 +82,10 @@ class PreprocessError(UsageError):
 
 class TraceError(UsageError):
     """The network cannot be turned into a Program."""
+
+
+class EngineError(UsageError):
+    """The native engine is not part of this installation, or cannot do what was asked."""
 
 
 class ClipError(RrmError, OSError):

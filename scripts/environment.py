@@ -126,8 +126,11 @@ def _base_python() -> str:
 
 def _fingerprint() -> str:
     """Changes when the package has to be installed again."""
-    text = (ROOT / "pyproject.toml").read_bytes() + os.fsencode(ROOT)
-    return hashlib.sha256(text).hexdigest()
+    sources = sorted((ROOT / "rrm_extract" / "engine" / "csrc").rglob("*.?pp"))
+    text = b"".join(
+        path.read_bytes() for path in (ROOT / "pyproject.toml", ROOT / "CMakeLists.txt", *sources)
+    )
+    return hashlib.sha256(text + os.fsencode(ROOT)).hexdigest()
 
 
 def _python(venv: Path) -> Path:

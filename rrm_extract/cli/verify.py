@@ -24,6 +24,8 @@ OPTIONS = (  # of a job, those that a comparison has a use for
     "policy",
     "fps",
     "chunk",
+    "engine",
+    "precision",
     "device",
     "threads",
     "time_batch",

@@ -137,6 +137,20 @@ class JobConfig:
         "float16",
         decides_result=True,
     )
+    engine: str = option_field(
+        kinds.choice("auto", "native", "torch"),
+        "auto",
+        "What runs the network: native is the compiled engine for CPUs, torch plain PyTorch; auto "
+        "takes native where it can.",
+        "torch",
+    )
+    precision: str = option_field(
+        kinds.choice("fp32", "bf16"),
+        "fp32",
+        "Numbers of the native engine: bf16 has weights and deltas in bfloat16, sums in fp32.",
+        "bf16",
+        decides_result=True,
+    )
     device: str = option_field(
         dataclasses.replace(kinds.NAME, expects="the name of a torch device", metavar="DEVICE"),
         "cpu",

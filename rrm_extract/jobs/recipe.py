@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from rrm_extract.config import JobConfig
+from rrm_extract.engine import Network, choose_engine, open_network
+from rrm_extract.engine.build import Packed
+from rrm_extract.engine.native import NativeNetwork
 from rrm_extract.errors import ConfigError, StoreWriteError, WeightsError
 from rrm_extract.graph import (
     Program,
@@ -46,6 +49,12 @@ class Recipe:
         threshold, policy, pool, time_batch, threads, device: as in the job.
         feature_shape: of one frame's stored feature before it is flattened.
         layers: the linear layers with their sizes; densities are not filled in.
+        engine: "native" or "torch".
+        isa: instruction set of the native kernels.
+        engine_note: why the engine is not the one that could be expected; mostly empty.
+        precision: "fp32" or "bf16".
+        input_shape: (C, h, w) of a frame after the transform.
+        packed: weights in the order of the native kernels.
     """
 
     program: Program
@@ -59,9 +68,26 @@ class Recipe:
     device: str
     feature_shape: tuple[int, ...]
     layers: tuple[LayerCost, ...]
+    engine: str
+    isa: str
+    engine_note: str
+    precision: str
+    input_shape: tuple[int, int, int]
+    packed: dict[str, Packed]
 
-    def network(self) -> RecurrentNetwork:
+    def network(self) -> Network:
         """A recurrent network with a state of its own, on the job's device."""
+        if self.engine == "native":
+            return open_network(
+                self.program,
+                input_shape=self.input_shape,
+                engine="native",
+                threshold=self.threshold,
+                policy=self.policy,
+                precision=self.precision,
+                batch=self.time_batch,
+                packed=self.packed,
+            )
         device = torch.device(self.device)
         program = self.program if device.type == "cpu" else self.program.to(device)
         return RecurrentNetwork(program, threshold=self.threshold, policy=self.policy)
@@ -74,6 +100,7 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
         TraceError, LayerError, ConfigError: the request does not fit the model.
         WeightsError: the weights lack parameters that the feature depends on.
     """
+    choice = choose_engine(config.engine, device=config.device, precision=config.precision)
     check_device(config.device)
     whole = trace(
         model.module, leaf_modules=model.leaf_modules, leaf_functions=model.leaf_functions
@@ -83,7 +110,18 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
     check_weights(program, model, f"layer {layer!r}")
     program = fold_batch_norm(program)
     policy: Policy = "paper" if config.policy == "paper" else "bounded"
-    trial = RecurrentNetwork(program, threshold=config.threshold, policy=policy)
+    trial: Network
+    if choice.engine == "native":
+        trial = NativeNetwork(
+            program,
+            input_shape=model.input_shape,
+            threshold=config.threshold,
+            policy=policy,
+            precision=config.precision,
+            batch=config.time_batch,
+        )
+    else:
+        trial = RecurrentNetwork(program, threshold=config.threshold, policy=policy)
     output = trial.step(torch.zeros(1, *model.input_shape))
     if not isinstance(output, Tensor) or not output.is_floating_point():
         msg = (
@@ -103,6 +141,12 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
         device=config.device,
         feature_shape=tuple(pooled(output, config.pool).shape[1:]),
         layers=trial.stats(),
+        engine=choice.engine,
+        isa=choice.isa,
+        engine_note=choice.reason,
+        precision=config.precision,
+        input_shape=model.input_shape,
+        packed=trial.packed if isinstance(trial, NativeNetwork) else {},
     )
 
 

@@ -128,7 +128,7 @@ def run_job(config: JobConfig) -> RunSummary:
             workers_lost=run.lost,
             peak_memory=(peak_memory(), run.peak_memory),
             weights=model.weights_id,
-            notes=weights_notes(model),
+            notes=(*weights_notes(model), *filter(None, [recipe.engine_note])),
         )
         progress.event(
             "end",
@@ -156,7 +156,7 @@ def identity_of(config: JobConfig, model: LoadedModel, recipe: Recipe) -> dict[s
     identity["weights_sha256"] = model.weights_sha256
     identity["preprocess"] = model.preprocess
     identity["layer"] = recipe.layer
-    identity["engine"] = "torch"
+    identity["engine"] = recipe.engine
     return identity
 
 
@@ -184,8 +184,9 @@ def root_attrs(config: JobConfig, model: LoadedModel, recipe: Recipe) -> dict[st
         "fps": config.fps,
         "preprocess_json": json.dumps(model.preprocess, sort_keys=True),
         "versions_json": json.dumps(versions, sort_keys=True),
-        "engine": "torch",
-        "kernel_isa": torch.backends.cpu.get_cpu_capability(),
+        "engine": recipe.engine,
+        "precision": recipe.precision,
+        "kernel_isa": recipe.isa or torch.backends.cpu.get_cpu_capability(),
     }
 
 

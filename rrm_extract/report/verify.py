@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rrm_extract.config import JobConfig
+from rrm_extract.engine import NativeNetwork, Network
 from rrm_extract.errors import ClipDamagedError
 from rrm_extract.graph import Program, fold_batch_norm, select, trace
 from rrm_extract.jobs import (
@@ -118,6 +119,24 @@ class Verifier:
             recurrent = recurrent.to(self.device)
         self.recurrent: Program = recurrent
         self.sampling = sampling_of(config)
+        self._native: NativeNetwork | None = None
+
+    def _network(self) -> Network:
+        """A recurrent network with a fresh state; weights are packed once for all clips."""
+        if self.recipe.engine == "torch":
+            return RecurrentNetwork(
+                self.recurrent, threshold=self.config.threshold, policy=self.recipe.policy
+            )
+        if self._native is None:
+            self._native = NativeNetwork(
+                self.recurrent,
+                input_shape=self.recipe.input_shape,
+                threshold=self.config.threshold,
+                policy=self.recipe.policy,
+                precision=self.config.precision,
+                batch=self.config.time_batch,
+            )
+        return self._native.fork()
 
     def _classifier(self, whole: Program) -> str | None:
         used = {name for op in whole.ops for name in op.parameters}
@@ -137,9 +156,7 @@ class Verifier:
         Raises:
             ClipError: the clip cannot be opened, or no frame of it could be decoded.
         """
-        network = RecurrentNetwork(
-            self.recurrent, threshold=self.config.threshold, policy=self.recipe.policy
-        )
+        network = self._network()
         errors: list[Tensor] = []
         cosines: list[Tensor] = []
         top1: list[Tensor] = []
@@ -198,7 +215,7 @@ class Verifier:
         )
 
     def _frames(
-        self, path: Path, network: RecurrentNetwork, max_frames: int | None
+        self, path: Path, network: Network, max_frames: int | None
     ) -> Iterator[list[SampledFrame]]:
         """Batches of frames; the network is reset where a chunk begins, as in extraction."""
         info = scan_clip(path)
@@ -261,7 +278,7 @@ def verification_text(
     if totals["frames"]:
         lines.append(
             f"time in the networks: {totals['seconds_ordinary']:.1f} s ordinary, "
-            f"{totals['seconds_rrm']:.1f} s recurrent (readable engine)"
+            f"{totals['seconds_rrm']:.1f} s recurrent ({recipe.engine} engine)"
         )
     lines += weights_notes(verifier.model)
     lines += [f"{Path(clip.clip).name}: {clip.damage}" for clip in clips if clip.damage]

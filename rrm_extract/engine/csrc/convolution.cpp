@@ -1,0 +1,411 @@
+#include <algorithm>
+
+#include "operations.hpp"
+
+namespace rrm {
+
+namespace {
+
+// Blocks of outputs that are computed and finished together: their accumulators stay in the
+// second-level cache, and they fill whole groups of every list.
+constexpr int kStageBlocks = 8;
+
+}  // namespace
+
+struct Convolution::Layout {
+    int rows, columns;         // of the output
+    int margin_rows, margin_columns;
+    ptrdiff_t row, block;      // strides of the accumulators
+    ptrdiff_t origin;          // of pixel (0, 0)
+};
+
+struct Convolution::Stage {
+    int first_block, blocks;
+    size_t first_set, last_set;
+};
+
+Convolution::Layout Convolution::layout(const State& state) const {
+    const Tensor& out = state.network->tensors[tensor];
+    Layout l{out.height, out.width, 0, 0, 0, 0, 0};
+    if (form == Form::window) {  // room for what falls outside of the image
+        l.margin_rows = 2 - geometry.row_padding;
+        l.margin_columns = 2 - geometry.column_padding;
+    }
+    l.row = static_cast<ptrdiff_t>(l.columns + 2 * l.margin_columns) * kBlock;
+    l.block = l.row * (l.rows + 2 * l.margin_rows);
+    l.origin = l.margin_rows * l.row + l.margin_columns * kBlock;
+    return l;
+}
+
+void Convolution::prepare(State& state) const {
+    const Layout l = layout(state);
+    const int blocks = state.network->tensors[tensor].blocks();
+    state.operations[index].accumulators = Buffer<float>(static_cast<size_t>(l.block) * blocks, true);
+}
+
+// The response of one stage to the deltas of all frames that are lists; weights stay close while
+// the frames pass.
+void Convolution::add_stage(State& state, const Layout& l, const Stage& stage, int frames,
+                            float* const* y) const {
+    const Kernels& kernels = state.network->kernels;
+    const Arithmetic arithmetic = state.network->arithmetic;
+    const DeltaState& source = state.deltas[delta];
+    const Delta& plan = state.network->deltas[delta];
+    const int group_units = plan.group_blocks * state.network->block_units();
+    for (size_t s = stage.first_set; s < stage.last_set; s++) {
+        const WeightSet& set = sets[s];
+        const int units = set.unit_end - set.unit_begin;
+        const uint32_t* base = weights + set.offset;
+        const ptrdiff_t at = (set.first_block - stage.first_block) * l.block;
+        for (int unit = 0; unit < units; unit += group_units) {
+            const int group = (set.unit_begin + unit) / group_units;
+            if (form == Form::window) {
+                const uint32_t* tile = base + static_cast<size_t>(unit) * 9 * kBlock;
+                for (int frame = 0; frame < frames; frame++)
+                    if (y[frame] != nullptr)
+                        kernels.window({&source.lists[frame], group, tile,
+                                        y[frame] + at - l.margin_rows * l.row -
+                                            l.margin_columns * kBlock,
+                                        l.row},
+                                       arithmetic);
+                continue;
+            }
+            for (int r = 0; r < geometry.kernel_rows; r++) {
+                const int row_offset = r * geometry.row_dilation - geometry.row_padding;
+                for (int c = 0; c < geometry.kernel_columns; c++) {
+                    const int column_offset =
+                        c * geometry.column_dilation - geometry.column_padding;
+                    const int tap = r * geometry.kernel_columns + c;
+                    TapArgs args{};
+                    args.group = group;
+                    args.blocks = set.blocks;
+                    args.weights = base + (static_cast<size_t>(tap) * units + unit) *
+                                              (static_cast<size_t>(set.blocks) * kBlock);
+                    args.y_row = l.row;
+                    args.y_block = l.block;
+                    const auto range = [](int offset, int stride, int size, int count, int* begin,
+                                          int* end) {
+                        *begin = offset < 0 ? (-offset + stride - 1) / stride : 0;
+                        *end = size <= offset ? 0 : std::min(count, (size - 1 - offset) / stride + 1);
+                        *end = std::max(*begin, *end);
+                    };
+                    range(row_offset, geometry.row_stride, plan.height, l.rows, &args.row_begin,
+                          &args.row_end);
+                    range(column_offset, geometry.column_stride, plan.width, l.columns,
+                          &args.column_begin, &args.column_end);
+                    args.row_stride = geometry.row_stride;
+                    args.row_offset = row_offset;
+                    args.column_stride = geometry.column_stride;
+                    args.column_offset = column_offset;
+                    for (int frame = 0; frame < frames; frame++)
+                        if (y[frame] != nullptr) {
+                            args.list = &source.lists[frame];
+                            args.y = y[frame] + at;
+                            kernels.tap(args, arithmetic);
+                        }
+                }
+            }
+        }
+    }
+}
+
+void Convolution::compute_dense(State& state, const Layout& l, const Stage& stage, int frame,
+                                float* y) const {
+    const int unit_block = state.network->block_units();
+    const ptrdiff_t x_row = state.whole_row(delta), x_block = state.whole_block(delta);
+    const uint32_t* x = state.whole(delta, frame) -
+                        geometry.row_padding * x_row - geometry.column_padding * unit_block;
+    std::vector<int32_t> offsets(geometry.taps());
+    for (int r = 0; r < geometry.kernel_rows; r++)
+        for (int c = 0; c < geometry.kernel_columns; c++) {
+            // The window's weights are turned and go column by column.
+            const int tap = form == Form::window ? (2 - c) * 3 + (2 - r)
+                                                 : r * geometry.kernel_columns + c;
+            offsets[tap] = static_cast<int32_t>(r * geometry.row_dilation * x_row +
+                                                c * geometry.column_dilation * unit_block);
+        }
+    DenseArgs args{};
+    args.x_block = x_block;
+    args.x_row = x_row * geometry.row_stride;
+    args.x_step = unit_block * geometry.column_stride;
+    args.block_units = unit_block;
+    args.taps = geometry.taps();
+    args.tap_offsets = offsets.data();
+    args.y_row = l.row;
+    args.y_column = kBlock;
+    args.rows = l.rows;
+    args.columns = l.columns;
+    for (size_t s = stage.first_set; s < stage.last_set; s++) {
+        const WeightSet& set = sets[s];
+        const int units = set.unit_end - set.unit_begin;
+        args.x = x + (set.unit_begin / unit_block) * x_block;
+        args.x_blocks = (units + unit_block - 1) / unit_block;
+        if (form == Form::window) {
+            args.unit_stride = 9 * kBlock;
+            args.tap_stride = kBlock;
+        } else {
+            args.unit_stride = static_cast<ptrdiff_t>(set.blocks) * kBlock;
+            args.tap_stride = args.unit_stride * units;
+        }
+        // Two blocks at a time; sets of a window have one block each.
+        for (int block = 0; block < set.blocks;) {
+            const auto take = [&](int slot, const WeightSet& from, int b) {
+                args.weights[slot] = weights + from.offset + static_cast<size_t>(b) * kBlock;
+                args.bias[slot] = bias + static_cast<size_t>(from.first_block + b) * kBlock;
+                args.y[slot] = y + (from.first_block + b - stage.first_block) * l.block;
+            };
+            take(0, set, block);
+            args.blocks = 1;
+            if (block + 1 < set.blocks) {
+                take(1, set, block + 1);
+                args.blocks = 2;
+            } else if (set.blocks == 1 && s + 1 < stage.last_set && sets[s + 1].blocks == 1 &&
+                       sets[s + 1].unit_begin == set.unit_begin &&
+                       sets[s + 1].unit_end == set.unit_end && form == Form::window) {
+                take(1, sets[s + 1], 0);
+                args.blocks = 2;
+                s++;
+            }
+            state.network->kernels.dense(args, state.network->arithmetic);
+            block += args.blocks;
+        }
+    }
+}
+
+void Convolution::finish(State& state, const Layout& l, const Stage& stage, int frame,
+                         float* change) const {
+    const Network& network = *state.network;
+    float* y = state.operations[index].accumulators.data() + stage.first_block * l.block + l.origin;
+    const bool dense = state.deltas[delta].dense[frame] != 0;
+    for (int row = 0; row < l.rows; row++) {
+        const RowTarget to = row_target(state, tensor, frame, stage.first_block, stage.blocks, row);
+        FinishArgs args{};
+        args.y = y + row * l.row;
+        args.y_block = l.block;
+        args.delta = change == nullptr ? nullptr : change + row * l.row;
+        args.delta_block = l.block;
+        args.replace = dense;
+        if (epilogue.residual >= 0) {
+            const float* first = state.plane(epilogue.residual, stage.first_block, frame);
+            args.residual = first + static_cast<size_t>(row) * l.columns * kBlock;
+            args.residual_block =
+                stage.blocks > 1
+                    ? state.plane(epilogue.residual, stage.first_block + 1, frame) - first
+                    : 0;
+        }
+        args.x = to.data;
+        args.x_block = to.block;
+        args.width = l.columns;
+        args.blocks = stage.blocks;
+        args.activation = epilogue.activation;
+        args.low = epilogue.low;
+        args.high = epilogue.high;
+        network.kernels.finish(args);
+        state.emit(tensor, frame, stage.first_block, stage.blocks, row, to.data, to.block);
+    }
+    if (change == nullptr) return;
+    // What fell outside of the image must not pile up.
+    const size_t side = static_cast<size_t>(l.margin_columns) * kBlock;
+    if (l.margin_rows == 0 && side == 0) return;
+    for (int block = 0; block < stage.blocks; block++) {
+        float* origin = change + block * l.block;
+        float* top = origin - l.origin;
+        std::fill(top, top + l.margin_rows * l.row, 0.0f);
+        float* bottom = top + (l.margin_rows + l.rows) * l.row;
+        std::fill(bottom, bottom + l.margin_rows * l.row, 0.0f);
+        for (int row = 0; row < l.rows; row++) {
+            float* begin = origin + row * l.row;
+            std::fill(begin - side, begin, 0.0f);
+            std::fill(begin + l.columns * kBlock, begin + l.columns * kBlock + side, 0.0f);
+        }
+    }
+}
+
+void Convolution::run(State& state, int frames) const {
+    const Layout l = layout(state);
+    const int blocks = state.network->tensors[tensor].blocks();
+    float* const accumulators = state.operations[index].accumulators.data() + l.origin;
+    const ptrdiff_t frame_stride = l.block * kStageBlocks;
+    float* const scratch =
+        in_place ? nullptr : state.batch_scratch(static_cast<size_t>(frame_stride) * frames);
+    std::vector<float*> y(frames);
+    size_t set = 0;
+    for (int first = 0; first < blocks; first += kStageBlocks) {
+        Stage stage{first, std::min(kStageBlocks, blocks - first), set, set};
+        while (stage.last_set < sets.size() &&
+               sets[stage.last_set].first_block < first + stage.blocks)
+            stage.last_set++;
+        set = stage.last_set;
+        if (in_place) {
+            float* const target = accumulators + first * l.block;
+            for (int frame = 0; frame < frames; frame++) {
+                y.assign(frames, nullptr);
+                if (state.deltas[delta].dense[frame] != 0) {
+                    compute_dense(state, l, stage, frame, target);
+                } else {
+                    y[frame] = target;
+                    add_stage(state, l, stage, frames, y.data());
+                }
+                finish(state, l, stage, frame, nullptr);
+            }
+            continue;
+        }
+        for (int frame = 0; frame < frames; frame++) {
+            float* const target = scratch + frame * frame_stride + l.origin;
+            y[frame] = target;
+            if (state.deltas[delta].dense[frame] != 0) {
+                compute_dense(state, l, stage, frame, target);
+                y[frame] = nullptr;
+            }
+        }
+        add_stage(state, l, stage, frames, y.data());
+        for (int frame = 0; frame < frames; frame++)
+            finish(state, l, stage, frame, scratch + frame * frame_stride + l.origin);
+    }
+}
+
+void ColumnConvolution::prepare(State& state) const {
+    const Tensor& out = state.network->tensors[tensor];
+    state.operations[index].accumulators = Buffer<float>(out.plane() * out.blocks(), true);
+}
+
+void ColumnConvolution::run(State& state, int frames) const {
+    const Network& network = *state.network;
+    const Tensor& out = network.tensors[tensor];
+    const Delta& plan = network.deltas[delta];
+    float* const accumulators = state.operations[index].accumulators.data();
+    const ptrdiff_t y_row = static_cast<ptrdiff_t>(out.width) * kBlock;
+    const ptrdiff_t y_block = static_cast<ptrdiff_t>(out.plane());
+    const int positions =
+        (geometry.kernel_columns + geometry.column_stride - 1) / geometry.column_stride;
+    const int taps = geometry.taps();
+    std::vector<int32_t> offsets(taps);
+    const ptrdiff_t x_row = state.whole_row(delta);
+    for (int tap = 0; tap < taps; tap++)
+        offsets[tap] = static_cast<int32_t>((tap / geometry.kernel_columns) * x_row +
+                                            (tap % geometry.kernel_columns) * plan.channels);
+    for (int frame = 0; frame < frames; frame++) {
+        const bool dense = state.deltas[delta].dense[frame] != 0;
+        if (dense) {
+            DenseArgs args{};
+            args.x = state.whole(delta, frame) - geometry.row_padding * x_row -
+                     geometry.column_padding * plan.channels;
+            args.x_block = 0;
+            args.x_row = x_row * geometry.row_stride;
+            args.x_step = plan.channels * geometry.column_stride;
+            args.x_blocks = 1;
+            args.block_units = plan.channels;
+            args.taps = taps;
+            args.tap_offsets = offsets.data();
+            args.unit_stride = static_cast<ptrdiff_t>(taps) * kBlock;
+            args.tap_stride = kBlock;
+            args.y_row = y_row;
+            args.y_column = kBlock;
+            args.rows = out.height;
+            args.columns = out.width;
+            for (int block = 0; block < out.blocks(); block += 2) {
+                args.blocks = std::min(2, out.blocks() - block);
+                for (int b = 0; b < args.blocks; b++) {
+                    args.weights[b] = dense_weights +
+                                      static_cast<size_t>(block + b) * plan.channels * taps * kBlock;
+                    args.bias[b] = bias + static_cast<size_t>(block + b) * kBlock;
+                    args.y[b] = accumulators + (block + b) * y_block;
+                }
+                network.kernels.dense(args, Arithmetic::fp32);
+            }
+        }
+        for (int first = 0; first < out.blocks(); first += kStageBlocks) {
+            const int blocks = std::min(kStageBlocks, out.blocks() - first);
+            for (int row = 0; row < out.height; row++) {
+                float* y = accumulators + first * y_block + row * y_row;
+                if (!dense) {
+                    ColumnArgs args{};
+                    args.list = &state.deltas[delta].columns[frame];
+                    args.first_row = row * geometry.row_stride - geometry.row_padding;
+                    args.row_begin = std::max(0, args.first_row);
+                    args.row_end = std::min(plan.height, args.first_row + geometry.kernel_rows);
+                    args.kernel_rows = geometry.kernel_rows;
+                    args.kernel_columns = geometry.kernel_columns;
+                    args.stride = geometry.column_stride;
+                    args.padding = geometry.column_padding;
+                    args.positions = positions;
+                    args.y_block = y_block;
+                    args.columns = out.width;
+                    const size_t per_block = static_cast<size_t>(geometry.column_stride) *
+                                             geometry.kernel_rows * plan.channels * positions *
+                                             kBlock;
+                    for (int b = 0; b < blocks; b += 4) {
+                        args.blocks = std::min(4, blocks - b);
+                        args.weights = weights + (first + b) * per_block;
+                        args.y = y + b * y_block;
+                        if (args.row_begin < args.row_end) network.kernels.column(args);
+                    }
+                }
+                const RowTarget to = row_target(state, tensor, frame, first, blocks, row);
+                FinishArgs args{};
+                args.y = y;
+                args.y_block = y_block;
+                args.x = to.data;
+                args.x_block = to.block;
+                args.width = out.width;
+                args.blocks = blocks;
+                args.activation = epilogue.activation;
+                args.low = epilogue.low;
+                args.high = epilogue.high;
+                if (epilogue.residual >= 0) {
+                    const float* base = state.plane(epilogue.residual, first, frame);
+                    args.residual = base + row * y_row;
+                    args.residual_block =
+                        blocks > 1 ? state.plane(epilogue.residual, first + 1, frame) - base : 0;
+                }
+                network.kernels.finish(args);
+                state.emit(tensor, frame, first, blocks, row, to.data, to.block);
+            }
+        }
+    }
+}
+
+void DepthwiseConvolution::run(State& state, int frames) const {
+    const Network& network = *state.network;
+    const Tensor& out = network.tensors[tensor];
+    const ptrdiff_t x_row = state.whole_row(delta), x_block = state.whole_block(delta);
+    for (int frame = 0; frame < frames; frame++) {
+        const float* x = state.selected(delta, frame) - geometry.row_padding * x_row -
+                         geometry.column_padding * kBlock;
+        for (int first = 0; first < out.blocks(); first += kStageBlocks) {
+            const int blocks = std::min(kStageBlocks, out.blocks() - first);
+            for (int row = 0; row < out.height; row++) {
+                const RowTarget to = row_target(state, tensor, frame, first, blocks, row);
+                for (int b = 0; b < blocks; b++) {
+                    DepthwiseArgs args{};
+                    args.x = x + (first + b) * x_block + row * geometry.row_stride * x_row;
+                    args.x_row = x_row;
+                    args.kernel_rows = geometry.kernel_rows;
+                    args.kernel_columns = geometry.kernel_columns;
+                    args.column_stride = geometry.column_stride;
+                    args.row_dilation = geometry.row_dilation;
+                    args.column_dilation = geometry.column_dilation;
+                    args.weights = weights + static_cast<size_t>(first + b) * geometry.taps() * kBlock;
+                    args.bias = bias + static_cast<size_t>(first + b) * kBlock;
+                    args.y = to.data + b * to.block;
+                    args.columns = out.width;
+                    network.kernels.depthwise(args);
+                }
+                FinishArgs args{};
+                args.y = to.data;
+                args.y_block = to.block;
+                args.x = to.data;
+                args.x_block = to.block;
+                args.width = out.width;
+                args.blocks = blocks;
+                args.activation = epilogue.activation;
+                args.low = epilogue.low;
+                args.high = epilogue.high;
+                network.kernels.finish(args);
+                state.emit(tensor, frame, first, blocks, row, to.data, to.block);
+            }
+        }
+    }
+}
+
+}  // namespace rrm

@@ -1,0 +1,240 @@
+// The kernels of the engine: what each computes, on which layout. One table of them for each
+// instruction set; the "reference" table is plain scalar code and the oracle for the others.
+//
+// Layouts
+//   activation   float [blocks][rows][columns][16]: a block is 16 channels side by side.
+//   units        what a sparse kernel multiplies with one broadcast: one fp32 channel, or a pair of
+//                bf16 channels (2u in the low half, 2u + 1 in the high half). 32 bits either way.
+//   weights      32-bit elements, 16 outputs side by side; element (unit, tap, output) of a
+//                vector is at unit * unit_stride + tap * tap_stride + output.
+//   list         the non-zero deltas of one frame, see List.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace rrm {
+
+inline constexpr int kBlock = 16;        // channels in a block
+inline constexpr int kListSlack = 16;    // elements that may be written beyond a span's end
+
+// Non-zero deltas of one frame, compressed once by the producer of the activation.
+//
+// A span holds one row of one group of channels, pixel after pixel, channels in order inside a
+// pixel; starts[x] is where pixel x begins in it, starts[width] its length.
+struct List {
+    int height, width, groups;
+    int group_units;       // units of a full group (at most 256)
+    size_t capacity;       // elements of one span, slack included
+    uint32_t* values;      // bits of one fp32 delta, or of two bf16 deltas
+    uint8_t* units;        // unit inside the group
+    uint32_t* starts;      // [height][groups][width + 1]
+
+    size_t span(int row, int group) const { return static_cast<size_t>(row) * groups + group; }
+};
+
+enum class Arithmetic { fp32, bf16 };
+
+// Adds the response of a 3x3 convolution of stride 1 to one block of 16 outputs.
+struct WindowArgs {
+    const List* list;
+    int group;
+    const uint32_t* weights;  // [unit of the group][column][row][16], kernel turned by 180 degrees
+    float* y;                 // where pixel (0, 0) of the input meets the kernel's last tap
+    ptrdiff_t y_row;
+};
+
+// Adds the response of one tap of any convolution to `blocks` blocks of outputs.
+struct TapArgs {
+    const List* list;
+    int group;
+    int blocks;                // 1 to 8
+    const uint32_t* weights;   // [unit of the group][blocks * 16]
+    float* y;                  // output pixel (0, 0)
+    ptrdiff_t y_row, y_block;
+    int row_begin, row_end;    // output rows whose input row exists
+    int column_begin, column_end;
+    int row_stride, row_offset;        // input row = output row * stride + offset
+    int column_stride, column_offset;
+};
+
+// A dense convolution for one or two blocks of outputs: y = bias + W * x.
+struct DenseArgs {
+    const uint32_t* x;        // units; input pixel of output (0, 0) and tap offset 0
+    ptrdiff_t x_block, x_row; // strides in units; x_row is that of one *output* row
+    int x_step;               // units between the inputs of neighbouring outputs
+    int x_blocks, block_units;
+    int taps;
+    const int32_t* tap_offsets;   // [taps] in units
+    const uint32_t* weights[2];
+    ptrdiff_t unit_stride, tap_stride;
+    const float* bias[2];     // 16 numbers
+    float* y[2];
+    int blocks;               // 1 or 2
+    ptrdiff_t y_row, y_column; // y_column: floats between neighbouring outputs, 16 in a map
+    int rows, columns;
+};
+
+// The first layer: few input channels, so that a sliding window over whole columns pays.
+// Entries of column x are sorted by row; starts[row][x] is how many lie above the row.
+struct ColumnList {
+    int height, width, channels;
+    size_t capacity;     // of one column, slack included
+    uint32_t* values;
+    uint16_t* rows;      // row * channels + channel
+    uint16_t* starts;    // [height + 1][width]
+};
+
+struct ColumnArgs {
+    const ColumnList* list;
+    int row_begin, row_end;    // input rows under the kernel
+    int first_row;             // row of the kernel's first tap; may be negative
+    int kernel_rows, kernel_columns, stride, padding;  // of columns
+    int positions;             // ceil(kernel_columns / stride)
+    int blocks;                // of outputs, 1 to 4
+    // [stride phase][row * channels + channel][position][blocks * 16]; a phase is the input column
+    // plus padding, modulo the stride; position p is the output column
+    // (column + padding) / stride - p.
+    const uint32_t* weights;
+    float* y;                  // output row, column 0
+    ptrdiff_t y_block;
+    int columns;               // of the output
+};
+
+// A depthwise convolution of one row of outputs in one block: y = bias + w * x.
+struct DepthwiseArgs {
+    const float* x;            // input pixel of output column 0 and the first tap
+    ptrdiff_t x_row;
+    int kernel_rows, kernel_columns, column_stride, row_dilation, column_dilation;
+    const float* weights;      // [row][column][16]
+    const float* bias;
+    float* y;
+    int columns;
+};
+
+// What the layers see, counted while compressing.
+struct Counts {
+    uint64_t nonzero = 0;   // of the plain input
+    uint64_t deltas = 0;    // of the truncated differences
+    bool finite = true;
+};
+
+// One row of a group of channels against its snapshot: difference, threshold, compress.
+struct CompressArgs {
+    const float* x;
+    ptrdiff_t x_block;
+    float* snapshot;
+    ptrdiff_t snapshot_block;
+    int width, channels;     // channels of this group
+    float threshold;
+    bool paper;              // the snapshot becomes the input everywhere
+    uint32_t* values;
+    uint8_t* units;
+    uint32_t* starts;
+    Counts* counts;
+};
+
+// The same row taken whole: nothing is truncated.
+struct KeepArgs {
+    const float* x;
+    ptrdiff_t x_block;
+    float* snapshot;
+    ptrdiff_t snapshot_block;
+    uint32_t* dense;         // as units; may be the snapshot itself
+    ptrdiff_t dense_block;
+    int width, channels;
+    float threshold;         // only for the count
+    Counts* counts;
+};
+
+// The input of a layer that has no sparse form: next = |x - last| > threshold ? x : last.
+struct SelectArgs {
+    const float* x;
+    ptrdiff_t x_block;
+    const float* last;       // null: there is none, everything is taken
+    ptrdiff_t last_block;
+    float* next;
+    ptrdiff_t next_block;
+    int width, channels;
+    float threshold;
+    bool paper;
+    Counts* counts;
+};
+
+// One row of the first layer's input, [width][channels], into the lists of its columns.
+struct CompressColumnsArgs {
+    const float* x;
+    float* snapshot;
+    int row;
+    float threshold;
+    bool paper;
+    ColumnList* list;
+    Counts* counts;
+};
+
+enum class Activation { none, relu, clamp, leaky_relu, sigmoid, silu, hardsigmoid, hardswish, tanh };
+
+// One row of a finished convolution: y += delta (which is cleared), x = activation(y + residual).
+struct FinishArgs {
+    float* y;
+    ptrdiff_t y_block;
+    float* delta;            // null: y is complete
+    ptrdiff_t delta_block;
+    bool replace;            // y = delta instead
+    const float* residual;   // null: none
+    ptrdiff_t residual_block;
+    float* x;
+    ptrdiff_t x_block;
+    int width, blocks;
+    Activation activation;
+    float low, high;         // clamp's limits; leaky_relu's slope is `low`
+};
+
+// x = activation(scale * x + shift), in place, on `count` pixels of one block.
+struct MapArgs {
+    float* x;
+    const float* scale;      // 16 numbers, or null
+    const float* shift;
+    size_t count;
+    Activation activation;
+    float low, high;
+};
+
+// One row of pooling in one block.
+struct PoolArgs {
+    const float* x;          // row `row_begin`, column 0
+    ptrdiff_t x_row;
+    int rows;                // input rows under the window, inside the image
+    int width;
+    int kernel_columns, stride, padding, dilation;
+    bool maximum;
+    const float* factors;    // [columns] 1 / divisor for an average
+    float* y;
+    int columns;
+};
+
+struct Kernels {
+    const char* name;
+    void (*window)(const WindowArgs&, Arithmetic);
+    void (*tap)(const TapArgs&, Arithmetic);
+    void (*dense)(const DenseArgs&, Arithmetic);
+    void (*column)(const ColumnArgs&);
+    void (*depthwise)(const DepthwiseArgs&);
+    void (*compress)(const CompressArgs&, Arithmetic);
+    void (*keep)(const KeepArgs&, Arithmetic);
+    void (*select)(const SelectArgs&);
+    void (*compress_columns)(const CompressColumnsArgs&);
+    void (*finish)(const FinishArgs&);
+    void (*map)(const MapArgs&);
+    void (*pool)(const PoolArgs&);
+};
+
+const Kernels& reference_kernels();
+const Kernels& portable_kernels();
+#if defined(RRM_X86)
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+const Kernels& avx512bf16_kernels();
+#endif
+
+}  // namespace rrm

@@ -1,0 +1,103 @@
+// The first layer on lists of its input's columns: with three channels a pixel has too few deltas
+// to pay for a visit, a whole column under the kernel has enough. The outputs that a column
+// reaches stay in registers while the window moves on.
+#pragma once
+
+#include "vector.hpp"
+
+namespace rrm::RRM_ISA {
+
+template <int kPositions, int kVectors, int kReached>
+RRM_INLINE void column_entries(Vec (&acc)[kPositions][kVectors], const uint32_t* values,
+                               const uint16_t* rows, int i, int end, const uint32_t* weights,
+                               ptrdiff_t row_stride, ptrdiff_t position_stride) {
+    for (; i < end; i++) {
+        const uint32_t* w = weights + rows[i] * row_stride;
+        const Vec x = Fp32::broadcast(values + i);
+        pin(w);
+#pragma GCC unroll 4
+        for (int p = 0; p < kReached; p++)
+#pragma GCC unroll 4
+            for (int v = 0; v < kVectors; v++)
+                acc[p][v] = Fp32::multiply_add(acc[p][v], x, w + p * position_stride + v * kLanes);
+    }
+}
+
+template <int kPositions, int kVectors>
+void column_pass(const ColumnArgs& args, int first) {
+    const ColumnList& list = *args.list;
+    const ptrdiff_t position_stride = static_cast<ptrdiff_t>(args.blocks) * kBlock;
+    const ptrdiff_t row_stride = kPositions * position_stride;
+    const ptrdiff_t phase_stride = row_stride * args.kernel_rows * list.channels;
+    const uint32_t* const weights = args.weights + static_cast<ptrdiff_t>(first) * kLanes -
+                                    args.first_row * list.channels * row_stride;
+    float* const y = args.y + (first / kSlices) * args.y_block + (first % kSlices) * kLanes;
+    const uint16_t* const begin = list.starts + static_cast<size_t>(args.row_begin) * list.width;
+    const uint16_t* const end = list.starts + static_cast<size_t>(args.row_end) * list.width;
+    const auto inside = [&](int column) { return column >= 0 && column < args.columns; };
+    const auto at = [&](int column, int v) {
+        return y + static_cast<ptrdiff_t>(column) * kBlock + (v / kSlices) * args.y_block +
+               (v % kSlices) * kLanes;
+    };
+
+    Vec acc[kPositions][kVectors] = {};  // acc[p] belongs to output column - p
+    const int column_begin = args.padding / args.stride;
+    const int column_last = (list.width - 1 + args.padding) / args.stride;
+    for (int p = 1; p < kPositions; p++)
+        if (inside(column_begin - p))
+            for (int v = 0; v < kVectors; v++) acc[p][v] = load(at(column_begin - p, v));
+    for (int column = column_begin; column <= column_last; column++) {
+        if (inside(column))
+#pragma GCC unroll 4
+            for (int v = 0; v < kVectors; v++) acc[0][v] = load(at(column, v));
+        for (int phase = 0; phase < args.stride; phase++) {
+            const int x = column * args.stride + phase - args.padding;
+            if (x < 0 || x >= list.width || begin[x] == end[x]) continue;
+            const size_t offset = x * list.capacity;
+            const uint32_t* w = weights + phase * phase_stride;
+            // The later phases reach one output less when the kernel is no multiple of the stride.
+            if (phase + (kPositions - 1) * args.stride < args.kernel_columns)
+                column_entries<kPositions, kVectors, kPositions>(
+                    acc, list.values + offset, list.rows + offset, begin[x], end[x], w, row_stride,
+                    position_stride);
+            else
+                column_entries<kPositions, kVectors, kPositions - 1>(
+                    acc, list.values + offset, list.rows + offset, begin[x], end[x], w, row_stride,
+                    position_stride);
+        }
+        if (inside(column - kPositions + 1))
+#pragma GCC unroll 4
+            for (int v = 0; v < kVectors; v++)
+                store(at(column - kPositions + 1, v), acc[kPositions - 1][v]);
+#pragma GCC unroll 4
+        for (int p = kPositions - 1; p > 0; p--)
+#pragma GCC unroll 4
+            for (int v = 0; v < kVectors; v++) acc[p][v] = acc[p - 1][v];
+    }
+    for (int p = 1; p < kPositions; p++)
+        if (inside(column_last + 1 - p))
+            for (int v = 0; v < kVectors; v++) store(at(column_last + 1 - p, v), acc[p][v]);
+}
+
+template <int kPositions>
+void column_frame(const ColumnArgs& args) {
+    constexpr int budget = kRegisters - 4;
+    const int vectors = args.blocks * kSlices;
+    int first = 0;
+    if constexpr (kPositions * 4 <= budget)
+        for (; vectors - first >= 4; first += 4) column_pass<kPositions, 4>(args, first);
+    if constexpr (kPositions * 2 <= budget)
+        for (; vectors - first >= 2; first += 2) column_pass<kPositions, 2>(args, first);
+    for (; vectors - first >= 1; first += 1) column_pass<kPositions, 1>(args, first);
+}
+
+void column(const ColumnArgs& args) {
+    switch (args.positions) {
+        case 1: return column_frame<1>(args);
+        case 2: return column_frame<2>(args);
+        case 3: return column_frame<3>(args);
+        default: return column_frame<4>(args);
+    }
+}
+
+}  // namespace rrm::RRM_ISA

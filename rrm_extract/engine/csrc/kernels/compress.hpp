@@ -1,0 +1,272 @@
+// From a row of an activation to its deltas: difference to the snapshot, threshold, list.
+//
+// A difference that is not a number passes the threshold: it must not hide in a snapshot.
+#pragma once
+
+#include "vector.hpp"
+
+namespace rrm::RRM_ISA {
+
+// Counts in registers; a delta that is infinite or not a number leaves a trace in `trace`.
+struct Tally {
+    uint64_t nonzero = 0, deltas = 0;
+    Vec trace = {};
+
+    RRM_INLINE void watch(Vec delta) { trace += delta * splat(0.0f); }
+    void add_to(Counts& counts) const {
+        counts.nonzero += nonzero;
+        counts.deltas += deltas;
+        float sum = 0;
+        for (int lane = 0; lane < kLanes; lane++) sum += trace[lane];
+        counts.finite = counts.finite && sum == 0.0f;
+    }
+};
+
+// One bit a lane.
+RRM_INLINE uint32_t beyond(Vec delta, Vec threshold) {
+#if defined(__AVX512F__)
+    return _mm512_cmp_ps_mask((__m512)magnitude(delta), (__m512)threshold, _CMP_NLE_UQ);
+#elif defined(__AVX2__)
+    return static_cast<uint32_t>(_mm256_movemask_ps(
+        _mm256_cmp_ps((__m256)magnitude(delta), (__m256)threshold, _CMP_NLE_UQ)));
+#else
+    const VecInt mask = !(magnitude(delta) <= threshold);
+    uint32_t bits = 0;
+    for (int lane = 0; lane < kLanes; lane++) bits |= (mask[lane] & 1u) << lane;
+    return bits;
+#endif
+}
+
+RRM_INLINE uint32_t nonzero_mask(Vec x) {
+#if defined(__AVX512F__)
+    return _mm512_cmp_ps_mask((__m512)x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+#elif defined(__AVX2__)
+    return static_cast<uint32_t>(
+        _mm256_movemask_ps(_mm256_cmp_ps((__m256)x, _mm256_setzero_ps(), _CMP_NEQ_UQ)));
+#else
+    const VecInt mask = x != splat(0.0f);
+    uint32_t bits = 0;
+    for (int lane = 0; lane < kLanes; lane++) bits |= (mask[lane] & 1u) << lane;
+    return bits;
+#endif
+}
+
+RRM_INLINE Vec blend(uint32_t mask, Vec off, Vec on) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_mask_mov_ps((__m512)off, static_cast<__mmask16>(mask), (__m512)on);
+#else
+    VecInt lanes;
+    for (int lane = 0; lane < kLanes; lane++) lanes[lane] = -static_cast<int>((mask >> lane) & 1u);
+    return lanes ? on : off;
+#endif
+}
+
+RRM_INLINE int ones(uint32_t mask) { return __builtin_popcount(mask); }
+
+// Appends the chosen lanes; may write up to kListSlack elements beyond them.
+RRM_INLINE int append(uint32_t* values, uint8_t* units, Vec delta, uint32_t mask, int first) {
+#if defined(__AVX512F__)
+    const __mmask16 lanes = static_cast<__mmask16>(mask);
+    const __m512i ids = _mm512_add_epi32(
+        _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
+        _mm512_set1_epi32(first));
+    _mm512_storeu_ps(values, _mm512_maskz_compress_ps(lanes, (__m512)delta));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(units),
+                     _mm512_cvtepi32_epi8(_mm512_maskz_compress_epi32(lanes, ids)));
+    return ones(mask);
+#else
+    int count = 0;
+    while (mask != 0) {
+        const int lane = __builtin_ctz(mask);
+        mask &= mask - 1;
+        values[count] = as_bits(delta[lane]);
+        units[count++] = static_cast<uint8_t>(first + lane);
+    }
+    return count;
+#endif
+}
+
+// The same for bf16: neighbouring channels form a unit, taken when either of them is chosen.
+// `rounded` is zero where nothing is chosen.
+RRM_INLINE int append_pairs(uint32_t* values, uint8_t* units, Vec rounded, uint32_t mask,
+                            int first) {
+#if defined(__AVX512BF16__)
+    const __m256i pairs = (__m256i)_mm512_cvtneps_pbh((__m512)rounded);
+    uint32_t either = (mask | (mask >> 1)) & 0x5555u;
+    either = (either | (either >> 1)) & 0x3333u;
+    either = (either | (either >> 2)) & 0x0f0fu;
+    either = (either | (either >> 4)) & 0x00ffu;
+    const __mmask8 lanes = static_cast<__mmask8>(either);
+    const __m256i ids =
+        _mm256_add_epi32(_mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0), _mm256_set1_epi32(first / 2));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(values),
+                        _mm256_maskz_compress_epi32(lanes, pairs));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(units),
+                     _mm256_cvtepi32_epi8(_mm256_maskz_compress_epi32(lanes, ids)));
+    return ones(either);
+#else
+    int count = 0;
+    for (int lane = 0; lane < kLanes; lane += 2)
+        if ((mask >> lane) & 3u) {
+            values[count] = to_bf16(rounded[lane]) | (to_bf16(rounded[lane + 1]) << 16);
+            units[count++] = static_cast<uint8_t>((first + lane) / 2);
+        }
+    return count;
+#endif
+}
+
+RRM_INLINE Vec round_bf16(Vec value) {
+    const VecBits bits = (VecBits)value;
+    const VecBits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+    const VecInt number = value == value;
+    return number ? (Vec)rounded : value;
+}
+
+// The lanes of a vector that hold channels; the last block of a layer may be partly padding.
+RRM_INLINE uint32_t lanes_of(int channels) {
+    return channels >= kLanes ? (kLanes == 32 ? ~0u : (1u << kLanes) - 1u)
+                              : (channels <= 0 ? 0u : (1u << channels) - 1u);
+}
+
+template <Arithmetic kArithmetic, bool kPaper>
+void compress_row(const CompressArgs& args) {
+    const Vec threshold = splat(args.threshold);
+    Tally tally;
+    uint32_t count = 0;
+    const int vectors = (args.channels + kLanes - 1) / kLanes;
+    const uint32_t last_lanes = lanes_of(args.channels - (vectors - 1) * kLanes);
+    for (int column = 0; column < args.width; column++) {
+        args.starts[column] = count;
+        for (int v = 0; v < vectors; v++) {
+            const uint32_t lanes = v + 1 == vectors ? last_lanes : lanes_of(kLanes);
+            const ptrdiff_t offset = column * kBlock + (v % kSlices) * kLanes;
+            float* kept = args.snapshot + (v / kSlices) * args.snapshot_block + offset;
+            const Vec x = load(args.x + (v / kSlices) * args.x_block + offset);
+            const Vec last = load(kept);
+            Vec delta = x - last;
+            const uint32_t mask = beyond(delta, threshold) & lanes;
+            tally.nonzero += static_cast<uint64_t>(ones(nonzero_mask(x) & lanes));
+            tally.deltas += static_cast<uint64_t>(ones(mask));
+            tally.watch(delta);
+            if constexpr (kArithmetic == Arithmetic::fp32) {
+                store(kept, kPaper ? x : blend(mask, last, x));
+                count += static_cast<uint32_t>(
+                    append(args.values + count, args.units + count, delta, mask, v * kLanes));
+            } else {
+                // The snapshot holds what is propagated, so that rounding cannot accumulate.
+                delta = blend(mask, splat(0.0f), round_bf16(delta));
+                store(kept, kPaper ? x : last + delta);
+                count += static_cast<uint32_t>(
+                    append_pairs(args.values + count, args.units + count, delta, mask, v * kLanes));
+            }
+        }
+    }
+    args.starts[args.width] = count;
+    tally.add_to(*args.counts);
+}
+
+void compress(const CompressArgs& args, Arithmetic arithmetic) {
+    if (arithmetic == Arithmetic::fp32)
+        args.paper ? compress_row<Arithmetic::fp32, true>(args)
+                   : compress_row<Arithmetic::fp32, false>(args);
+    else
+        args.paper ? compress_row<Arithmetic::bf16, true>(args)
+                   : compress_row<Arithmetic::bf16, false>(args);
+}
+
+void keep(const KeepArgs& args, Arithmetic arithmetic) {
+    const Vec threshold = splat(args.threshold);
+    Tally tally;
+    const int vectors = (args.channels + kLanes - 1) / kLanes;
+    for (int v = 0; v < vectors; v++) {
+        const uint32_t lanes = lanes_of(args.channels - v * kLanes);
+        const ptrdiff_t offset = (v % kSlices) * kLanes;
+        const float* x = args.x + (v / kSlices) * args.x_block + offset;
+        float* kept = args.snapshot + (v / kSlices) * args.snapshot_block + offset;
+        uint32_t* dense = args.dense + (v / kSlices) * args.dense_block +
+                          (arithmetic == Arithmetic::fp32 ? offset : offset / 2);
+        for (int column = 0; column < args.width; column++, x += kBlock, kept += kBlock) {
+            const Vec value = load(x);
+            const Vec delta = value - load(kept);
+            tally.nonzero += static_cast<uint64_t>(ones(nonzero_mask(value) & lanes));
+            tally.deltas += static_cast<uint64_t>(ones(beyond(delta, threshold) & lanes));
+            tally.watch(value);
+            if (arithmetic == Arithmetic::fp32) {
+                store(kept, value);
+                store(reinterpret_cast<float*>(dense), value);
+                dense += kBlock;
+            } else {
+                const Vec rounded = round_bf16(value);
+                store(kept, rounded);
+                for (int lane = 0; lane < kLanes; lane += 2)
+                    dense[lane / 2] =
+                        (as_bits(rounded[lane]) >> 16) | (as_bits(rounded[lane + 1]) & 0xffff0000u);
+                dense += kBlock / 2;
+            }
+        }
+    }
+    tally.add_to(*args.counts);
+}
+
+void select(const SelectArgs& args) {
+    const Vec threshold = splat(args.threshold);
+    Tally tally;
+    const int vectors = (args.channels + kLanes - 1) / kLanes;
+    for (int v = 0; v < vectors; v++) {
+        const uint32_t lanes = lanes_of(args.channels - v * kLanes);
+        const ptrdiff_t offset = (v % kSlices) * kLanes;
+        const float* x = args.x + (v / kSlices) * args.x_block + offset;
+        float* next = args.next + (v / kSlices) * args.next_block + offset;
+        const float* last = args.last == nullptr
+                                ? nullptr
+                                : args.last + (v / kSlices) * args.last_block + offset;
+        for (int column = 0; column < args.width; column++, x += kBlock, next += kBlock) {
+            const Vec value = load(x);
+            tally.nonzero += static_cast<uint64_t>(ones(nonzero_mask(value) & lanes));
+            tally.watch(value);
+            if (last == nullptr) {
+                store(next, value);
+                tally.deltas += static_cast<uint64_t>(ones(nonzero_mask(value) & lanes));
+                continue;
+            }
+            const Vec before = load(last);
+            const uint32_t mask = beyond(value - before, threshold);
+            tally.deltas += static_cast<uint64_t>(ones(mask & lanes));
+            store(next, blend(mask, before, value));
+            last += kBlock;
+        }
+    }
+    tally.add_to(*args.counts);
+}
+
+void compress_columns(const CompressColumnsArgs& args) {
+    ColumnList& list = *args.list;
+    const uint16_t* before = list.starts + static_cast<size_t>(args.row) * list.width;
+    uint16_t* after = list.starts + static_cast<size_t>(args.row + 1) * list.width;
+    const int channels = list.channels;
+    uint64_t nonzero = 0, deltas = 0;
+    float trace = 0;
+    for (int column = 0; column < list.width; column++) {
+        const size_t base = column * list.capacity;
+        size_t count = before[column];
+        for (int channel = 0; channel < channels; channel++) {
+            const size_t i = static_cast<size_t>(column) * channels + channel;
+            const float x = args.x[i], last = args.snapshot[i], delta = x - last;
+            const bool chosen = !(std::fabs(delta) <= args.threshold);
+            // Written always and counted when chosen: no branch to mispredict.
+            list.values[base + count] = as_bits(delta);
+            list.rows[base + count] = static_cast<uint16_t>(args.row * channels + channel);
+            count += chosen;
+            args.snapshot[i] = (chosen || args.paper) ? x : last;
+            nonzero += x != 0;
+            deltas += chosen;
+            trace += delta * 0.0f;
+        }
+        after[column] = static_cast<uint16_t>(count);
+    }
+    args.counts->nonzero += nonzero;
+    args.counts->deltas += deltas;
+    args.counts->finite = args.counts->finite && trace == 0.0f;
+}
+
+}  // namespace rrm::RRM_ISA

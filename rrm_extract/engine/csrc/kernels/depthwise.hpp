@@ -1,0 +1,77 @@
+// A depthwise convolution: sixteen channels side by side leave nothing for a list of single
+// deltas, and its few multiplications cost less than looking for zeros would.
+#pragma once
+
+#include "vector.hpp"
+
+namespace rrm::RRM_ISA {
+
+// kTile outputs share the loads of their inputs.
+template <int kSize, int kStride, int kTile>
+RRM_INLINE void depthwise_tile(const DepthwiseArgs& args, const float* x, const float* weights,
+                               Vec bias, float* y) {
+    Vec acc[kTile];
+#pragma GCC unroll 8
+    for (int t = 0; t < kTile; t++) acc[t] = bias;
+    constexpr int inputs = (kTile - 1) * kStride + kSize;
+#pragma GCC unroll 5
+    for (int r = 0; r < kSize; r++) {
+        Vec in[inputs];
+#pragma GCC unroll 16
+        for (int i = 0; i < inputs; i++) in[i] = load(x + r * args.x_row + i * kBlock);
+#pragma GCC unroll 5
+        for (int s = 0; s < kSize; s++) {
+            const Vec w = load(weights + (r * kSize + s) * kBlock);
+#pragma GCC unroll 8
+            for (int t = 0; t < kTile; t++) acc[t] += in[t * kStride + s] * w;
+        }
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < kTile; t++) store(y + t * kBlock, acc[t]);
+}
+
+template <int kSize, int kStride>
+void depthwise_row(const DepthwiseArgs& args) {
+    constexpr int tile = kRegisters == 32 ? 4 : 2;
+    for (int slice = 0; slice < kBlock; slice += kLanes) {
+        const float* x = args.x + slice;
+        float* y = args.y + slice;
+        const Vec bias = load(args.bias + slice);
+        int column = 0;
+        for (; column + tile <= args.columns; column += tile)
+            depthwise_tile<kSize, kStride, tile>(args, x + column * kStride * kBlock,
+                                                 args.weights + slice, bias, y + column * kBlock);
+        for (; column < args.columns; column++)
+            depthwise_tile<kSize, kStride, 1>(args, x + column * kStride * kBlock,
+                                              args.weights + slice, bias, y + column * kBlock);
+    }
+}
+
+inline void depthwise_any(const DepthwiseArgs& args) {
+    for (int slice = 0; slice < kBlock; slice += kLanes)
+        for (int column = 0; column < args.columns; column++) {
+            Vec acc = load(args.bias + slice);
+            const float* x = args.x + static_cast<ptrdiff_t>(column) * args.column_stride * kBlock;
+            for (int r = 0; r < args.kernel_rows; r++)
+                for (int s = 0; s < args.kernel_columns; s++)
+                    acc += load(x + r * args.row_dilation * args.x_row +
+                                s * args.column_dilation * kBlock + slice) *
+                           load(args.weights + (r * args.kernel_columns + s) * kBlock + slice);
+            store(args.y + column * kBlock + slice, acc);
+        }
+}
+
+void depthwise(const DepthwiseArgs& args) {
+    if (args.kernel_rows == args.kernel_columns && args.row_dilation == 1 &&
+        args.column_dilation == 1) {
+        switch (args.kernel_rows * 10 + args.column_stride) {
+            case 31: return depthwise_row<3, 1>(args);
+            case 32: return depthwise_row<3, 2>(args);
+            case 51: return depthwise_row<5, 1>(args);
+            case 52: return depthwise_row<5, 2>(args);
+        }
+    }
+    depthwise_any(args);
+}
+
+}  // namespace rrm::RRM_ISA

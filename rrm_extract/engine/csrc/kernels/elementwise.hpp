@@ -1,0 +1,153 @@
+// What lies between two linear layers: finishing an output, activation, pooling.
+#pragma once
+
+#include "vector.hpp"
+
+namespace rrm::RRM_ISA {
+
+// e^x: 2^n times a polynomial of degree 6 on [-ln 2 / 2, ln 2 / 2] (Cephes' coefficients), within
+// 2 units in the last place.
+RRM_INLINE Vec exponential(Vec x) {
+    x = minimum(maximum(x, splat(-87.0f)), splat(88.0f));
+    const Vec scaled = x * splat(1.44269504088896341f);
+    const Vec magic = splat(12582912.0f);  // adding it leaves the nearest integer in the low bits
+    Vec shifted = scaled + magic;
+    __asm__ volatile("" : "+m"(shifted));  // the sum must not be folded away
+    const Vec n = shifted - magic;
+    Vec r = x - n * splat(0.693359375f);
+    r = r - n * splat(-2.12194440e-4f);
+    Vec p = splat(1.9875691500e-4f);
+    p = p * r + splat(1.3981999507e-3f);
+    p = p * r + splat(8.3334519073e-3f);
+    p = p * r + splat(4.1665795894e-2f);
+    p = p * r + splat(1.6666665459e-1f);
+    p = p * r + splat(5.0000001201e-1f);
+    p = p * r * r + r + splat(1.0f);
+    const VecInt exponent = (((VecInt)shifted - (VecInt)magic) + 127) << 23;
+    return p * (Vec)exponent;
+}
+
+RRM_INLINE Vec keep_nan(Vec x, Vec y) {
+    const VecInt number = x == x;
+    return number ? y : x;
+}
+
+template <Activation kActivation>
+RRM_INLINE Vec activate(Vec x, Vec low, Vec high) {
+    const Vec zero = splat(0.0f), one = splat(1.0f);
+    if constexpr (kActivation == Activation::none) return x;
+    // The second operand of a maximum is what a NaN gives way to, so x comes second.
+    if constexpr (kActivation == Activation::relu) return maximum(zero, x);
+    if constexpr (kActivation == Activation::clamp) return minimum(high, maximum(low, x));
+    if constexpr (kActivation == Activation::leaky_relu) {
+        const VecInt negative = x < zero;
+        return negative ? x * low : x;
+    }
+    if constexpr (kActivation == Activation::sigmoid)
+        return keep_nan(x, one / (one + exponential(-x)));
+    if constexpr (kActivation == Activation::silu)
+        return keep_nan(x, x / (one + exponential(-x)));
+    if constexpr (kActivation == Activation::hardsigmoid)
+        return minimum(splat(6.0f), maximum(zero, x + splat(3.0f))) * splat(1.0f / 6.0f);
+    if constexpr (kActivation == Activation::hardswish)
+        return x * minimum(splat(6.0f), maximum(zero, x + splat(3.0f))) * splat(1.0f / 6.0f);
+    if constexpr (kActivation == Activation::tanh) {
+        const Vec e = exponential(x + x);
+        return keep_nan(x, (e - one) / (e + one));
+    }
+    return x;
+}
+
+template <Activation kActivation, bool kResidual>
+void finish_row(const FinishArgs& args) {
+    const Vec low = splat(args.low), high = splat(args.high);
+    const size_t count = static_cast<size_t>(args.width) * kBlock;
+    for (int block = 0; block < args.blocks; block++) {
+        float* y = args.y + block * args.y_block;
+        float* delta = args.delta == nullptr ? nullptr : args.delta + block * args.delta_block;
+        const float* residual = kResidual ? args.residual + block * args.residual_block : nullptr;
+        float* x = args.x + block * args.x_block;
+        for (size_t i = 0; i < count; i += kLanes) {
+            Vec value = load(y + i);
+            if (delta != nullptr) {
+                const Vec change = load(delta + i);
+                value = args.replace ? change : value + change;
+                store(delta + i, splat(0.0f));
+                store(y + i, value);
+            }
+            if constexpr (kResidual) value += load(residual + i);
+            store(x + i, activate<kActivation>(value, low, high));
+        }
+    }
+}
+
+template <Activation kActivation>
+void map_pixels(const MapArgs& args) {
+    const Vec low = splat(args.low), high = splat(args.high);
+    for (size_t pixel = 0; pixel < args.count; pixel++)
+        for (int slice = 0; slice < kBlock; slice += kLanes) {
+            float* x = args.x + pixel * kBlock + slice;
+            Vec value = load(x);
+            if (args.scale != nullptr)
+                value = value * load(args.scale + slice) + load(args.shift + slice);
+            store(x, activate<kActivation>(value, low, high));
+        }
+}
+
+#define RRM_ACTIVATIONS(use)                                                        \
+    switch (args.activation) {                                                      \
+        case Activation::none: use(Activation::none);                               \
+        case Activation::relu: use(Activation::relu);                               \
+        case Activation::clamp: use(Activation::clamp);                             \
+        case Activation::leaky_relu: use(Activation::leaky_relu);                   \
+        case Activation::sigmoid: use(Activation::sigmoid);                         \
+        case Activation::silu: use(Activation::silu);                               \
+        case Activation::hardsigmoid: use(Activation::hardsigmoid);                 \
+        case Activation::hardswish: use(Activation::hardswish);                     \
+        case Activation::tanh: use(Activation::tanh);                               \
+    }
+
+void finish(const FinishArgs& args) {
+    if (args.residual != nullptr) {
+#define RRM_USE(activation) return finish_row<activation, true>(args)
+        RRM_ACTIVATIONS(RRM_USE)
+#undef RRM_USE
+    }
+#define RRM_USE(activation) return finish_row<activation, false>(args)
+    RRM_ACTIVATIONS(RRM_USE)
+#undef RRM_USE
+}
+
+void map(const MapArgs& args) {
+#define RRM_USE(activation) return map_pixels<activation>(args)
+    RRM_ACTIVATIONS(RRM_USE)
+#undef RRM_USE
+}
+
+// A NaN anywhere in the window is the result, as in torch.
+RRM_INLINE Vec larger(Vec a, Vec b) {
+    const VecInt take = (b > a) | (b != b);
+    return take ? b : a;
+}
+
+void pool(const PoolArgs& args) {
+    for (int column = 0; column < args.columns; column++) {
+        const int first = column * args.stride - args.padding;
+        for (int slice = 0; slice < kBlock; slice += kLanes) {
+            Vec acc = splat(args.maximum ? -INFINITY : 0.0f);
+            for (int s = 0; s < args.kernel_columns; s++) {
+                const int from = first + s * args.dilation;
+                if (from < 0 || from >= args.width) continue;
+                const float* x = args.x + static_cast<ptrdiff_t>(from) * kBlock + slice;
+                for (int r = 0; r < args.rows; r++) {
+                    const Vec value = load(x + r * args.x_row);
+                    acc = args.maximum ? larger(acc, value) : acc + value;
+                }
+            }
+            if (!args.maximum) acc = acc * splat(args.factors[column]);
+            store(args.y + static_cast<ptrdiff_t>(column) * kBlock + slice, acc);
+        }
+    }
+}
+
+}  // namespace rrm::RRM_ISA

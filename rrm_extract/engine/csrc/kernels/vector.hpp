@@ -1,0 +1,125 @@
+// A vector of floats of the instruction set that this translation unit is compiled for.
+//
+// GCC's and Clang's vector extensions: the same code becomes AVX-512, AVX2, SSE or NEON. All of it
+// lives in the instruction set's own namespace, for the linker would otherwise keep any one of the
+// copies of an inline function.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "../kernels.hpp"
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define RRM_INLINE inline __attribute__((always_inline))
+
+namespace rrm::RRM_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int kLanes = 16;
+inline constexpr int kRegisters = 32;
+#elif defined(__AVX2__)
+inline constexpr int kLanes = 8;
+inline constexpr int kRegisters = 16;
+#elif defined(__aarch64__)
+inline constexpr int kLanes = 4;
+inline constexpr int kRegisters = 32;
+#else
+inline constexpr int kLanes = 4;
+inline constexpr int kRegisters = 16;
+#endif
+inline constexpr int kSlices = kBlock / kLanes;  // vectors in a block
+
+typedef float Vec __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+typedef int32_t VecInt __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+typedef uint32_t VecBits __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+
+RRM_INLINE Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
+RRM_INLINE void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
+RRM_INLINE Vec splat(float s) { return s - Vec{}; }
+RRM_INLINE Vec select(VecInt mask, Vec a, Vec b) { return mask ? a : b; }
+RRM_INLINE Vec maximum(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (Vec)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return a > b ? a : b;
+#endif
+}
+RRM_INLINE Vec minimum(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (Vec)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return a < b ? a : b;
+#endif
+}
+RRM_INLINE Vec magnitude(Vec a) { return (Vec)((VecBits)a & 0x7fffffffu); }
+
+RRM_INLINE int least(int a, int b) { return a < b ? a : b; }
+RRM_INLINE int most(int a, int b) { return a > b ? a : b; }
+
+// Keeps a pointer in one register: GCC otherwise spends one on every address of an unrolled loop.
+template <class T>
+RRM_INLINE void pin(T*& p) {
+    __asm__ volatile("" : "+r"(p));
+}
+
+RRM_INLINE float as_float(uint32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+RRM_INLINE uint32_t as_bits(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    return bits;
+}
+
+// Round to nearest even; a NaN stays a NaN.
+RRM_INLINE uint32_t to_bf16(float value) {
+    uint32_t bits = as_bits(value);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (bits >> 16) | 0x40u;
+    return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+}
+RRM_INLINE float from_bf16(uint32_t bits) { return as_float(bits << 16); }
+
+// One unit: what is broadcast, and how it multiplies a vector of weights.
+struct Fp32 {
+    using Value = Vec;
+    static RRM_INLINE Value broadcast(const uint32_t* p) { return splat(as_float(*p)); }
+    static RRM_INLINE Vec multiply_add(Vec acc, Value x, const uint32_t* w) {
+        return acc + x * load(reinterpret_cast<const float*>(w));
+    }
+};
+
+struct Bf16 {
+#if defined(__AVX512BF16__)
+    using Value = __m512bh;
+    static RRM_INLINE Value broadcast(const uint32_t* p) {
+        return (Value)_mm512_set1_epi32(static_cast<int>(*p));
+    }
+    static RRM_INLINE Vec multiply_add(Vec acc, Value x, const uint32_t* w) {
+        return (Vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_loadu_si512(w), x);
+    }
+#else
+    struct Value {
+        Vec low, high;
+    };
+    static RRM_INLINE Value broadcast(const uint32_t* p) {
+        return {splat(as_float(*p << 16)), splat(as_float(*p & 0xffff0000u))};
+    }
+    static RRM_INLINE Vec multiply_add(Vec acc, Value x, const uint32_t* w) {
+        const VecBits bits = *reinterpret_cast<const VecBits*>(w);
+        return acc + x.low * (Vec)(bits << 16) + x.high * (Vec)(bits & 0xffff0000u);
+    }
+#endif
+};
+
+}  // namespace rrm::RRM_ISA

@@ -1,0 +1,91 @@
+// A 3x3 convolution of stride 1 on a list of deltas: nine accumulators slide along a row.
+//
+// Every delta multiplies nine vectors of weights, one for each tap; the three columns of outputs
+// that it reaches stay in registers until the window has passed (Sec. 3.2 on a compressed input).
+#pragma once
+
+#include "vector.hpp"
+
+namespace rrm::RRM_ISA {
+
+RRM_INLINE void window_load(Vec* a, const float* y, ptrdiff_t row) {
+#pragma GCC unroll 3
+    for (int r = 0; r < 3; r++) a[r] = load(y + r * row);
+}
+
+RRM_INLINE void window_store(const Vec* a, float* y, ptrdiff_t row) {
+#pragma GCC unroll 3
+    for (int r = 0; r < 3; r++) store(y + r * row, a[r]);
+}
+
+template <class A>
+RRM_INLINE void window_pixel(Vec* a, Vec* b, Vec* c, const uint32_t* values, const uint8_t* units,
+                             uint32_t i, uint32_t end, const uint32_t* weights) {
+    do {
+        const uint32_t* w = weights + static_cast<size_t>(units[i]) * (9 * kBlock);
+        const typename A::Value x = A::broadcast(values + i);
+        pin(w);
+#pragma GCC unroll 3
+        for (int r = 0; r < 3; r++) a[r] = A::multiply_add(a[r], x, w + r * kBlock);
+#pragma GCC unroll 3
+        for (int r = 0; r < 3; r++) b[r] = A::multiply_add(b[r], x, w + (3 + r) * kBlock);
+#pragma GCC unroll 3
+        for (int r = 0; r < 3; r++) c[r] = A::multiply_add(c[r], x, w + (6 + r) * kBlock);
+    } while (++i < end);
+}
+
+template <class A>
+void window_row(const uint32_t* values, const uint8_t* units, const uint32_t* starts, int width,
+                const uint32_t* weights, float* y, ptrdiff_t row) {
+    int x = 0;
+    while (x < width && starts[x + 1] == 0) x++;
+    int last = width;
+    while (last > x && starts[last - 1] == starts[width]) last--;
+    y += static_cast<ptrdiff_t>(x) * kBlock;
+    Vec a[3], b[3], c[3];
+    window_load(a, y, row);
+    window_load(b, y + kBlock, row);
+    window_load(c, y + 2 * kBlock, row);
+    uint32_t i = 0;
+    // Three copies of the step let the accumulators trade names instead of registers.
+#define RRM_STEP(p, q, s)                                                             \
+    {                                                                                 \
+        const uint32_t end = starts[x + 1];                                           \
+        if (i < end) window_pixel<A>(p, q, s, values, units, i, end, weights);        \
+        i = end;                                                                      \
+        window_store(p, y, row);                                                      \
+        y += kBlock;                                                                  \
+        if (++x == last) {                                                            \
+            window_store(q, y, row);                                                  \
+            window_store(s, y + kBlock, row);                                         \
+            return;                                                                   \
+        }                                                                             \
+        window_load(p, y + 2 * kBlock, row);                                          \
+    }
+    for (;;) {
+        RRM_STEP(a, b, c)
+        RRM_STEP(b, c, a)
+        RRM_STEP(c, a, b)
+    }
+#undef RRM_STEP
+}
+
+template <class A>
+void window_frame(const WindowArgs& args) {
+    const List& list = *args.list;
+    for (int row = 0; row < list.height; row++) {
+        const size_t span = list.span(row, args.group);
+        const uint32_t* starts = list.starts + span * (list.width + 1);
+        if (starts[list.width] == 0) continue;
+        for (int slice = 0; slice < kSlices; slice++)
+            window_row<A>(list.values + span * list.capacity, list.units + span * list.capacity,
+                          starts, list.width, args.weights + slice * kLanes,
+                          args.y + row * args.y_row + slice * kLanes, args.y_row);
+    }
+}
+
+void window(const WindowArgs& args, Arithmetic arithmetic) {
+    arithmetic == Arithmetic::fp32 ? window_frame<Fp32>(args) : window_frame<Bf16>(args);
+}
+
+}  // namespace rrm::RRM_ISA

@@ -1,0 +1,156 @@
+// A network as native operations: the plan, which lanes share, and the state of one lane.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "buffer.hpp"
+#include "kernels.hpp"
+
+namespace rrm {
+
+class State;
+
+// A value between operations: [blocks][rows][columns][16] for each frame of a time batch.
+struct Tensor {
+    int channels = 0, height = 0, width = 0;
+    bool stored = false;              // kept whole for readers other than linear layers
+    std::vector<int> deltas;          // linear layers' inputs that are made from it
+    // A concatenation is a view: block b lies in block `block` of tensor `tensor`.
+    struct Plane {
+        int tensor, block;
+    };
+    std::vector<Plane> planes;
+
+    int blocks() const { return (channels + kBlock - 1) / kBlock; }
+    size_t plane() const { return static_cast<size_t>(height) * width * kBlock; }
+};
+
+enum class DeltaKind { list, columns, select };
+
+// The input of linear layers that have the same source and the same threshold.
+struct Delta {
+    int tensor = 0;                   // -1: straight from an input of the network
+    DeltaKind kind = DeltaKind::list;
+    int channels = 0, height = 0, width = 0;
+    int halo = 0;                     // zeros around the dense form, in pixels
+    int group_blocks = 1;
+    float threshold = 0;
+    bool paper = false;
+    float break_even = 1;             // density above which the layers run dense
+
+    int blocks() const { return (channels + kBlock - 1) / kBlock; }
+    int groups() const { return (blocks() + group_blocks - 1) / group_blocks; }
+};
+
+struct Epilogue {
+    int residual = -1;                // tensor that is added before the activation
+    Activation activation = Activation::none;
+    float low = 0, high = 0;
+};
+
+// One step of the plan.
+class Operation {
+public:
+    explicit Operation(std::string name) : name(std::move(name)) {}
+    virtual ~Operation() = default;
+    Operation(const Operation&) = delete;
+    Operation& operator=(const Operation&) = delete;
+    // Memory of this operation in a new lane.
+    virtual void prepare(State&) const {}
+    virtual void run(State&, int frames) const = 0;
+    const std::string name;
+    int index = 0;
+};
+
+class Network {
+public:
+    Network(const Kernels& kernels, Arithmetic arithmetic, int batch)
+        : kernels(kernels), arithmetic(arithmetic), batch(batch) {}
+
+    const Kernels& kernels;
+    const Arithmetic arithmetic;
+    const int batch;                  // most frames that pass one operation together
+    struct Input {
+        int channels, height, width;
+    };
+    std::vector<Input> inputs;
+    std::vector<Tensor> tensors;
+    std::vector<Delta> deltas;
+    std::vector<std::unique_ptr<Operation>> operations;
+    std::vector<int> outputs;         // tensors
+
+    int block_units() const { return arithmetic == Arithmetic::fp32 ? kBlock : kBlock / 2; }
+    void add(std::unique_ptr<Operation> operation) {
+        operation->index = static_cast<int>(operations.size());
+        operations.push_back(std::move(operation));
+    }
+};
+
+// What one input of linear layers keeps in one lane.
+struct DeltaState {
+    bool valid = false;               // the snapshot belongs to this clip
+    bool dense_mode = false;          // too much changes: the layers run dense
+    Buffer<float> snapshot;           // of a select: batch + 1 versions with halo, used in a ring
+    int ring = 0;                     // version of the last frame before this batch
+    std::vector<uint8_t> dense;       // form of each frame of the batch
+    std::vector<Counts> counts;       // of each frame of the batch
+    std::vector<List> lists;
+    std::vector<ColumnList> columns;
+    std::vector<Buffer<uint32_t>> values;
+    std::vector<Buffer<uint8_t>> units;
+    std::vector<Buffer<uint16_t>> rows;
+    std::vector<Buffer<uint32_t>> starts;
+    std::vector<Buffer<uint16_t>> column_starts;
+    std::vector<Buffer<uint32_t>> whole;  // dense form with halo, made when first needed
+};
+
+struct OperationState {
+    Buffer<float> accumulators;
+    double seconds = 0;
+};
+
+// One lane: everything that changes while frames go through.
+class State {
+public:
+    explicit State(std::shared_ptr<const Network> network);
+
+    void reset();
+    // Runs `frames` (at most the batch) consecutive frames; each input is (frames, C, H, W) floats.
+    // Returns false when something was infinite or not a number: the lane then starts over.
+    bool run(std::vector<const float*> inputs, int frames);
+    // Copies output number `output` of frame `frame` as (C, H, W).
+    void output(int output, int frame, float* to) const;
+    size_t bytes() const;
+
+    float* plane(int tensor, int block, int frame) const;
+    float* row_scratch(size_t floats);
+    float* batch_scratch(size_t floats);
+
+    // Hands a finished row of blocks to the layers that read the tensor.
+    void emit(int tensor, int frame, int block, int blocks, int row, const float* x,
+              ptrdiff_t x_block);
+    void emit_input(int delta, int frame, int row, const float* x);
+    uint32_t* whole(int delta, int frame);  // pixel (0, 0) of the dense form
+    float* selected(int delta, int frame);  // pixel (0, 0); frame -1 is the last of the batch before
+    ptrdiff_t whole_row(int delta) const;
+    ptrdiff_t whole_block(int delta) const;
+
+    const std::shared_ptr<const Network> network;
+    std::vector<const float*> inputs;
+    std::vector<DeltaState> deltas;
+    std::vector<OperationState> operations;
+
+private:
+    void begin(int frames);
+    void end(int frames);
+
+    std::vector<Buffer<float>> values_;
+    Buffer<float> row_scratch_, batch_scratch_;
+    std::vector<float> pixels_;
+};
+
+}  // namespace rrm

@@ -1,0 +1,172 @@
+// The operations of a network. Each names the tensors it reads and the one it makes; rows of
+// blocks go out through State::emit as soon as they are finished.
+#pragma once
+
+#include "network.hpp"
+
+namespace rrm {
+
+struct Geometry {
+    int kernel_rows = 1, kernel_columns = 1;
+    int row_stride = 1, column_stride = 1;
+    int row_padding = 0, column_padding = 0;
+    int row_dilation = 1, column_dilation = 1;
+
+    int taps() const { return kernel_rows * kernel_columns; }
+};
+
+// Weights of some neighbouring blocks of outputs. Only units that the blocks read are kept: those
+// of their own groups in a grouped convolution.
+struct WeightSet {
+    int first_block, blocks;
+    int unit_begin, unit_end;  // multiples of the list's group, except the very last
+    size_t offset;             // into the packed weights, in elements
+};
+
+// A convolution or fully-connected layer on lists of deltas, dense where lists do not pay.
+class Convolution : public Operation {
+public:
+    enum class Form { window, taps };
+
+    Convolution(std::string name, int delta, int tensor, Geometry geometry, Form form,
+                const uint32_t* weights, std::vector<WeightSet> sets, const float* bias,
+                Epilogue epilogue, bool in_place)
+        : Operation(std::move(name)), delta(delta), tensor(tensor), geometry(geometry), form(form),
+          weights(weights), sets(std::move(sets)), bias(bias), epilogue(epilogue),
+          in_place(in_place) {}
+
+    void prepare(State&) const override;
+    void run(State&, int frames) const override;
+
+    const int delta, tensor;
+    const Geometry geometry;
+    const Form form;
+    const uint32_t* const weights;
+    const std::vector<WeightSet> sets;
+    const float* const bias;           // [blocks * 16]
+    const Epilogue epilogue;
+    const bool in_place;               // frame after frame into the accumulators themselves
+
+private:
+    struct Layout;
+    struct Stage;
+    Layout layout(const State&) const;
+    void add_stage(State&, const Layout&, const Stage&, int frames, float* const* y) const;
+    void compute_dense(State&, const Layout&, const Stage&, int frame, float* y) const;
+    void finish(State&, const Layout&, const Stage&, int frame, float* delta_y) const;
+};
+
+// The first layer, on lists of its input's columns.
+class ColumnConvolution : public Operation {
+public:
+    ColumnConvolution(std::string name, int delta, int tensor, Geometry geometry,
+                      const uint32_t* weights, const uint32_t* dense_weights, const float* bias,
+                      Epilogue epilogue)
+        : Operation(std::move(name)), delta(delta), tensor(tensor), geometry(geometry),
+          weights(weights), dense_weights(dense_weights), bias(bias), epilogue(epilogue) {}
+
+    void prepare(State&) const override;
+    void run(State&, int frames) const override;
+
+    const int delta, tensor;
+    const Geometry geometry;
+    // As ColumnArgs has them, for four blocks after the other; and [block][channel][tap][16].
+    const uint32_t* const weights;
+    const uint32_t* const dense_weights;
+    const float* const bias;
+    const Epilogue epilogue;
+};
+
+class DepthwiseConvolution : public Operation {
+public:
+    DepthwiseConvolution(std::string name, int delta, int tensor, Geometry geometry,
+                         const float* weights, const float* bias, Epilogue epilogue)
+        : Operation(std::move(name)), delta(delta), tensor(tensor), geometry(geometry),
+          weights(weights), bias(bias), epilogue(epilogue) {}
+
+    void run(State&, int frames) const override;
+
+    const int delta, tensor;
+    const Geometry geometry;
+    const float* const weights;        // [block][tap][16]
+    const float* const bias;
+    const Epilogue epilogue;
+};
+
+// An input of the network as a tensor, and straight into the lists of a first layer.
+class Input : public Operation {
+public:
+    Input(std::string name, int number, int tensor, std::vector<int> column_deltas)
+        : Operation(std::move(name)), number(number), tensor(tensor),
+          column_deltas(std::move(column_deltas)) {}
+    void run(State&, int frames) const override;
+
+    const int number;
+    const int tensor;                  // -1: nothing reads it as a tensor
+    const std::vector<int> column_deltas;
+};
+
+class Pool : public Operation {
+public:
+    Pool(std::string name, int source, int tensor, Geometry geometry, bool maximum,
+         bool count_padding)
+        : Operation(std::move(name)), source(source), tensor(tensor), geometry(geometry),
+          maximum(maximum), count_padding(count_padding) {}
+    void run(State&, int frames) const override;
+
+    const int source, tensor;
+    const Geometry geometry;
+    const bool maximum, count_padding;
+};
+
+// The mean over all pixels.
+class GlobalAverage : public Operation {
+public:
+    GlobalAverage(std::string name, int source, int tensor)
+        : Operation(std::move(name)), source(source), tensor(tensor) {}
+    void run(State&, int frames) const override;
+
+    const int source, tensor;
+};
+
+// Pixel by pixel: sum of tensors or product with one, scale and shift, activation.
+class Pointwise : public Operation {
+public:
+    Pointwise(std::string name, std::vector<int> sources, int tensor, bool multiply,
+              std::vector<float> scale, std::vector<float> shift, Activation activation, float low,
+              float high)
+        : Operation(std::move(name)), sources(std::move(sources)), tensor(tensor),
+          multiply(multiply), scale(std::move(scale)), shift(std::move(shift)),
+          activation(activation), low(low), high(high) {}
+    void run(State&, int frames) const override;
+
+    const std::vector<int> sources;    // a factor of 1 x 1 pixels is for the whole map
+    const int tensor;
+    const bool multiply;
+    const std::vector<float> scale, shift;  // [blocks * 16], or empty
+    const Activation activation;
+    const float low, high;
+};
+
+// Channels from one or several tensors in any order: shuffles, slices, unaligned concatenations.
+class Gather : public Operation {
+public:
+    struct Channel {
+        int tensor, channel;
+    };
+    Gather(std::string name, int tensor, std::vector<Channel> channels)
+        : Operation(std::move(name)), tensor(tensor), channels(std::move(channels)) {}
+    void run(State&, int frames) const override;
+
+    const int tensor;
+    const std::vector<Channel> channels;
+};
+
+// Where the rows of a finished value are written: its own store, or a scratch row.
+struct RowTarget {
+    float* data;
+    ptrdiff_t block;
+};
+RowTarget row_target(State&, int tensor, int frame, int block, int blocks, int row);
+
+}  // namespace rrm

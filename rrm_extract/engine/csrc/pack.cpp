@@ -1,0 +1,129 @@
+#include "pack.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace rrm {
+
+namespace {
+
+uint32_t bits_of(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    return bits;
+}
+
+// Round to nearest even; a NaN stays a NaN.
+uint32_t bf16_of(float value) {
+    const uint32_t bits = bits_of(value);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (bits >> 16) | 0x40u;
+    return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+}
+
+uint32_t element(const Weights& w, Arithmetic arithmetic, int output, int unit, int row,
+                 int column) {
+    if (arithmetic == Arithmetic::fp32) return bits_of(w.at(output, unit, row, column));
+    return bf16_of(w.at(output, 2 * unit, row, column)) |
+           (bf16_of(w.at(output, 2 * unit + 1, row, column)) << 16);
+}
+
+// The units that some blocks of outputs read, widened to whole groups of the list.
+std::pair<int, int> unit_range(const Weights& w, Arithmetic arithmetic, int group_blocks,
+                               int first_block, int blocks) {
+    const int per_unit = arithmetic == Arithmetic::fp32 ? 1 : 2;
+    const int block_units = kBlock / per_unit;
+    const int group_units = block_units * group_blocks;
+    const int all = (w.inputs + kBlock - 1) / kBlock * block_units;
+    if (w.groups == 1) return {0, all};
+    const int group_outputs = w.outputs / w.groups, group_inputs = w.inputs / w.groups;
+    const int last_output = std::min(w.outputs, (first_block + blocks) * kBlock) - 1;
+    const int begin = first_block * kBlock / group_outputs * group_inputs;
+    const int end = (last_output / group_outputs + 1) * group_inputs;
+    const int first_unit = begin / per_unit / group_units * group_units;
+    const int end_unit = ((end + per_unit - 1) / per_unit + group_units - 1) / group_units * group_units;
+    return {first_unit, std::min(all, end_unit)};
+}
+
+}  // namespace
+
+float Weights::at(int output, int input, int row, int column) const {
+    if (output >= outputs || input >= inputs) return 0;
+    const int group_inputs = inputs / groups;
+    const int local = input - output / (outputs / groups) * group_inputs;
+    if (local < 0 || local >= group_inputs) return 0;
+    return data[((static_cast<size_t>(output) * group_inputs + local) * rows + row) * columns + column];
+}
+
+Packed pack_window(const Weights& w, Arithmetic arithmetic, int group_blocks) {
+    Packed packed;
+    const int blocks = (w.outputs + kBlock - 1) / kBlock;
+    for (int block = 0; block < blocks; block++) {
+        const auto [begin, end] = unit_range(w, arithmetic, group_blocks, block, 1);
+        packed.sets.push_back({block, 1, begin, end, packed.elements.size()});
+        for (int unit = begin; unit < end; unit++)
+            for (int column = 2; column >= 0; column--)
+                for (int row = 2; row >= 0; row--)
+                    for (int lane = 0; lane < kBlock; lane++)
+                        packed.elements.push_back(
+                            element(w, arithmetic, block * kBlock + lane, unit, row, column));
+    }
+    return packed;
+}
+
+Packed pack_taps(const Weights& w, Arithmetic arithmetic, int group_blocks) {
+    Packed packed;
+    const int blocks = (w.outputs + kBlock - 1) / kBlock;
+    for (int block = 0; block < blocks;) {
+        int count = 8;
+        while (count > blocks - block) count /= 2;
+        // Only blocks of the same groups share a set: the others would read zeros.
+        while (count > 1 && unit_range(w, arithmetic, group_blocks, block, count) !=
+                                unit_range(w, arithmetic, group_blocks, block, 1))
+            count /= 2;
+        const auto [begin, end] = unit_range(w, arithmetic, group_blocks, block, count);
+        packed.sets.push_back({block, count, begin, end, packed.elements.size()});
+        for (int row = 0; row < w.rows; row++)
+            for (int column = 0; column < w.columns; column++)
+                for (int unit = begin; unit < end; unit++)
+                    for (int lane = 0; lane < count * kBlock; lane++)
+                        packed.elements.push_back(
+                            element(w, arithmetic, block * kBlock + lane, unit, row, column));
+        block += count;
+    }
+    return packed;
+}
+
+std::vector<uint32_t> pack_columns(const Weights& w, int stride) {
+    std::vector<uint32_t> packed;
+    const int blocks = (w.outputs + kBlock - 1) / kBlock;
+    const int positions = (w.columns + stride - 1) / stride;
+    for (int first = 0; first < blocks; first += 4) {
+        const int outputs = std::min(4, blocks - first) * kBlock;
+        for (int phase = 0; phase < stride; phase++)
+            for (int row = 0; row < w.rows; row++)
+                for (int channel = 0; channel < w.inputs; channel++)
+                    for (int position = 0; position < positions; position++) {
+                        const int column = phase + position * stride;
+                        for (int lane = 0; lane < outputs; lane++)
+                            packed.push_back(
+                                column < w.columns
+                                    ? bits_of(w.at(first * kBlock + lane, channel, row, column))
+                                    : 0u);
+                    }
+    }
+    return packed;
+}
+
+std::vector<uint32_t> pack_columns_dense(const Weights& w) {
+    std::vector<uint32_t> packed;
+    const int blocks = (w.outputs + kBlock - 1) / kBlock;
+    for (int block = 0; block < blocks; block++)
+        for (int channel = 0; channel < w.inputs; channel++)
+            for (int row = 0; row < w.rows; row++)
+                for (int column = 0; column < w.columns; column++)
+                    for (int lane = 0; lane < kBlock; lane++)
+                        packed.push_back(bits_of(w.at(block * kBlock + lane, channel, row, column)));
+    return packed;
+}
+
+}  // namespace rrm

@@ -1,0 +1,31 @@
+// Weights in the order in which the kernels read them.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels.hpp"
+#include "operations.hpp"
+
+namespace rrm {
+
+struct Weights {
+    const float* data;  // [outputs][inputs / groups][rows][columns]
+    int outputs, inputs, groups, rows, columns;
+
+    float at(int output, int input, int row, int column) const;  // 0 outside of the group
+};
+
+struct Packed {
+    std::vector<uint32_t> elements;
+    std::vector<WeightSet> sets;
+};
+
+// For a list whose groups have `group_blocks` blocks.
+Packed pack_window(const Weights&, Arithmetic, int group_blocks);
+Packed pack_taps(const Weights&, Arithmetic, int group_blocks);
+// For ColumnConvolution: on lists, and dense.
+std::vector<uint32_t> pack_columns(const Weights&, int stride);
+std::vector<uint32_t> pack_columns_dense(const Weights&);
+
+}  // namespace rrm

@@ -1,0 +1,322 @@
+// Every kernel as plain scalar code: the specification of the fast ones, and their oracle.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kernels.hpp"
+
+namespace rrm {
+
+namespace {
+
+float as_float(uint32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
+uint32_t as_bits(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    return bits;
+}
+
+float round_bf16(float value) {
+    if (std::isnan(value)) return value;
+    const uint32_t bits = as_bits(value);
+    return as_float((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
+}
+
+uint32_t pair_of(float low, float high) {
+    return (as_bits(low) >> 16) | (as_bits(high) & 0xffff0000u);
+}
+
+// The response to one unit: one product, or two of a bf16 pair.
+float respond(uint32_t x, uint32_t w, Arithmetic arithmetic) {
+    if (arithmetic == Arithmetic::fp32) return as_float(x) * as_float(w);
+    return as_float(x << 16) * as_float(w << 16) +
+           as_float(x & 0xffff0000u) * as_float(w & 0xffff0000u);
+}
+
+void window(const WindowArgs& args, Arithmetic arithmetic) {
+    const List& list = *args.list;
+    for (int row = 0; row < list.height; row++)
+        for (int column = 0; column < list.width; column++) {
+            const size_t span = list.span(row, args.group);
+            const uint32_t* starts = list.starts + span * (list.width + 1);
+            for (uint32_t i = starts[column]; i < starts[column + 1]; i++) {
+                const size_t at = span * list.capacity + i;
+                for (int c = 0; c < 3; c++)
+                    for (int r = 0; r < 3; r++)
+                        for (int lane = 0; lane < kBlock; lane++)
+                            args.y[(row + r) * args.y_row + (column + c) * kBlock + lane] += respond(
+                                list.values[at],
+                                args.weights[((list.units[at] * 3 + c) * 3 + r) * kBlock + lane],
+                                arithmetic);
+            }
+        }
+}
+
+void tap(const TapArgs& args, Arithmetic arithmetic) {
+    const List& list = *args.list;
+    for (int row = args.row_begin; row < args.row_end; row++)
+        for (int column = args.column_begin; column < args.column_end; column++) {
+            const int x = column * args.column_stride + args.column_offset;
+            const size_t span =
+                list.span(row * args.row_stride + args.row_offset, args.group);
+            const uint32_t* starts = list.starts + span * (list.width + 1);
+            for (uint32_t i = starts[x]; i < starts[x + 1]; i++) {
+                const size_t at = span * list.capacity + i;
+                const uint32_t* w =
+                    args.weights + static_cast<size_t>(list.units[at]) * args.blocks * kBlock;
+                for (int output = 0; output < args.blocks * kBlock; output++)
+                    args.y[row * args.y_row + output / kBlock * args.y_block + column * kBlock +
+                           output % kBlock] += respond(list.values[at], w[output], arithmetic);
+            }
+        }
+}
+
+void dense(const DenseArgs& args, Arithmetic arithmetic) {
+    for (int block = 0; block < args.blocks; block++)
+        for (int row = 0; row < args.rows; row++)
+            for (int column = 0; column < args.columns; column++)
+                for (int lane = 0; lane < kBlock; lane++) {
+                    float sum = args.bias[block][lane];
+                    for (int xb = 0; xb < args.x_blocks; xb++)
+                        for (int unit = 0; unit < args.block_units; unit++)
+                            for (int tap = 0; tap < args.taps; tap++) {
+                                const uint32_t x =
+                                    args.x[xb * args.x_block + row * args.x_row +
+                                           static_cast<ptrdiff_t>(column) * args.x_step + unit +
+                                           args.tap_offsets[tap]];
+                                const uint32_t w =
+                                    args.weights[block][(xb * args.block_units + unit) *
+                                                            args.unit_stride +
+                                                        tap * args.tap_stride + lane];
+                                sum += respond(x, w, arithmetic);
+                            }
+                    args.y[block][row * args.y_row + column * args.y_column + lane] = sum;
+                }
+}
+
+void column(const ColumnArgs& args) {
+    const ColumnList& list = *args.list;
+    const int outputs = args.blocks * kBlock;
+    const int taps = args.kernel_rows * list.channels;
+    for (int x = 0; x < list.width; x++) {
+        const int phase = (x + args.padding) % args.stride;
+        const int begin = list.starts[static_cast<size_t>(args.row_begin) * list.width + x];
+        const int end = list.starts[static_cast<size_t>(args.row_end) * list.width + x];
+        for (int i = begin; i < end; i++) {
+            const size_t at = x * list.capacity + i;
+            const int row = list.rows[at] - args.first_row * list.channels;
+            for (int position = 0; position < args.positions; position++) {
+                const int out = (x + args.padding) / args.stride - position;
+                if (out < 0 || out >= args.columns) continue;
+                const uint32_t* w =
+                    args.weights +
+                    ((static_cast<size_t>(phase) * taps + row) * args.positions + position) * outputs;
+                for (int output = 0; output < outputs; output++)
+                    args.y[output / kBlock * args.y_block + out * kBlock + output % kBlock] +=
+                        as_float(list.values[at]) * as_float(w[output]);
+            }
+        }
+    }
+}
+
+void depthwise(const DepthwiseArgs& args) {
+    for (int column = 0; column < args.columns; column++)
+        for (int lane = 0; lane < kBlock; lane++) {
+            float sum = args.bias[lane];
+            for (int r = 0; r < args.kernel_rows; r++)
+                for (int c = 0; c < args.kernel_columns; c++)
+                    sum += args.x[r * args.row_dilation * args.x_row +
+                                  (column * args.column_stride + c * args.column_dilation) * kBlock +
+                                  lane] *
+                           args.weights[(r * args.kernel_columns + c) * kBlock + lane];
+            args.y[column * kBlock + lane] = sum;
+        }
+}
+
+void compress(const CompressArgs& args, Arithmetic arithmetic) {
+    uint32_t count = 0;
+    for (int column = 0; column < args.width; column++) {
+        args.starts[column] = count;
+        float delta[256] = {};
+        bool chosen[256] = {};
+        for (int channel = 0; channel < args.channels; channel++) {
+            const ptrdiff_t at = column * kBlock + channel % kBlock;
+            const float x = args.x[channel / kBlock * args.x_block + at];
+            float& kept = args.snapshot[channel / kBlock * args.snapshot_block + at];
+            delta[channel] = x - kept;
+            chosen[channel] = !(std::fabs(delta[channel]) <= args.threshold);
+            args.counts->nonzero += x != 0;
+            args.counts->deltas += chosen[channel];
+            args.counts->finite = args.counts->finite && std::isfinite(delta[channel]);
+            if (arithmetic == Arithmetic::fp32) {
+                if (chosen[channel] || args.paper) kept = x;
+            } else {
+                delta[channel] = chosen[channel] ? round_bf16(delta[channel]) : 0.0f;
+                kept = args.paper ? x : kept + delta[channel];
+            }
+        }
+        if (arithmetic == Arithmetic::fp32) {
+            for (int channel = 0; channel < args.channels; channel++)
+                if (chosen[channel]) {
+                    args.values[count] = as_bits(delta[channel]);
+                    args.units[count++] = static_cast<uint8_t>(channel);
+                }
+        } else {
+            for (int channel = 0; channel < args.channels; channel += 2)
+                if (chosen[channel] || chosen[channel + 1]) {
+                    args.values[count] = pair_of(delta[channel], delta[channel + 1]);
+                    args.units[count++] = static_cast<uint8_t>(channel / 2);
+                }
+        }
+    }
+    args.starts[args.width] = count;
+}
+
+void keep(const KeepArgs& args, Arithmetic arithmetic) {
+    const int blocks = (args.channels + kBlock - 1) / kBlock;
+    for (int block = 0; block < blocks; block++)
+        for (int column = 0; column < args.width; column++)
+            for (int lane = 0; lane < kBlock; lane++) {
+                const float x = args.x[block * args.x_block + column * kBlock + lane];
+                float& kept = args.snapshot[block * args.snapshot_block + column * kBlock + lane];
+                if (block * kBlock + lane < args.channels) {
+                    args.counts->nonzero += x != 0;
+                    args.counts->deltas += !(std::fabs(x - kept) <= args.threshold);
+                }
+                args.counts->finite = args.counts->finite && std::isfinite(x);
+                if (arithmetic == Arithmetic::fp32) {
+                    kept = x;
+                    args.dense[block * args.dense_block + column * kBlock + lane] = as_bits(x);
+                    continue;
+                }
+                kept = round_bf16(x);
+                uint32_t& unit =
+                    args.dense[block * args.dense_block + (column * kBlock + lane) / 2];
+                const uint32_t half = as_bits(kept) >> 16;
+                unit = lane % 2 == 0 ? (unit & 0xffff0000u) | half : (unit & 0xffffu) | (half << 16);
+            }
+}
+
+void select(const SelectArgs& args) {
+    const int blocks = (args.channels + kBlock - 1) / kBlock;
+    for (int block = 0; block < blocks; block++)
+        for (int column = 0; column < args.width; column++)
+            for (int lane = 0; lane < kBlock; lane++) {
+                const ptrdiff_t at = column * kBlock + lane;
+                const float x = args.x[block * args.x_block + at];
+                float& next = args.next[block * args.next_block + at];
+                args.counts->finite = args.counts->finite && std::isfinite(x);
+                const bool counted = block * kBlock + lane < args.channels;
+                args.counts->nonzero += counted && x != 0;
+                if (args.last == nullptr) {
+                    args.counts->deltas += counted && x != 0;
+                    next = x;
+                    continue;
+                }
+                const float last = args.last[block * args.last_block + at];
+                const bool chosen = !(std::fabs(x - last) <= args.threshold);
+                args.counts->deltas += counted && chosen;
+                next = (chosen || args.paper) ? x : last;
+            }
+}
+
+void compress_columns(const CompressColumnsArgs& args) {
+    ColumnList& list = *args.list;
+    for (int column = 0; column < list.width; column++) {
+        int count = list.starts[static_cast<size_t>(args.row) * list.width + column];
+        for (int channel = 0; channel < list.channels; channel++) {
+            const int at = column * list.channels + channel;
+            const float delta = args.x[at] - args.snapshot[at];
+            args.counts->nonzero += args.x[at] != 0;
+            args.counts->finite = args.counts->finite && std::isfinite(delta);
+            const bool chosen = !(std::fabs(delta) <= args.threshold);
+            if (chosen) {
+                list.values[column * list.capacity + count] = as_bits(delta);
+                list.rows[column * list.capacity + count] =
+                    static_cast<uint16_t>(args.row * list.channels + channel);
+                count++;
+                args.counts->deltas++;
+            }
+            if (chosen || args.paper) args.snapshot[at] = args.x[at];
+        }
+        list.starts[static_cast<size_t>(args.row + 1) * list.width + column] =
+            static_cast<uint16_t>(count);
+    }
+}
+
+float activate(float x, Activation activation, float low, float high) {
+    const auto clamp = [](float value, float least, float most) {
+        return value < least ? least : (value > most ? most : value);
+    };
+    switch (activation) {
+        case Activation::none: return x;
+        case Activation::relu: return x < 0 ? 0 : x;
+        case Activation::clamp: return clamp(x, low, high);
+        case Activation::leaky_relu: return x < 0 ? x * low : x;
+        case Activation::sigmoid: return 1 / (1 + std::exp(-x));
+        case Activation::silu: return x / (1 + std::exp(-x));
+        case Activation::hardsigmoid: return clamp(x + 3, 0, 6) / 6;
+        case Activation::hardswish: return x * clamp(x + 3, 0, 6) / 6;
+        case Activation::tanh: return std::tanh(x);
+    }
+    return x;
+}
+
+void finish(const FinishArgs& args) {
+    for (int block = 0; block < args.blocks; block++)
+        for (int i = 0; i < args.width * kBlock; i++) {
+            float& y = args.y[block * args.y_block + i];
+            if (args.delta != nullptr) {
+                float& delta = args.delta[block * args.delta_block + i];
+                y = args.replace ? delta : y + delta;
+                delta = 0;
+            }
+            const float residual =
+                args.residual == nullptr ? 0 : args.residual[block * args.residual_block + i];
+            args.x[block * args.x_block + i] =
+                activate(y + residual, args.activation, args.low, args.high);
+        }
+}
+
+void map(const MapArgs& args) {
+    for (size_t i = 0; i < args.count * kBlock; i++) {
+        float x = args.x[i];
+        if (args.scale != nullptr) x = x * args.scale[i % kBlock] + args.shift[i % kBlock];
+        args.x[i] = activate(x, args.activation, args.low, args.high);
+    }
+}
+
+void pool(const PoolArgs& args) {
+    for (int column = 0; column < args.columns; column++)
+        for (int lane = 0; lane < kBlock; lane++) {
+            float acc = args.maximum ? -INFINITY : 0;
+            for (int c = 0; c < args.kernel_columns; c++)
+                for (int r = 0; r < args.rows; r++) {
+                    const int from = column * args.stride - args.padding + c * args.dilation;
+                    if (from < 0 || from >= args.width) continue;
+                    const float x = args.x[r * args.x_row + from * kBlock + lane];
+                    if (!args.maximum)
+                        acc += x;
+                    else if (x > acc || std::isnan(x))
+                        acc = x;
+                }
+            args.y[column * kBlock + lane] = args.maximum ? acc : acc * args.factors[column];
+        }
+}
+
+}  // namespace
+
+const Kernels& reference_kernels() {
+    static const Kernels table = {
+        "reference", window, tap, dense, column, depthwise, compress, keep, select,
+        compress_columns, finish, map, pool,
+    };
+    return table;
+}
+
+}  // namespace rrm

@@ -1,0 +1,130 @@
+"""Joins steps: a residual sum and an activation become the end of the step before them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rrm_extract.engine.lower import Lowered, Part
+from rrm_extract.engine.plan import (
+    NO_ACTIVATION,
+    ConvStep,
+    GatherStep,
+    PlanTensor,
+    PointwiseStep,
+    Step,
+)
+
+__all__ = ["fuse"]
+
+
+def fuse(lowered: Lowered, kept: set[PlanTensor]) -> None:
+    """Fuses inside every native part, in place.
+
+    Args:
+        lowered: the network.
+        kept: tensors that are read outside of their part, and so have to stay.
+    """
+    for item in lowered.sequence:
+        if isinstance(item, Part):
+            item.steps = _fused(item.steps, kept)
+
+
+def _fused(steps: list[Step], kept: set[PlanTensor]) -> list[Step]:
+    readers = _readers(steps)
+    maker: dict[PlanTensor, Step] = {}
+    order: dict[PlanTensor, int] = {}
+    result: list[Step] = []
+    for step in steps:
+        target = _target(step, maker, order, readers, kept) if _joins(step) else None
+        if target is None:
+            maker[step.out] = step
+            order[step.out] = len(result)
+            result.append(step)
+            continue
+        position = order[target.out]
+        target.out = step.out
+        maker[step.out] = target
+        order[step.out] = position
+    return result
+
+
+def _joins(step: Step) -> bool:
+    return isinstance(step, PointwiseStep)
+
+
+def _target(
+    step: Step,
+    maker: dict[PlanTensor, Step],
+    order: dict[PlanTensor, int],
+    readers: Counter[PlanTensor],
+    kept: set[PlanTensor],
+) -> Step | None:
+    """The earlier step that does this one's work as well, if there is one; it is changed."""
+    if not isinstance(step, PointwiseStep):
+        return None
+    # The tensor disappears: nobody else may read it.
+    own = [t for t in step.inputs if readers[t] == 1 and t not in kept and t in maker]
+    if len(step.inputs) == 1:
+        if not own:
+            return None
+        before = maker[own[0]]
+        if isinstance(before, ConvStep) and step.scale is None:
+            if before.activation != NO_ACTIVATION:
+                return None
+            before.activation = step.activation
+            return before
+        if isinstance(before, PointwiseStep) and before.activation == NO_ACTIVATION:
+            if step.scale is not None and before.scale is not None:
+                return None
+            if step.scale is not None:
+                before.scale, before.shift = step.scale, step.shift
+            before.activation = step.activation
+            return before
+        return None
+    if step.multiply or step.scale is not None or len(step.inputs) != 2:
+        return None
+    for tensor in sorted(own, key=lambda t: -order[t]):
+        before = maker[tensor]
+        (other,) = [t for t in step.inputs if t is not tensor] or [tensor]
+        fits = (other.channels, other.height, other.width) == (
+            tensor.channels,
+            tensor.height,
+            tensor.width,
+        )
+        # What is added has to exist already, in blocks that lie side by side.
+        there = other in maker and order[other] < order[tensor] and not other.planes
+        if (
+            isinstance(before, ConvStep)
+            and before.form != "depthwise"
+            and before.residual is None
+            and before.activation == NO_ACTIVATION
+            and fits
+            and there
+            and other is not tensor
+        ):
+            before.residual = other
+            before.activation = step.activation
+            return before
+    return None
+
+
+def _readers(steps: list[Step]) -> Counter[PlanTensor]:
+    readers: Counter[PlanTensor] = Counter()
+    deltas = {}
+    for step in steps:
+        for tensor in step.sources():
+            _count(tensor, readers)
+        if isinstance(step, ConvStep):
+            deltas[id(step.delta)] = step.delta
+        if isinstance(step, GatherStep):
+            pass  # its sources are counted above
+    for delta in deltas.values():
+        if delta.source is not None:
+            _count(delta.source, readers)
+    return readers
+
+
+def _count(tensor: PlanTensor, readers: Counter[PlanTensor]) -> None:
+    readers[tensor] += 1
+    for source, _ in tensor.planes:
+        _count(source, readers)

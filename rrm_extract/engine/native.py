@@ -1,0 +1,507 @@
+"""A Program on the native engine: the same recurrence as the readable one, fast."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rrm_extract.engine.build import NativePart, Packed, build_part
+from rrm_extract.engine.fuse import fuse
+from rrm_extract.engine.lower import Island, Lowered, Opaque, Part, lower
+from rrm_extract.engine.plan import ConvStep, PlanTensor
+from rrm_extract.errors import ConfigError, EngineError
+from rrm_extract.graph import Program
+from rrm_extract.rrm import FrameDensities, LayerCost, Policy, layer_thresholds
+
+__all__ = ["NativeNetwork", "isa_of_this_process", "native_module"]
+
+BATCH = 8
+"""Frames that pass one layer together, so that large weights are read once for all of them."""
+
+GROUP_BLOCKS = {"fp32": 4, "bf16": 8}
+"""Blocks of channels in a list's group: their weights for nine taps fill the first-level cache."""
+
+
+def native_module() -> ModuleType:
+    """The compiled kernels.
+
+    Raises:
+        EngineError: this installation has none.
+    """
+    try:
+        module = importlib.import_module("rrm_extract.engine._native")
+    except ImportError as error:
+        msg = (
+            f"the native engine is not part of this installation ({error}); install a C++ compiler "
+            "(GCC 11 or Clang 14, or later) and install rrm-extract again, or use --engine torch"
+        )
+        raise EngineError(msg) from error
+    return module
+
+
+def isa_of_this_process() -> str:
+    """The instruction set that is used: the best of this processor, or the one in RRM_ISA.
+
+    Raises:
+        EngineError: RRM_ISA names one that this processor does not have.
+    """
+    available: list[str] = native_module().available_isas()
+    wanted = os.environ.get("RRM_ISA", "")
+    if wanted:
+        if wanted not in available:
+            msg = (
+                f"RRM_ISA is {wanted!r}, which cannot be used on this processor; expected one of "
+                f"{', '.join(available)}"
+            )
+            raise EngineError(msg)
+        return wanted
+    return available[-1]
+
+
+@dataclass
+class _Totals:
+    """Sums over frames, for the accounting."""
+
+    density: float = 0.0
+    density_delta: float = 0.0  # delta frames only
+    frames: int = 0
+    delta_frames: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    """What all lanes of a network have in common."""
+
+    program: Program
+    lowered: Lowered
+    parts: tuple[NativePart | Island, ...]
+    macs: Mapping[str, int]
+    elements: Mapping[str, tuple[int, int]]
+    isa: str
+    precision: str
+    batch: int
+
+
+class NativeNetwork:
+    """A network that computes only what changed since the frame before, on the native kernels.
+
+    Stands for :class:`rrm_extract.rrm.RecurrentNetwork`: the same results up to the rounding of a
+    sum's order, the same statistics. Layers where most inputs change run dense; they truncate
+    nothing, and count as computed in full.
+
+    Args:
+        program: the network, on the CPU, batch normalisation folded.
+        input_shape: (C, H, W) of a frame.
+        threshold, policy: as for the readable engine.
+        precision: "fp32", or "bf16": weights and deltas in bfloat16, sums in fp32.
+        adaptive: whether layers may run dense; without, only the first frame does.
+        batch: most frames that pass a layer together.
+        packed: the weights in the kernels' order, from another network's ``packed``.
+
+    Raises:
+        ConfigError: a threshold is negative or not a number, or the precision is unknown.
+        LayerError: a threshold names no convolution or fully-connected layer.
+        EngineError: the native engine is not part of this installation, or RRM_ISA does not fit.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        input_shape: tuple[int, int, int],
+        threshold: float | Mapping[str, float] = 1e-4,
+        policy: Policy = "bounded",
+        precision: str = "fp32",
+        adaptive: bool = True,
+        batch: int = BATCH,
+        packed: Mapping[str, Packed] | None = None,
+    ) -> None:
+        if precision not in GROUP_BLOCKS:
+            msg = f"precision {precision!r} is unknown; expected one of {', '.join(GROUP_BLOCKS)}"
+            raise ConfigError(msg)
+        native = native_module()
+        isa = isa_of_this_process()
+        lowered = lower(
+            program,
+            input_shape=input_shape,
+            thresholds=layer_thresholds(program, threshold),
+            group_blocks=GROUP_BLOCKS[precision],
+        )
+        _connect(lowered)
+        parts: list[NativePart | Island] = []
+        for item in lowered.sequence:
+            if isinstance(item, Island):
+                parts.append(item)
+                continue
+            if not adaptive:
+                for step in item.steps:
+                    if isinstance(step, ConvStep):
+                        step.delta.break_even = 2.0  # no density is above it
+            paper = policy == "paper"
+            parts.append(
+                build_part(
+                    native,
+                    item,
+                    isa=isa,
+                    precision=precision,
+                    batch=batch,
+                    paper=paper,
+                    packed=packed,
+                )
+            )
+        macs, elements = _sizes(program, lowered, input_shape)
+        self._shared = _Shared(
+            program=program,
+            lowered=lowered,
+            parts=tuple(parts),
+            macs=macs,
+            elements=elements,
+            isa=isa,
+            precision=precision,
+            batch=batch,
+        )
+        self._start()
+
+    def _start(self) -> None:
+        native = native_module()
+        self._lanes: list[Any] = [
+            native.Lane(part.network) if isinstance(part, NativePart) else None
+            for part in self._shared.parts
+        ]
+        self._fresh = True
+        self._totals = {op.name: _Totals() for op in self._shared.program.linear_ops}
+        self._others: list[NativeNetwork] = []
+        self._island_seconds = 0.0
+
+    def fork(self) -> NativeNetwork:
+        """Another lane: a state of its own, the same packed weights."""
+        other = object.__new__(NativeNetwork)
+        other._shared = self._shared
+        other._start()
+        return other
+
+    @property
+    def program(self) -> Program:
+        """The network."""
+        return self._shared.program
+
+    @property
+    def isa(self) -> str:
+        """The instruction set of its kernels."""
+        return self._shared.isa
+
+    @property
+    def packed(self) -> dict[str, Packed]:
+        """The weights in the kernels' order, for networks of other processes."""
+        return {
+            name: packed
+            for part in self._shared.parts
+            if isinstance(part, NativePart)
+            for name, packed in part.packed.items()
+        }
+
+    @property
+    def islands(self) -> tuple[tuple[str, str], ...]:
+        """Operations that run as plain PyTorch, and why."""
+        return tuple((island.op.name, island.reason) for island in self._shared.lowered.islands)
+
+    def reset(self) -> None:
+        """Forgets the past: the next frame is a key frame. The accounting goes on."""
+        for lane in self._lanes:
+            if lane is not None:
+                lane.reset()
+        for other in self._others:
+            other.reset()
+        self._fresh = True
+
+    def state_bytes(self) -> int:
+        """Memory that this lane's state takes, in bytes."""
+        return sum(lane.bytes() for lane in self._lanes if lane is not None)
+
+    def profile(self) -> dict[str, float]:
+        """Seconds spent in each step so far, by the name of the operation it ends with."""
+        seconds: dict[str, float] = {}
+        for lane in self._lanes:
+            for name, time in [] if lane is None else lane.profile():
+                seconds[name] = seconds.get(name, 0.0) + time
+        return seconds
+
+    def step(self, frame: Tensor) -> Any:
+        """The network's output for the next frame.
+
+        Args:
+            frame: (C, H, W), or (N, C, H, W) for N independent lanes that advance together.
+
+        Returns:
+            What the network returns for that frame: a tensor without, respectively with, the
+            lane dimension, or a tuple of them when the Program has several outputs.
+        """
+        if frame.dim() != 4:
+            outputs, _ = self.run(frame[None])
+            outputs = tuple(output[0] for output in outputs)
+        else:
+            while len(self._others) < len(frame) - 1:
+                self._others.append(self.fork())
+            lanes = [self, *self._others[: len(frame) - 1]]
+            each = [lane.run(one[None])[0] for lane, one in zip(lanes, frame, strict=True)]
+            outputs = tuple(torch.cat(values) for values in zip(*each, strict=True))
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def run(self, frames: Tensor) -> tuple[tuple[Tensor, ...], FrameDensities]:
+        """The outputs for T consecutive frames of one lane.
+
+        Args:
+            frames: (T, C, H, W) float32.
+
+        Returns:
+            One (T, ...) tensor for each output of the Program, and what the layers saw. Frames
+            with infinities or NaN are computed densely, each by itself, as PyTorch would.
+        """
+        batch = self._shared.batch
+        outputs: list[tuple[Tensor, ...]] = []
+        seen: list[FrameDensities] = []
+        for begin in range(0, len(frames), batch):
+            some = frames[begin : begin + batch].contiguous().float()
+            result = self._attempt(some)
+            if result is not None:
+                outputs.append(result[0])
+                seen.append(result[1])
+                continue
+            # Something is not finite. A NaN must not stay in an accumulator: the frames are
+            # computed one by one from nothing, and so is the one that follows.
+            for frame in some:
+                self.reset()
+                alone = self._attempt(frame[None], keep_broken=True)
+                if alone is None:
+                    msg = "a frame computed by itself was refused"
+                    raise EngineError(msg)
+                outputs.append(alone[0])
+                seen.append(alone[1])
+            self.reset()
+        joined = tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
+        return joined, _joined(seen)
+
+    def stats(self) -> tuple[LayerCost, ...]:
+        """Cost of each linear layer, averaged over all frames since construction.
+
+        ``density_delta`` is over the frames that were not key frames (NaN if there were none).
+        """
+        names = self._shared.program.linear_names()
+        return tuple(
+            LayerCost(
+                name=names[name],
+                macs=self._shared.macs[name],
+                input_elements=self._shared.elements[name][0],
+                output_elements=self._shared.elements[name][1],
+                density=total.density / total.frames if total.frames else float("nan"),
+                density_delta=(
+                    total.density_delta / total.delta_frames if total.delta_frames else float("nan")
+                ),
+            )
+            for name, total in self._totals.items()
+        )
+
+    def _attempt(
+        self, frames: Tensor, *, keep_broken: bool = False
+    ) -> tuple[tuple[Tensor, ...], FrameDensities] | None:
+        """Runs at most a batch; None when something was not finite and is not to be kept."""
+        shared = self._shared
+        lowered = shared.lowered
+        arrays: dict[PlanTensor, NDArray[np.float32]] = {lowered.frames: frames.numpy()}
+        opaque: dict[str, Any] = {}
+        counts: dict[int, NDArray[np.uint64]] = {}
+        broken = False
+        for part, lane in zip(shared.parts, self._lanes, strict=True):
+            if isinstance(part, Island):
+                self._run_island(part, arrays, opaque, len(frames))
+                continue
+            finite = lane.run([arrays[tensor] for tensor in part.inputs])
+            broken = broken or not finite
+            for number, tensor in enumerate(part.exports):
+                arrays[tensor] = lane.output(number)
+            seen = np.asarray(lane.counts()).reshape(len(part.deltas), len(frames), 3)
+            for delta, values in zip(part.deltas, seen, strict=True):
+                counts[id(delta)] = values
+        if broken and not keep_broken:
+            self.reset()
+            return None
+        outputs = tuple(
+            opaque[value.name]
+            if isinstance(value, Opaque)
+            else self._torch(value, arrays, len(frames))
+            for value in lowered.outputs
+        )
+        densities = self._count(counts, len(frames))
+        self._fresh = broken
+        return outputs, densities
+
+    def _run_island(
+        self,
+        island: Island,
+        arrays: dict[PlanTensor, NDArray[np.float32]],
+        opaque: dict[str, Any],
+        frames: int,
+    ) -> None:
+        def value(item: Any) -> Any:
+            if isinstance(item, Opaque):
+                return opaque[item.name]
+            if isinstance(item, Tensor) and item.dtype == torch.int64:
+                return self._torch(item, arrays, frames)
+            return item
+
+        with torch.inference_mode():
+            args = _map_leaves(island.args, value)
+            kwargs = _map_leaves(island.kwargs, value)
+            result = island.op.call(*args, **kwargs)
+        if island.out is None:
+            opaque[island.op.name] = result
+            return
+        tensor = island.out
+        shape = (frames, tensor.channels, tensor.height, tensor.width)
+        arrays[tensor] = np.ascontiguousarray(result.reshape(shape).numpy())
+
+    def _torch(
+        self, places: Tensor, arrays: Mapping[PlanTensor, NDArray[np.float32]], frames: int
+    ) -> Tensor:
+        """A value of all frames, from the places of one frame."""
+        known = self._shared.lowered.places
+        shape = (frames, *places.shape[1:])
+        whole = known.in_order(places)
+        if whole is not None:
+            return torch.from_numpy(arrays[whole]).reshape(shape)
+        sources = known.sources(places)
+        flat = torch.cat(
+            [torch.from_numpy(arrays[tensor]).reshape(frames, -1) for tensor in sources], dim=1
+        )
+        return flat[:, known.index(places, sources).flatten()].reshape(shape)
+
+    def _count(self, counts: Mapping[int, NDArray[np.uint64]], frames: int) -> FrameDensities:
+        shared = self._shared
+        layers = shared.lowered.layers
+        density = np.ones((frames, len(layers)))
+        density_delta = np.ones((frames, len(layers)))
+        dense = np.ones((frames, len(layers)), bool)
+        for position, (name, delta) in enumerate(layers.items()):
+            total = self._totals[name]
+            total.frames += frames
+            if delta is None:  # an island: dense, and nobody counts
+                total.density += frames
+                continue
+            values = counts[id(delta)]
+            density[:, position] = values[:, 0] / delta.elements
+            density_delta[:, position] = values[:, 1] / delta.elements
+            dense[:, position] = values[:, 2] > 0
+            key = np.zeros(frames, bool)
+            key[0] = self._fresh
+            density_delta[key, position] = density[key, position]
+            if delta.form == "select":
+                dense[:, position] = key
+            total.density += float(density[:, position].sum())
+            total.density_delta += float(density_delta[~key, position].sum())
+            total.delta_frames += int((~key).sum())
+        macs = np.array([shared.macs[name] for name in layers], np.float64)
+        share = np.where(dense, 1.0, density_delta)
+        work = share @ macs / macs.sum() if macs.sum() else np.ones(frames)
+        key_frame = dense.all(axis=1) if layers else np.ones(frames, bool)
+        return FrameDensities(
+            density=torch.from_numpy(density),
+            density_delta=torch.from_numpy(density_delta),
+            key_frame=torch.from_numpy(key_frame),
+            work=torch.from_numpy(work),
+        )
+
+
+def _connect(lowered: Lowered) -> None:
+    """Which tensors pass from part to part, then fuses what stays inside."""
+    needed: list[set[PlanTensor]] = [set() for _ in lowered.sequence]
+    kept: set[PlanTensor] = set()
+
+    def read(value: Any) -> set[PlanTensor]:
+        if isinstance(value, Tensor) and value.dtype == torch.int64:
+            return set(lowered.places.sources(value))
+        return set()
+
+    made: dict[PlanTensor, int] = {}
+    for number, item in enumerate(lowered.sequence):
+        if isinstance(item, Island):
+            for leaf in _leaves_of((item.args, item.kwargs)):
+                needed[number] |= _bases(read(leaf))
+            if item.out is not None:
+                made[item.out] = number
+            continue
+        for step in item.steps:
+            made[step.out] = number
+            sources = set(step.sources())
+            if isinstance(step, ConvStep) and step.delta.source is not None:
+                sources.add(step.delta.source)
+            needed[number] |= _bases(sources)
+    for output in lowered.outputs:
+        kept |= _bases(read(output))
+    for number, item in enumerate(lowered.sequence):
+        outside = {tensor for tensor in needed[number] if made.get(tensor) != number}
+        kept |= outside
+        if isinstance(item, Part):
+            item.inputs = sorted(outside, key=lambda t: (made.get(t, -1), t.name))
+    fuse(lowered, kept)
+    for number, item in enumerate(lowered.sequence):
+        if isinstance(item, Part):
+            item.exports = [
+                step.out for step in item.steps if step.out in kept and made[step.out] == number
+            ]
+
+
+def _bases(tensors: set[PlanTensor]) -> set[PlanTensor]:
+    """The tensors themselves, or those that a view consists of."""
+    bases: set[PlanTensor] = set()
+    for tensor in tensors:
+        if tensor.planes:
+            bases |= _bases({source for source, _ in tensor.planes})
+        else:
+            bases.add(tensor)
+    return bases
+
+
+def _leaves_of(tree: Any) -> list[Any]:
+    leaves: list[Any] = []
+    _map_leaves(tree, leaves.append)
+    return leaves
+
+
+def _map_leaves(tree: Any, change: Any) -> Any:
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(_map_leaves(item, change) for item in tree)
+    if isinstance(tree, Mapping):
+        return {key: _map_leaves(item, change) for key, item in tree.items()}
+    return change(tree)
+
+
+def _sizes(
+    program: Program, lowered: Lowered, input_shape: tuple[int, int, int]
+) -> tuple[dict[str, int], dict[str, tuple[int, int]]]:
+    """MACs, and elements of input and output, of each linear layer for one frame."""
+    macs: dict[str, int] = {}
+    elements: dict[str, tuple[int, int]] = {}
+    shapes = {program.input: (1, *input_shape), **lowered.shapes}
+    for op in program.linear_ops:
+        outputs = int(np.prod(shapes[op.name]))
+        elements[op.name] = (int(np.prod(shapes[op.inputs[0]])), outputs)
+        macs[op.name] = outputs * op.linear_map.macs_per_output()
+    return macs, elements
+
+
+def _joined(seen: list[FrameDensities]) -> FrameDensities:
+    return FrameDensities(
+        density=torch.cat([part.density for part in seen]),
+        density_delta=torch.cat([part.density_delta for part in seen]),
+        key_frame=torch.cat([part.key_frame for part in seen]),
+        work=torch.cat([part.work for part in seen]),
+    )

@@ -1,0 +1,212 @@
+"""A network as the native engine runs it: tensors, inputs of linear layers, and steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rrm_extract.graph import Convolution
+
+__all__ = [
+    "BLOCK",
+    "NO_ACTIVATION",
+    "Activation",
+    "ConvStep",
+    "DeltaInput",
+    "GatherStep",
+    "GlobalAverageStep",
+    "InputStep",
+    "PlanTensor",
+    "PointwiseStep",
+    "PoolStep",
+    "Step",
+    "Window",
+]
+
+BLOCK = 16
+"""Channels that lie side by side."""
+
+
+@dataclass(eq=False)
+class PlanTensor:
+    """A value between steps.
+
+    Attributes:
+        channels, height, width: its shape for one frame.
+        name: of the operation that makes it.
+        planes: for a concatenation without a copy: the tensor and the block of each of its blocks.
+    """
+
+    channels: int
+    height: int
+    width: int
+    name: str
+    planes: tuple[tuple[PlanTensor, int], ...] = ()
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of 16 channels, the last one perhaps partly padding."""
+        return -(-self.channels // BLOCK)
+
+    @property
+    def elements(self) -> int:
+        """Numbers in one frame."""
+        return self.channels * self.height * self.width
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A function of one number; ``low`` and ``high`` are its limits, ``low`` a slope."""
+
+    kind: str = "none"
+    low: float = 0.0
+    high: float = 0.0
+
+
+NO_ACTIVATION = Activation()
+
+
+@dataclass(frozen=True)
+class Window:
+    """The geometry of a convolution or pooling: rows, columns of each."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+    def numbers(self) -> list[int]:
+        """In the order in which the native module takes them."""
+        return [*self.kernel, *self.stride, *self.padding, *self.dilation]
+
+    def output(self, height: int, width: int) -> tuple[int, int]:
+        """Size of a convolution's output."""
+        rows, columns = (
+            (size + 2 * p - d * (k - 1) - 1) // s + 1
+            for size, k, s, p, d in zip(
+                (height, width), self.kernel, self.stride, self.padding, self.dilation, strict=True
+            )
+        )
+        return rows, columns
+
+
+@dataclass(eq=False)
+class DeltaInput:
+    """The input of linear layers with the same source and threshold: one snapshot, one list.
+
+    Attributes:
+        source: None for the network's input itself.
+        form: "list", "columns" or "select" (dense, for depthwise layers).
+        halo: zeros around the dense form, in pixels.
+        group_blocks: blocks of channels in a list's group.
+        break_even: density from which on the layers run dense.
+    """
+
+    source: PlanTensor | None
+    shape: tuple[int, int, int]
+    form: str
+    threshold: float
+    group_blocks: int
+    break_even: float
+    halo: int = 0
+
+    @property
+    def elements(self) -> int:
+        """Numbers in one frame."""
+        channels, height, width = self.shape
+        return channels * height * width
+
+
+@dataclass(eq=False)
+class Step:
+    """One native operation: what it is called, and the tensor it makes."""
+
+    name: str
+    out: PlanTensor
+
+    def sources(self) -> list[PlanTensor]:
+        """The tensors that it reads as values, not as deltas."""
+        return []
+
+
+@dataclass(eq=False)
+class InputStep(Step):
+    """A tensor from outside: input number ``number`` of this part of the network."""
+
+    number: int = 0
+
+
+@dataclass(eq=False)
+class ConvStep(Step):
+    """A convolution or fully-connected layer, and what is fused to its end.
+
+    Attributes:
+        delta: its input.
+        form: "window", "taps", "columns" or "depthwise": which kernel.
+        linear: the layer; a fully-connected one as a convolution over its whole input.
+        residual: tensor that is added before the activation.
+    """
+
+    delta: DeltaInput
+    form: str
+    linear: Convolution
+    window: Window
+    residual: PlanTensor | None = None
+    activation: Activation = NO_ACTIVATION
+
+    def sources(self) -> list[PlanTensor]:
+        """See :meth:`Step.sources`."""
+        return [] if self.residual is None else [self.residual]
+
+
+@dataclass(eq=False)
+class PoolStep(Step):
+    """Maximum or average pooling."""
+
+    source: PlanTensor
+    window: Window
+    maximum: bool
+    count_padding: bool = True
+
+    def sources(self) -> list[PlanTensor]:
+        """See :meth:`Step.sources`."""
+        return [self.source]
+
+
+@dataclass(eq=False)
+class GlobalAverageStep(Step):
+    """The mean over all pixels."""
+
+    source: PlanTensor
+
+    def sources(self) -> list[PlanTensor]:
+        """See :meth:`Step.sources`."""
+        return [self.source]
+
+
+@dataclass(eq=False)
+class PointwiseStep(Step):
+    """Sum or product of tensors, then scale and shift by channel, then an activation."""
+
+    inputs: list[PlanTensor]
+    multiply: bool = False
+    scale: NDArray[np.float32] | None = None
+    shift: NDArray[np.float32] | None = None
+    activation: Activation = NO_ACTIVATION
+
+    def sources(self) -> list[PlanTensor]:
+        """See :meth:`Step.sources`."""
+        return self.inputs
+
+
+@dataclass(eq=False)
+class GatherStep(Step):
+    """Channels of several tensors in any order."""
+
+    channels: list[tuple[PlanTensor, int]] = field(default_factory=list)
+
+    def sources(self) -> list[PlanTensor]:
+        """See :meth:`Step.sources`."""
+        return list(dict.fromkeys(tensor for tensor, _ in self.channels))
