@@ -1,17 +1,30 @@
-"""What every benchmark script says about where its figures come from."""
+"""What the benchmark scripts share: where figures come from, and how they are taken."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["machine", "median", "versions", "write_json"]
+__all__ = [
+    "counted",
+    "interleaved",
+    "machine",
+    "median",
+    "read_json",
+    "require",
+    "save_json",
+    "say",
+    "versions",
+    "write_json",
+]
 
 
 def machine() -> dict[str, Any]:
@@ -49,10 +62,62 @@ def median(values: Sequence[float]) -> float:
     return float(statistics.median(values))
 
 
+def interleaved(runs: Sequence[Callable[[], float]], *, repeats: int) -> list[list[float]]:
+    """What each run returns at each repeat, taken in rounds.
+
+    Every run has its turn before any has another, so that whatever else the machine does, and
+    however its clock drifts, meets all of them alike.
+
+    Args:
+        runs: functions that measure something once.
+        repeats: how many rounds.
+
+    Returns:
+        For each run its ``repeats`` values, in the order of the rounds.
+    """
+    values: list[list[float]] = [[] for _ in runs]
+    for _ in range(repeats):
+        for run, taken in zip(runs, values, strict=True):
+            taken.append(run())
+    return values
+
+
+def counted(number: int, noun: str) -> str:
+    """Such as "1 thread" or "2 threads"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def write_json(values: Any, path: Path | None) -> None:
     """Prints JSON, and writes it to ``path`` as well if there is one."""
-    text = json.dumps(values, indent=2)
-    print(text)
+    print(json.dumps(values, indent=2))
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
+        save_json(values, path)
+
+
+def save_json(values: Any, path: Path) -> None:
+    """Writes JSON to ``path``, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".new")
+    unfinished.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Reads what a benchmark has written; ends the program where there is no such file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        sys.exit(f"{path}: {error}; expected a file that a benchmark script wrote with --json")
+
+
+def require(module: str) -> Any:
+    """A module of the extra ``bench``; ends the program with advice where it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        sys.exit(f'{error}; it comes with the extra "bench": pip install -e ".[bench]"')
+
+
+def say(text: str) -> None:
+    """Progress, beside the result on standard output."""
+    print(text, file=sys.stderr, flush=True)

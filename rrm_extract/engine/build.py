@@ -29,6 +29,8 @@ __all__ = ["NativePart", "Packed", "build_part"]
 IN_PLACE_BYTES = 640 * 1024
 """Weights of a stage up to this size stay in the second-level cache from frame to frame."""
 
+CACHE_LINE = 64
+
 STAGE_OUTPUTS = 128
 """Outputs that a convolution computes together; kStageBlocks blocks."""
 
@@ -49,6 +51,12 @@ class Packed:
     def numpy(self) -> NDArray[Any]:
         """The elements as the native module takes them."""
         array: NDArray[Any] = self.elements.numpy()
+        if array.ctypes.data % CACHE_LINE:  # vectors that straddle two lines cost twice the loads
+            wide = np.empty(array.nbytes + CACHE_LINE, np.uint8)
+            begin = -wide.ctypes.data % CACHE_LINE
+            aligned = wide[begin : begin + array.nbytes].view(array.dtype)
+            aligned[:] = array
+            array = aligned
         return array.view(np.uint32) if array.dtype == np.int32 else array
 
 

@@ -28,7 +28,7 @@ from rrm_extract.engine.pointwise import activation_of
 from rrm_extract.graph import Convolution, FullyConnected, Op, Program
 from rrm_extract.graph.program import execute, substitute
 
-__all__ = ["Island", "Lowered", "Opaque", "Part", "lower"]
+__all__ = ["Island", "Lowered", "Opaque", "Part", "Rearrangement", "lower"]
 
 BREAK_EVEN = {"window": 0.80, "taps": 0.72, "columns": 0.50, "depthwise": 2.0}
 """Densities at which the dense kernel takes over, measured with scripts/measure_break_even.py."""
@@ -64,6 +64,19 @@ class Island:
 
 
 @dataclass(eq=False)
+class Rearrangement:
+    """A tensor with its dimensions in another order, such as frames with the channels last.
+
+    Attributes:
+        order: of the dimensions (T, C, H, W), as for ``torch.permute``.
+    """
+
+    source: PlanTensor
+    order: tuple[int, ...]
+    out: PlanTensor
+
+
+@dataclass(eq=False)
 class Part:
     """Native steps between two islands.
 
@@ -89,7 +102,7 @@ class Lowered:
         shapes: of each operation's result for one frame.
     """
 
-    sequence: list[Part | Island]
+    sequence: list[Part | Island | Rearrangement]
     frames: PlanTensor
     outputs: list[Any]
     layers: dict[str, DeltaInput | None]
@@ -139,7 +152,7 @@ class _Lowering:
         self.places = Places()
         self.frames = PlanTensor(*input_shape, name=program.input)
         self.values: dict[str, Any] = {program.input: self.places.of(self.frames)}
-        self.sequence: list[Part | Island] = []
+        self.sequence: list[Part | Island | Rearrangement] = []
         self.layers: dict[str, DeltaInput | None] = {}
         self.deltas: dict[tuple[Any, ...], DeltaInput] = {}
         self.gathered: dict[tuple[Any, ...], PlanTensor] = {}
@@ -381,7 +394,7 @@ class _Lowering:
             raise _NoStep("works on a constant")
         channels = self.places.channels(x)
         if channels is None:
-            raise _NoStep("its input is rearranged inside of the channels")
+            return self._rearranged(x)
         tensor = channels[0][0]
         if channels == [(tensor, channel) for channel in range(tensor.channels)]:
             return tensor
@@ -398,6 +411,20 @@ class _Lowering:
                 self._add(GatherStep(name=found.name, out=found, channels=channels))
             self.gathered[key] = found
         return found
+
+    def _rearranged(self, x: Tensor) -> PlanTensor:
+        """A value whose dimensions come in another order enters the network as a tensor anew."""
+        found = self.places.permuted(x)
+        if found is None:
+            raise _NoStep("its input is rearranged inside of the channels")
+        key = (id(found[0]), found[1])
+        tensor = self.gathered.get(key)
+        if tensor is None:
+            _, channels, height, width = x.shape
+            tensor = PlanTensor(channels, height, width, name=f"{self.op.name}.input")
+            self.sequence.append(Rearrangement(source=found[0], order=found[1], out=tensor))
+            self.gathered[key] = tensor
+        return tensor
 
     def _made(self, source: PlanTensor) -> PlanTensor:
         """Lists of deltas are written while a tensor is made, so a view has to be made as well."""

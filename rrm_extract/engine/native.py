@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rrm_extract.engine.build import NativePart, Packed, build_part
 from rrm_extract.engine.fuse import fuse
-from rrm_extract.engine.lower import Island, Lowered, Opaque, Part, lower
+from rrm_extract.engine.lower import Island, Lowered, Opaque, Part, Rearrangement, lower
 from rrm_extract.engine.plan import ConvStep, PlanTensor
 from rrm_extract.errors import ConfigError, EngineError
 from rrm_extract.graph import Program
@@ -83,7 +83,7 @@ class _Shared:
 
     program: Program
     lowered: Lowered
-    parts: tuple[NativePart | Island, ...]
+    parts: tuple[NativePart | Island | Rearrangement, ...]
     macs: Mapping[str, int]
     elements: Mapping[str, tuple[int, int]]
     isa: str
@@ -137,9 +137,9 @@ class NativeNetwork:
             group_blocks=GROUP_BLOCKS[precision],
         )
         _connect(lowered)
-        parts: list[NativePart | Island] = []
+        parts: list[NativePart | Island | Rearrangement] = []
         for item in lowered.sequence:
-            if isinstance(item, Island):
+            if not isinstance(item, Part):
                 parts.append(item)
                 continue
             if not adaptive:
@@ -318,11 +318,14 @@ class NativeNetwork:
         lowered = shared.lowered
         arrays: dict[PlanTensor, NDArray[np.float32]] = {lowered.frames: frames.numpy()}
         opaque: dict[str, Any] = {}
-        counts: dict[int, NDArray[np.uint64]] = {}
+        counts: dict[int, NDArray[np.int64]] = {}
         broken = False
         for part, lane in zip(shared.parts, self._lanes, strict=True):
             if isinstance(part, Island):
                 self._run_island(part, arrays, opaque, len(frames))
+                continue
+            if isinstance(part, Rearrangement):
+                arrays[part.out] = arrays[part.source].transpose(part.order)  # a view
                 continue
             finite = lane.run([arrays[tensor] for tensor in part.inputs])
             broken = broken or not finite
@@ -384,7 +387,7 @@ class NativeNetwork:
         )
         return flat[:, known.index(places, sources).flatten()].reshape(shape)
 
-    def _count(self, counts: Mapping[int, NDArray[np.uint64]], frames: int) -> FrameDensities:
+    def _count(self, counts: Mapping[int, NDArray[np.int64]], frames: int) -> FrameDensities:
         shared = self._shared
         layers = shared.lowered.layers
         density = np.ones((frames, len(layers)))
@@ -437,6 +440,10 @@ def _connect(lowered: Lowered) -> None:
                 needed[number] |= _bases(read(leaf))
             if item.out is not None:
                 made[item.out] = number
+            continue
+        if isinstance(item, Rearrangement):
+            needed[number] |= _bases({item.source})
+            made[item.out] = number
             continue
         for step in item.steps:
             made[step.out] = number

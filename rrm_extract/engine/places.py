@@ -7,6 +7,8 @@ to do, if anything: no operation of this kind needs code of its own.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -64,6 +66,17 @@ class Places:
         if places.numel() != tensor.elements:
             return None
         return tensor if torch.equal(places.flatten(), self.of(tensor).flatten()) else None
+
+    def permuted(self, places: Tensor) -> tuple[PlanTensor, tuple[int, ...]] | None:
+        """A tensor whose dimensions these are in another order, and the order."""
+        if places.dim() != 4 or places.shape[0] != 1 or places.numel() == 0:
+            return None
+        tensor = self._tensors[int(places.flatten()[0]) >> _SHIFT]
+        own = self.of(tensor)
+        for order in itertools.permutations((1, 2, 3)):
+            if torch.equal(own.permute(0, *order), places):
+                return tensor, (0, *order)
+        return None
 
     def channels(self, places: Tensor) -> list[tuple[PlanTensor, int]] | None:
         """The channels that a (1, C, H, W) value consists of; None if it is not made of such."""

@@ -10,11 +10,15 @@ namespace {
 // second-level cache, and they fill whole groups of every list.
 constexpr int kStageBlocks = 8;
 
+// Accumulators of that many bytes stay in the second-level cache until they are finished.
+constexpr ptrdiff_t kStripBytes = 256 * 1024;
+constexpr int kStripRows = 4;  // fewer would not be worth fetching the weights again
+
 }  // namespace
 
 struct Convolution::Layout {
     int rows, columns;         // of the output
-    int margin_rows, margin_columns;
+    int margin_columns;
     ptrdiff_t row, block;      // strides of the accumulators
     ptrdiff_t origin;          // of pixel (0, 0)
 };
@@ -26,14 +30,12 @@ struct Convolution::Stage {
 
 Convolution::Layout Convolution::layout(const State& state) const {
     const Tensor& out = state.network->tensors[tensor];
-    Layout l{out.height, out.width, 0, 0, 0, 0, 0};
-    if (form == Form::window) {  // room for what falls outside of the image
-        l.margin_rows = 2 - geometry.row_padding;
-        l.margin_columns = 2 - geometry.column_padding;
-    }
+    Layout l{out.height, out.width, 0, 0, 0, 0};
+    // Room for what falls beside the image.
+    if (form == Form::window) l.margin_columns = 2 - geometry.column_padding;
     l.row = static_cast<ptrdiff_t>(l.columns + 2 * l.margin_columns) * kBlock;
-    l.block = l.row * (l.rows + 2 * l.margin_rows);
-    l.origin = l.margin_rows * l.row + l.margin_columns * kBlock;
+    l.block = l.row * l.rows;
+    l.origin = static_cast<ptrdiff_t>(l.margin_columns) * kBlock;
     return l;
 }
 
@@ -44,14 +46,16 @@ void Convolution::prepare(State& state) const {
 }
 
 // The response of one stage to the deltas of all frames that are lists; weights stay close while
-// the frames pass.
-void Convolution::add_stage(State& state, const Layout& l, const Stage& stage, int frames,
-                            float* const* y) const {
+// the frames pass. The rows are those of the output.
+void Convolution::add_stage(State& state, const Layout& l, const Stage& stage, int row_begin,
+                            int row_end, int begin, int end, float* const* y) const {
     const Kernels& kernels = state.network->kernels;
     const Arithmetic arithmetic = state.network->arithmetic;
     const DeltaState& source = state.deltas[delta];
     const Delta& plan = state.network->deltas[delta];
     const int group_units = plan.group_blocks * state.network->block_units();
+    // Input row i of a window reaches the output rows i - margin to i - margin + 2.
+    const int margin = form == Form::window ? 2 - geometry.row_padding : 0;
     for (size_t s = stage.first_set; s < stage.last_set; s++) {
         const WeightSet& set = sets[s];
         const int units = set.unit_end - set.unit_begin;
@@ -61,10 +65,11 @@ void Convolution::add_stage(State& state, const Layout& l, const Stage& stage, i
             const int group = (set.unit_begin + unit) / group_units;
             if (form == Form::window) {
                 const uint32_t* tile = base + static_cast<size_t>(unit) * 9 * kBlock;
-                for (int frame = 0; frame < frames; frame++)
-                    if (y[frame] != nullptr)
-                        kernels.window({&source.lists[frame], group, tile,
-                                        y[frame] + at - l.margin_rows * l.row -
+                for (int frame = begin; frame < end; frame++)
+                    if (y[frame - begin] != nullptr)
+                        kernels.window({&source.list(frame), group, row_begin + margin,
+                                        row_end + margin, tile,
+                                        y[frame - begin] + at - margin * l.row -
                                             l.margin_columns * kBlock,
                                         l.row},
                                        arithmetic);
@@ -83,24 +88,26 @@ void Convolution::add_stage(State& state, const Layout& l, const Stage& stage, i
                                               (static_cast<size_t>(set.blocks) * kBlock);
                     args.y_row = l.row;
                     args.y_block = l.block;
-                    const auto range = [](int offset, int stride, int size, int count, int* begin,
-                                          int* end) {
-                        *begin = offset < 0 ? (-offset + stride - 1) / stride : 0;
-                        *end = size <= offset ? 0 : std::min(count, (size - 1 - offset) / stride + 1);
-                        *end = std::max(*begin, *end);
+                    const auto range = [](int offset, int stride, int size, int count, int* first,
+                                          int* last) {
+                        *first = offset < 0 ? (-offset + stride - 1) / stride : 0;
+                        *last = size <= offset ? 0 : std::min(count, (size - 1 - offset) / stride + 1);
+                        *last = std::max(*first, *last);
                     };
                     range(row_offset, geometry.row_stride, plan.height, l.rows, &args.row_begin,
                           &args.row_end);
+                    args.row_begin = std::max(args.row_begin, row_begin);
+                    args.row_end = std::min(args.row_end, row_end);
                     range(column_offset, geometry.column_stride, plan.width, l.columns,
                           &args.column_begin, &args.column_end);
                     args.row_stride = geometry.row_stride;
                     args.row_offset = row_offset;
                     args.column_stride = geometry.column_stride;
                     args.column_offset = column_offset;
-                    for (int frame = 0; frame < frames; frame++)
-                        if (y[frame] != nullptr) {
-                            args.list = &source.lists[frame];
-                            args.y = y[frame] + at;
+                    for (int frame = begin; frame < end; frame++)
+                        if (y[frame - begin] != nullptr) {
+                            args.list = &source.list(frame);
+                            args.y = y[frame - begin] + at;
                             kernels.tap(args, arithmetic);
                         }
                 }
@@ -173,62 +180,88 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
 }
 
 void Convolution::finish(State& state, const Layout& l, const Stage& stage, int frame,
+                         int row_begin, int row_end, const Changes& changes,
                          float* change) const {
     const Network& network = *state.network;
     float* y = state.operations[index].accumulators.data() + stage.first_block * l.block + l.origin;
-    const bool dense = state.deltas[delta].dense[frame] != 0;
-    for (int row = 0; row < l.rows; row++) {
-        const RowTarget to = row_target(state, tensor, frame, stage.first_block, stage.blocks, row);
-        FinishArgs args{};
-        args.y = y + row * l.row;
-        args.y_block = l.block;
-        args.delta = change == nullptr ? nullptr : change + row * l.row;
-        args.delta_block = l.block;
-        args.replace = dense;
-        if (epilogue.residual >= 0) {
-            const float* first = state.plane(epilogue.residual, stage.first_block, frame);
-            args.residual = first + static_cast<size_t>(row) * l.columns * kBlock;
+    FinishArgs args{};
+    args.y_block = l.block;
+    args.delta_block = l.block;
+    args.replace = state.deltas[delta].dense[frame] != 0;
+    args.blocks = stage.blocks;
+    args.activation = epilogue.activation;
+    args.low = epilogue.low;
+    args.high = epilogue.high;
+    args.next_row = static_cast<ptrdiff_t>(l.columns) * kBlock;
+    const float* residual = nullptr;
+    if (epilogue.residual >= 0) {
+        residual = state.plane(epilogue.residual, stage.first_block, frame);
+        if (stage.blocks > 1)
             args.residual_block =
-                stage.blocks > 1
-                    ? state.plane(epilogue.residual, stage.first_block + 1, frame) - first
-                    : 0;
-        }
-        args.x = to.data;
+                state.plane(epilogue.residual, stage.first_block + 1, frame) - residual;
+    }
+    for (int row = row_begin; row < row_end; row++) {
+        const RowTarget to = row_target(state, tensor, frame, stage.first_block, stage.blocks, row);
         args.x_block = to.block;
-        args.width = l.columns;
-        args.blocks = stage.blocks;
-        args.activation = epilogue.activation;
-        args.low = epilogue.low;
-        args.high = epilogue.high;
-        network.kernels.finish(args);
-        state.emit(tensor, frame, stage.first_block, stage.blocks, row, to.data, to.block);
-    }
-    if (change == nullptr) return;
-    // What fell outside of the image must not pile up.
-    const size_t side = static_cast<size_t>(l.margin_columns) * kBlock;
-    if (l.margin_rows == 0 && side == 0) return;
-    for (int block = 0; block < stage.blocks; block++) {
-        float* origin = change + block * l.block;
-        float* top = origin - l.origin;
-        std::fill(top, top + l.margin_rows * l.row, 0.0f);
-        float* bottom = top + (l.margin_rows + l.rows) * l.row;
-        std::fill(bottom, bottom + l.margin_rows * l.row, 0.0f);
-        for (int row = 0; row < l.rows; row++) {
-            float* begin = origin + row * l.row;
-            std::fill(begin - side, begin, 0.0f);
-            std::fill(begin + l.columns * kBlock, begin + l.columns * kBlock + side, 0.0f);
+        for (const Run& run : changes.made(row)) {
+            const ptrdiff_t at = static_cast<ptrdiff_t>(run.begin) * kBlock;
+            args.y = y + row * l.row + at;
+            args.delta = change == nullptr ? nullptr : change + row * l.row + at;
+            args.residual = residual == nullptr
+                                ? nullptr
+                                : residual + static_cast<ptrdiff_t>(row) * l.columns * kBlock + at;
+            args.x = to.data + at;
+            args.width = run.end - run.begin;
+            network.kernels.finish(args);
         }
+        state.emit(tensor, frame, stage.first_block, stage.blocks, row, to.data, to.block,
+                   changes.sent(row));
     }
+    if (change == nullptr || l.margin_columns == 0) return;
+    // What fell beside the image must not pile up.
+    const size_t side = static_cast<size_t>(l.margin_columns) * kBlock;
+    for (int block = 0; block < stage.blocks; block++)
+        for (int row = row_begin; row < row_end; row++) {
+            float* first = change + block * l.block + row * l.row;
+            std::fill(first - side, first, 0.0f);
+            std::fill(first + l.columns * kBlock, first + l.columns * kBlock + side, 0.0f);
+        }
 }
 
-void Convolution::run(State& state, int frames) const {
+// The pixels of the output that may have changed; false when all of them have to be finished.
+bool Convolution::find_changes(State& state, int frame, std::vector<uint8_t>& mask) const {
+    const Tensor& out = state.network->tensors[tensor];
+    const Delta& plan = state.network->deltas[delta];
+    const uint8_t* hits = state.hits(delta, frame);
+    if (hits == nullptr) return false;
+    const uint8_t* residual = nullptr;
+    if (epilogue.residual >= 0) {
+        residual = state.changed(epilogue.residual, frame);
+        if (residual == nullptr) return false;
+    }
+    mask.assign(static_cast<size_t>(out.height) * out.width, 0);
+    spread(hits, plan.height, plan.width, geometry, mask.data(), out.height, out.width);
+    if (residual != nullptr)
+        for (size_t i = 0; i < mask.size(); i++) mask[i] |= residual[i];
+    return true;
+}
+
+void Convolution::run(State& state, int begin, int end) const {
     const Layout l = layout(state);
     const int blocks = state.network->tensors[tensor].blocks();
+    const std::vector<uint8_t>& dense = state.deltas[delta].dense;
     float* const accumulators = state.operations[index].accumulators.data() + l.origin;
     const ptrdiff_t frame_stride = l.block * kStageBlocks;
+    const bool in_place = cached || end - begin == 1;
     float* const scratch =
-        in_place ? nullptr : state.batch_scratch(static_cast<size_t>(frame_stride) * frames);
-    std::vector<float*> y(frames);
+        in_place ? nullptr : state.batch_scratch(static_cast<size_t>(frame_stride) * (end - begin));
+    std::vector<float*> y(end - begin);
+    std::vector<Changes> changes(end - begin);
+    std::vector<uint8_t> mask;
+    for (int frame = begin; frame < end; frame++) {
+        const bool some = find_changes(state, frame, mask);
+        changes[frame - begin].set(state, tensor, frame, some ? &mask : nullptr);
+    }
     size_t set = 0;
     for (int first = 0; first < blocks; first += kStageBlocks) {
         Stage stage{first, std::min(kStageBlocks, blocks - first), set, set};
@@ -237,30 +270,56 @@ void Convolution::run(State& state, int frames) const {
             stage.last_set++;
         set = stage.last_set;
         if (in_place) {
-            float* const target = accumulators + first * l.block;
-            for (int frame = 0; frame < frames; frame++) {
-                y.assign(frames, nullptr);
-                if (state.deltas[delta].dense[frame] != 0) {
-                    compute_dense(state, l, stage, frame, target);
-                } else {
-                    y[frame] = target;
-                    add_stage(state, l, stage, frames, y.data());
+            // Some rows at a time, through all frames: their accumulators and snapshots stay in
+            // the second-level cache. Weights that would not stay there pass only once.
+            float* target = accumulators + first * l.block;
+            const ptrdiff_t row_bytes = 4 * l.row * stage.blocks;
+            const int fit = static_cast<int>(kStripBytes / row_bytes);
+            const int strips = cached ? (l.rows + std::max(kStripRows, fit) - 1) /
+                                            std::max(kStripRows, fit)
+                                      : 1;
+            const int strip = (l.rows + strips - 1) / strips;
+            for (int frame = begin; frame < end; frame++)
+                if (dense[frame] != 0 && strips > 1 && frame > begin) {
+                    // Dense frames go through whole maps, and so do those around them.
+                    run_whole(state, l, stage, begin, end, changes, target);
+                    target = nullptr;
+                    break;
                 }
-                finish(state, l, stage, frame, nullptr);
+            for (int row = 0; target != nullptr && row < l.rows; row += strip) {
+                const int last = std::min(l.rows, row + strip);
+                for (int frame = begin; frame < end; frame++) {
+                    if (dense[frame] != 0) {
+                        if (row == 0) compute_dense(state, l, stage, frame, target);
+                    } else {
+                        add_stage(state, l, stage, row, last, frame, frame + 1, &target);
+                    }
+                    finish(state, l, stage, frame, row, last, changes[frame - begin], nullptr);
+                }
             }
             continue;
         }
-        for (int frame = 0; frame < frames; frame++) {
-            float* const target = scratch + frame * frame_stride + l.origin;
-            y[frame] = target;
-            if (state.deltas[delta].dense[frame] != 0) {
-                compute_dense(state, l, stage, frame, target);
-                y[frame] = nullptr;
-            }
+        for (int frame = begin; frame < end; frame++) {
+            float* const target = scratch + (frame - begin) * frame_stride + l.origin;
+            y[frame - begin] = dense[frame] != 0 ? nullptr : target;
+            if (dense[frame] != 0) compute_dense(state, l, stage, frame, target);
         }
-        add_stage(state, l, stage, frames, y.data());
-        for (int frame = 0; frame < frames; frame++)
-            finish(state, l, stage, frame, scratch + frame * frame_stride + l.origin);
+        add_stage(state, l, stage, 0, l.rows, begin, end, y.data());
+        for (int frame = begin; frame < end; frame++)
+            finish(state, l, stage, frame, 0, l.rows, changes[frame - begin],
+                   scratch + (frame - begin) * frame_stride + l.origin);
+    }
+}
+
+// Frame after frame through whole maps.
+void Convolution::run_whole(State& state, const Layout& l, const Stage& stage, int begin, int end,
+                            const std::vector<Changes>& changes, float* target) const {
+    for (int frame = begin; frame < end; frame++) {
+        if (state.deltas[delta].dense[frame] != 0)
+            compute_dense(state, l, stage, frame, target);
+        else
+            add_stage(state, l, stage, 0, l.rows, frame, frame + 1, &target);
+        finish(state, l, stage, frame, 0, l.rows, changes[frame - begin], nullptr);
     }
 }
 
@@ -269,7 +328,7 @@ void ColumnConvolution::prepare(State& state) const {
     state.operations[index].accumulators = Buffer<float>(out.plane() * out.blocks(), true);
 }
 
-void ColumnConvolution::run(State& state, int frames) const {
+void ColumnConvolution::run(State& state, int begin, int end) const {
     const Network& network = *state.network;
     const Tensor& out = network.tensors[tensor];
     const Delta& plan = network.deltas[delta];
@@ -284,7 +343,7 @@ void ColumnConvolution::run(State& state, int frames) const {
     for (int tap = 0; tap < taps; tap++)
         offsets[tap] = static_cast<int32_t>((tap / geometry.kernel_columns) * x_row +
                                             (tap % geometry.kernel_columns) * plan.channels);
-    for (int frame = 0; frame < frames; frame++) {
+    for (int frame = begin; frame < end; frame++) {
         const bool dense = state.deltas[delta].dense[frame] != 0;
         if (dense) {
             DenseArgs args{};
@@ -314,13 +373,20 @@ void ColumnConvolution::run(State& state, int frames) const {
                 network.kernels.dense(args, Arithmetic::fp32);
             }
         }
+        const uint8_t* hits = state.hits(delta, frame);
+        const bool some = hits != nullptr && epilogue.residual < 0;
+        std::vector<uint8_t> mask(static_cast<size_t>(out.height) * out.width, 0);
+        if (some)
+            spread(hits, plan.height, plan.width, geometry, mask.data(), out.height, out.width);
+        Changes changes;
+        changes.set(state, tensor, frame, some ? &mask : nullptr);
         for (int first = 0; first < out.blocks(); first += kStageBlocks) {
             const int blocks = std::min(kStageBlocks, out.blocks() - first);
             for (int row = 0; row < out.height; row++) {
                 float* y = accumulators + first * y_block + row * y_row;
-                if (!dense) {
+                if (!dense && !changes.sent(row).empty()) {
                     ColumnArgs args{};
-                    args.list = &state.deltas[delta].columns[frame];
+                    args.list = &state.deltas[delta].column_list(frame);
                     args.first_row = row * geometry.row_stride - geometry.row_padding;
                     args.row_begin = std::max(0, args.first_row);
                     args.row_end = std::min(plan.height, args.first_row + geometry.kernel_rows);
@@ -343,66 +409,86 @@ void ColumnConvolution::run(State& state, int frames) const {
                 }
                 const RowTarget to = row_target(state, tensor, frame, first, blocks, row);
                 FinishArgs args{};
-                args.y = y;
                 args.y_block = y_block;
-                args.x = to.data;
                 args.x_block = to.block;
-                args.width = out.width;
                 args.blocks = blocks;
                 args.activation = epilogue.activation;
                 args.low = epilogue.low;
                 args.high = epilogue.high;
+                const float* residual = nullptr;
                 if (epilogue.residual >= 0) {
                     const float* base = state.plane(epilogue.residual, first, frame);
-                    args.residual = base + row * y_row;
+                    residual = base + row * y_row;
                     args.residual_block =
                         blocks > 1 ? state.plane(epilogue.residual, first + 1, frame) - base : 0;
                 }
-                network.kernels.finish(args);
-                state.emit(tensor, frame, first, blocks, row, to.data, to.block);
+                for (const Run& run : changes.made(row)) {
+                    const ptrdiff_t at = static_cast<ptrdiff_t>(run.begin) * kBlock;
+                    args.y = y + at;
+                    args.x = to.data + at;
+                    args.residual = residual == nullptr ? nullptr : residual + at;
+                    args.width = run.end - run.begin;
+                    network.kernels.finish(args);
+                }
+                state.emit(tensor, frame, first, blocks, row, to.data, to.block,
+                           changes.sent(row));
             }
         }
     }
 }
 
-void DepthwiseConvolution::run(State& state, int frames) const {
+void DepthwiseConvolution::run(State& state, int begin, int end) const {
     const Network& network = *state.network;
     const Tensor& out = network.tensors[tensor];
+    const Delta& plan = network.deltas[delta];
     const ptrdiff_t x_row = state.whole_row(delta), x_block = state.whole_block(delta);
-    for (int frame = 0; frame < frames; frame++) {
+    Changes changes;
+    for (int frame = begin; frame < end; frame++) {
+        const uint8_t* hits = state.hits(delta, frame);
+        const bool some = hits != nullptr;
+        std::vector<uint8_t> mask(static_cast<size_t>(out.height) * out.width, 0);
+        if (some)
+            spread(hits, plan.height, plan.width, geometry, mask.data(), out.height, out.width);
+        changes.set(state, tensor, frame, some ? &mask : nullptr);
         const float* x = state.selected(delta, frame) - geometry.row_padding * x_row -
                          geometry.column_padding * kBlock;
         for (int first = 0; first < out.blocks(); first += kStageBlocks) {
             const int blocks = std::min(kStageBlocks, out.blocks() - first);
             for (int row = 0; row < out.height; row++) {
                 const RowTarget to = row_target(state, tensor, frame, first, blocks, row);
-                for (int b = 0; b < blocks; b++) {
+                for (const Run& run : changes.made(row)) {
+                    const ptrdiff_t at = static_cast<ptrdiff_t>(run.begin) * kBlock;
                     DepthwiseArgs args{};
-                    args.x = x + (first + b) * x_block + row * geometry.row_stride * x_row;
                     args.x_row = x_row;
                     args.kernel_rows = geometry.kernel_rows;
                     args.kernel_columns = geometry.kernel_columns;
                     args.column_stride = geometry.column_stride;
                     args.row_dilation = geometry.row_dilation;
                     args.column_dilation = geometry.column_dilation;
-                    args.weights = weights + static_cast<size_t>(first + b) * geometry.taps() * kBlock;
-                    args.bias = bias + static_cast<size_t>(first + b) * kBlock;
-                    args.y = to.data + b * to.block;
-                    args.columns = out.width;
-                    network.kernels.depthwise(args);
+                    args.columns = run.end - run.begin;
+                    for (int b = 0; b < blocks; b++) {
+                        args.x = x + (first + b) * x_block + row * geometry.row_stride * x_row +
+                                 at * geometry.column_stride;
+                        args.weights =
+                            weights + static_cast<size_t>(first + b) * geometry.taps() * kBlock;
+                        args.bias = bias + static_cast<size_t>(first + b) * kBlock;
+                        args.y = to.data + b * to.block + at;
+                        network.kernels.depthwise(args);
+                    }
+                    FinishArgs finish{};
+                    finish.y = to.data + at;
+                    finish.y_block = to.block;
+                    finish.x = to.data + at;
+                    finish.x_block = to.block;
+                    finish.width = run.end - run.begin;
+                    finish.blocks = blocks;
+                    finish.activation = epilogue.activation;
+                    finish.low = epilogue.low;
+                    finish.high = epilogue.high;
+                    network.kernels.finish(finish);
                 }
-                FinishArgs args{};
-                args.y = to.data;
-                args.y_block = to.block;
-                args.x = to.data;
-                args.x_block = to.block;
-                args.width = out.width;
-                args.blocks = blocks;
-                args.activation = epilogue.activation;
-                args.low = epilogue.low;
-                args.high = epilogue.high;
-                network.kernels.finish(args);
-                state.emit(tensor, frame, first, blocks, row, to.data, to.block);
+                state.emit(tensor, frame, first, blocks, row, to.data, to.block,
+                           changes.sent(row));
             }
         }
     }

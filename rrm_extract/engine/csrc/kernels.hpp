@@ -39,8 +39,9 @@ enum class Arithmetic { fp32, bf16 };
 struct WindowArgs {
     const List* list;
     int group;
+    int row_begin, row_end;   // rows of y that are computed; input row i reaches rows i to i + 2
     const uint32_t* weights;  // [unit of the group][column][row][16], kernel turned by 180 degrees
-    float* y;                 // where pixel (0, 0) of the input meets the kernel's last tap
+    float* y;                 // row 0, column 0: where input pixel (0, 0) meets the last tap
     ptrdiff_t y_row;
 };
 
@@ -114,18 +115,28 @@ struct DepthwiseArgs {
 
 // What the layers see, counted while compressing.
 struct Counts {
-    uint64_t nonzero = 0;   // of the plain input
-    uint64_t deltas = 0;    // of the truncated differences
+    int64_t nonzero = 0;    // of the plain input; at first its change since the frame before
+    int64_t deltas = 0;     // of the truncated differences
     bool finite = true;
+};
+
+// Neighbouring pixels of a row that may have changed since the frame before.
+struct Run {
+    int begin, end;
 };
 
 // One row of a group of channels against its snapshot: difference, threshold, compress.
 struct CompressArgs {
-    const float* x;
+    const float* x;          // only read inside of the runs
     ptrdiff_t x_block;
     float* snapshot;
     ptrdiff_t snapshot_block;
+    const Run* runs;
+    int run_count;
     int width, channels;     // channels of this group
+    uint8_t* occupied;       // [width] non-zero channels of each pixel, kept between frames
+    uint8_t* hits;           // [width] set where a delta is; added to unless `first`
+    bool first;
     float threshold;
     bool paper;              // the snapshot becomes the input everywhere
     uint32_t* values;
@@ -140,14 +151,16 @@ struct KeepArgs {
     ptrdiff_t x_block;
     float* snapshot;
     ptrdiff_t snapshot_block;
-    uint32_t* dense;         // as units; may be the snapshot itself
+    uint32_t* dense;         // as units
     ptrdiff_t dense_block;
     int width, channels;
+    uint8_t* occupied;       // [width] as above
     float threshold;         // only for the count
     Counts* counts;
 };
 
 // The input of a layer that has no sparse form: next = |x - last| > threshold ? x : last.
+// The two may be the same memory.
 struct SelectArgs {
     const float* x;
     ptrdiff_t x_block;
@@ -155,7 +168,10 @@ struct SelectArgs {
     ptrdiff_t last_block;
     float* next;
     ptrdiff_t next_block;
-    int width, channels;
+    int width, channels;     // at most 128 channels
+    uint8_t* occupied;       // [width] non-zero channels of each pixel, kept between frames
+    uint8_t* hits;           // [width] set where something changed; added to unless `first`
+    bool first;
     float threshold;
     bool paper;
     Counts* counts;
@@ -169,6 +185,7 @@ struct CompressColumnsArgs {
     float threshold;
     bool paper;
     ColumnList* list;
+    uint8_t* hits;           // [width]
     Counts* counts;
 };
 
@@ -188,6 +205,7 @@ struct FinishArgs {
     int width, blocks;
     Activation activation;
     float low, high;         // clamp's limits; leaky_relu's slope is `low`
+    ptrdiff_t next_row;      // floats to the next row of x and residual, which is fetched ahead
 };
 
 // x = activation(scale * x + shift), in place, on `count` pixels of one block.
@@ -210,7 +228,7 @@ struct PoolArgs {
     bool maximum;
     const float* factors;    // [columns] 1 / divisor for an average
     float* y;
-    int columns;
+    int column_begin, column_end;
 };
 
 struct Kernels {

@@ -10,22 +10,101 @@ namespace {
 
 constexpr int kRowBlocks = 8;
 
-// Calls `compute(frame, first_block, blocks, row, target)` for every row, then sends it on.
-template <class Compute>
-void for_rows(State& state, int tensor, int frames, Compute compute) {
+// Calls `compute(frame, first_block, blocks, row, runs, target)` for every row, then sends it on.
+// `find(frame, mask)` fills in where the result may have changed, or returns false for
+// everywhere.
+template <class Find, class Compute>
+void for_rows(State& state, int tensor, int begin, int end, Find find, Compute compute) {
     const Tensor& out = state.network->tensors[tensor];
-    for (int frame = 0; frame < frames; frame++)
+    const size_t pixels = static_cast<size_t>(out.height) * out.width;
+    std::vector<uint8_t> mask;
+    Changes told;
+    for (int frame = begin; frame < end; frame++) {
+        mask.assign(pixels, 0);
+        const bool some = find(frame, mask);
+        told.set(state, tensor, frame, some ? &mask : nullptr);
         for (int first = 0; first < out.blocks(); first += kRowBlocks) {
             const int blocks = std::min(kRowBlocks, out.blocks() - first);
             for (int row = 0; row < out.height; row++) {
                 const RowTarget to = row_target(state, tensor, frame, first, blocks, row);
-                compute(frame, first, blocks, row, to);
-                state.emit(tensor, frame, first, blocks, row, to.data, to.block);
+                compute(frame, first, blocks, row, told.made(row), to);
+                state.emit(tensor, frame, first, blocks, row, to.data, to.block,
+                           told.sent(row));
             }
         }
+    }
+}
+
+const auto kEverywhere = [](int, std::vector<uint8_t>&) { return false; };
+
+// Where any of some tensors of the same size may have changed.
+bool changes_of_any(const State& state, const std::vector<int>& tensors, int frame,
+                    std::vector<uint8_t>& mask) {
+    for (const int tensor : tensors) {
+        const uint8_t* changed = state.changed(tensor, frame);
+        if (changed == nullptr) return false;
+        for (size_t i = 0; i < mask.size(); i++) mask[i] |= changed[i];
+    }
+    return true;
 }
 
 }  // namespace
+
+void Changes::set(State& state, int tensor, int frame, const std::vector<uint8_t>* mask) {
+    const Tensor& plan = state.network->tensors[tensor];
+    const int rows = plan.height, columns = plan.width;
+    whole_ = {{0, columns}};
+    send_all_ = mask == nullptr;
+    make_all_ = send_all_ || state.needs_all(tensor, frame);
+    if (uint8_t* told = state.changes_of(tensor, frame)) {
+        const size_t pixels = static_cast<size_t>(rows) * columns;
+        if (mask == nullptr)
+            std::fill(told, told + pixels, 1);
+        else
+            std::copy(mask->begin(), mask->end(), told);
+    }
+    if (send_all_) return;
+    constexpr int kGap = 4;  // pixels that cost less than another run
+    runs_.resize(rows);
+    const uint8_t* line = mask->data();
+    for (int row = 0; row < rows; row++, line += columns) {
+        std::vector<Run>& list = runs_[row];
+        list.clear();
+        for (int column = 0; column < columns; column++) {
+            if (line[column] == 0) continue;
+            if (!list.empty() && column - list.back().end <= kGap)
+                list.back().end = column + 1;
+            else
+                list.push_back({column, column + 1});
+        }
+    }
+}
+
+void spread(const uint8_t* in, int in_rows, int in_columns, const Geometry& g, uint8_t* out,
+            int rows, int columns) {
+    std::vector<uint8_t> line(in_columns);
+    for (int row = 0; row < rows; row++, out += columns) {
+        std::fill(line.begin(), line.end(), 0);
+        bool any = false;
+        for (int r = 0; r < g.kernel_rows; r++) {
+            const int from = row * g.row_stride - g.row_padding + r * g.row_dilation;
+            if (from < 0 || from >= in_rows) continue;
+            const uint8_t* seen = in + static_cast<size_t>(from) * in_columns;
+            for (int column = 0; column < in_columns; column++) line[column] |= seen[column];
+            any = true;
+        }
+        if (!any) continue;
+        for (int c = 0; c < g.kernel_columns; c++) {
+            const int offset = c * g.column_dilation - g.column_padding;
+            const int stride = g.column_stride;
+            const int begin = offset < 0 ? (-offset + stride - 1) / stride : 0;
+            const int end =
+                in_columns <= offset ? 0 : std::min(columns, (in_columns - 1 - offset) / stride + 1);
+            const uint8_t* from = line.data() + offset;
+            for (int column = begin; column < end; column++) out[column] |= from[column * stride];
+        }
+    }
+}
 
 RowTarget row_target(State& state, int tensor, int frame, int block, int blocks, int row) {
     const Tensor& plan = state.network->tensors[tensor];
@@ -36,53 +115,72 @@ RowTarget row_target(State& state, int tensor, int frame, int block, int blocks,
     return {state.row_scratch(floats * blocks), static_cast<ptrdiff_t>(floats)};
 }
 
-void Input::run(State& state, int frames) const {
-    const auto [channels, height, width] = state.network->inputs[number];
-    const float* const input = state.inputs[number];
-    const size_t plane = static_cast<size_t>(height) * width;
-    std::vector<float> pixels(static_cast<size_t>(width) * channels);
-    for (int frame = 0; frame < frames; frame++) {
-        const float* from = input + frame * plane * channels;
-        for (const int delta : column_deltas) {
-            for (int row = 0; row < height; row++) {
-                for (int channel = 0; channel < channels; channel++) {
-                    const float* line = from + channel * plane + static_cast<size_t>(row) * width;
-                    for (int column = 0; column < width; column++)
-                        pixels[static_cast<size_t>(column) * channels + channel] = line[column];
+void Input::run(State& state, int begin, int end) const {
+    const Network::Input size = state.network->inputs[number];
+    const Array& input = state.inputs[number];
+    const size_t row_numbers = static_cast<size_t>(size.width) * size.channels;
+    std::vector<float> pixels(row_numbers);
+    for (const int delta : column_deltas)
+        for (int frame = begin; frame < end; frame++)
+            for (int row = 0; row < size.height; row++) {
+                const float* from = input.data + frame * input.frame + row * input.row;
+                if (input.channel == 1 && input.column == size.channels) {
+                    state.emit_input(delta, frame, row, from);  // in this order already
+                    continue;
+                }
+                if (size.channels == 3 && input.column == 1) {
+                    const float *r = from, *g = r + input.channel, *b = g + input.channel;
+                    for (int column = 0; column < size.width; column++) {
+                        pixels[3 * column] = r[column];
+                        pixels[3 * column + 1] = g[column];
+                        pixels[3 * column + 2] = b[column];
+                    }
+                } else {
+                    for (int column = 0; column < size.width; column++)
+                        for (int channel = 0; channel < size.channels; channel++)
+                            pixels[static_cast<size_t>(column) * size.channels + channel] =
+                                from[column * input.column + channel * input.channel];
                 }
                 state.emit_input(delta, frame, row, pixels.data());
             }
-        }
-    }
     if (tensor < 0) return;
-    const int count = channels, columns = width;  // structured bindings cannot be captured
-    for_rows(state, tensor, frames,
-             [&](int frame, int first, int blocks, int row, const RowTarget& to) {
+    for_rows(state, tensor, begin, end, kEverywhere,
+             [&](int frame, int first, int blocks, int row, const std::vector<Run>&,
+                 const RowTarget& to) {
+                 const float* line = input.data + frame * input.frame + row * input.row;
                  for (int block = 0; block < blocks; block++)
                      for (int lane = 0; lane < kBlock; lane++) {
                          const int channel = (first + block) * kBlock + lane;
                          float* out = to.data + block * to.block + lane;
-                         const float* line = input +
-                                             (static_cast<size_t>(frame) * count + channel) * plane +
-                                             static_cast<size_t>(row) * columns;
-                         for (int column = 0; column < columns; column++)
-                             out[column * kBlock] = channel < count ? line[column] : 0.0f;
+                         for (int column = 0; column < size.width; column++)
+                             out[column * kBlock] =
+                                 channel < size.channels
+                                     ? line[channel * input.channel + column * input.column]
+                                     : 0.0f;
                      }
              });
 }
 
-void Pool::run(State& state, int frames) const {
+void Pool::run(State& state, int begin, int end) const {
     const Network& network = *state.network;
     const Tensor& in = network.tensors[source];
     const Tensor& out = network.tensors[tensor];
     std::vector<float> factors(out.width);
-    for_rows(state, tensor, frames,
-             [&](int frame, int first, int blocks, int row, const RowTarget& to) {
+    const auto changes = [&](int frame, std::vector<uint8_t>& mask) {
+        const uint8_t* changed = state.changed(source, frame);
+        if (changed == nullptr) return false;
+        spread(changed, in.height, in.width, geometry, mask.data(), out.height, out.width);
+        return true;
+    };
+    for_rows(state, tensor, begin, end, changes,
+             [&](int frame, int first, int blocks, int row, const std::vector<Run>& runs,
+                 const RowTarget& to) {
+                 if (runs.empty()) return;
                  const int top = row * geometry.row_stride - geometry.row_padding;
                  const int step = geometry.row_dilation;
-                 int begin = top, count = 0;
-                 while (begin < 0) begin += step;
-                 for (int r = begin; r < in.height && r <= top + (geometry.kernel_rows - 1) * step;
+                 int from = top, count = 0;
+                 while (from < 0) from += step;
+                 for (int r = from; r < in.height && r <= top + (geometry.kernel_rows - 1) * step;
                       r += step)
                      count++;
                  if (!maximum)
@@ -103,7 +201,7 @@ void Pool::run(State& state, int frames) const {
                  for (int block = 0; block < blocks; block++) {
                      PoolArgs args{};
                      args.x = state.plane(source, first + block, frame) +
-                              static_cast<ptrdiff_t>(begin) * in.width * kBlock;
+                              static_cast<ptrdiff_t>(from) * in.width * kBlock;
                      args.x_row = static_cast<ptrdiff_t>(step) * in.width * kBlock;
                      args.rows = count;
                      args.width = in.width;
@@ -114,17 +212,21 @@ void Pool::run(State& state, int frames) const {
                      args.maximum = maximum;
                      args.factors = factors.data();
                      args.y = to.data + block * to.block;
-                     args.columns = out.width;
-                     network.kernels.pool(args);
+                     for (const Run& run : runs) {
+                         args.column_begin = run.begin;
+                         args.column_end = run.end;
+                         network.kernels.pool(args);
+                     }
                  }
              });
 }
 
-void GlobalAverage::run(State& state, int frames) const {
+void GlobalAverage::run(State& state, int begin, int end) const {
     const Tensor& in = state.network->tensors[source];
     const size_t pixels = static_cast<size_t>(in.height) * in.width;
-    for_rows(state, tensor, frames,
-             [&](int frame, int first, int blocks, int, const RowTarget& to) {
+    for_rows(state, tensor, begin, end, kEverywhere,
+             [&](int frame, int first, int blocks, int, const std::vector<Run>&,
+                 const RowTarget& to) {
                  for (int block = 0; block < blocks; block++) {
                      const float* x = state.plane(source, first + block, frame);
                      // In parts: a long sum in one float loses digits.
@@ -143,42 +245,58 @@ void GlobalAverage::run(State& state, int frames) const {
              });
 }
 
-void Pointwise::run(State& state, int frames) const {
+void Pointwise::run(State& state, int begin, int end) const {
     const Network& network = *state.network;
     const Tensor& out = network.tensors[tensor];
-    const size_t floats = static_cast<size_t>(out.width) * kBlock;
-    for_rows(state, tensor, frames,
-             [&](int frame, int first, int blocks, int row, const RowTarget& to) {
-                 for (int block = 0; block < blocks; block++) {
-                     float* x = to.data + block * to.block;
-                     const size_t at = row * floats;
-                     std::memcpy(x, state.plane(sources[0], first + block, frame) + at, 4 * floats);
-                     for (size_t s = 1; s < sources.size(); s++) {
-                         const Tensor& other = network.tensors[sources[s]];
-                         const float* y = state.plane(sources[s], first + block, frame);
-                         if (other.height == 1 && other.width == 1 && out.height * out.width > 1) {
-                             for (size_t i = 0; i < floats; i += kBlock)
-                                 for (int lane = 0; lane < kBlock; lane++)
-                                     x[i + lane] =
-                                         multiply ? x[i + lane] * y[lane] : x[i + lane] + y[lane];
-                         } else {
-                             y += at;
-                             for (size_t i = 0; i < floats; i++) x[i] = multiply ? x[i] * y[i] : x[i] + y[i];
-                         }
-                     }
-                     const size_t channel = static_cast<size_t>(first + block) * kBlock;
-                     network.kernels.map({x, scale.empty() ? nullptr : scale.data() + channel,
-                                          shift.empty() ? nullptr : shift.data() + channel,
-                                          static_cast<size_t>(out.width), activation, low, high});
-                 }
-             });
+    const size_t row_floats = static_cast<size_t>(out.width) * kBlock;
+    const auto is_factor = [&](int source) {
+        const Tensor& other = network.tensors[source];
+        return other.height == 1 && other.width == 1 && out.height * out.width > 1;
+    };
+    const auto changes = [&](int frame, std::vector<uint8_t>& mask) {
+        // A factor for the whole map changes all of it.
+        for (const int source : inputs)
+            if (is_factor(source)) return false;
+        return changes_of_any(state, inputs, frame, mask);
+    };
+    for_rows(
+        state, tensor, begin, end, changes,
+        [&](int frame, int first, int blocks, int row, const std::vector<Run>& runs,
+            const RowTarget& to) {
+            for (int block = 0; block < blocks; block++)
+                for (const Run& run : runs) {
+                    const size_t from = static_cast<size_t>(run.begin) * kBlock;
+                    const size_t floats = static_cast<size_t>(run.end - run.begin) * kBlock;
+                    const size_t at = row * row_floats + from;
+                    float* x = to.data + block * to.block + from;
+                    std::memcpy(x, state.plane(inputs[0], first + block, frame) + at, 4 * floats);
+                    for (size_t s = 1; s < inputs.size(); s++) {
+                        const float* y = state.plane(inputs[s], first + block, frame);
+                        if (is_factor(inputs[s])) {
+                            for (size_t i = 0; i < floats; i += kBlock)
+                                for (int lane = 0; lane < kBlock; lane++)
+                                    x[i + lane] =
+                                        multiply ? x[i + lane] * y[lane] : x[i + lane] + y[lane];
+                        } else {
+                            y += at;
+                            for (size_t i = 0; i < floats; i++)
+                                x[i] = multiply ? x[i] * y[i] : x[i] + y[i];
+                        }
+                    }
+                    const size_t channel = static_cast<size_t>(first + block) * kBlock;
+                    network.kernels.map({x, scale.empty() ? nullptr : scale.data() + channel,
+                                         shift.empty() ? nullptr : shift.data() + channel,
+                                         floats / kBlock, activation, low, high});
+                }
+        });
 }
 
-void Gather::run(State& state, int frames) const {
+void Gather::run(State& state, int begin, int end) const {
     const Tensor& out = state.network->tensors[tensor];
     const size_t floats = static_cast<size_t>(out.width) * kBlock;
-    for_rows(state, tensor, frames,
-             [&](int frame, int first, int blocks, int row, const RowTarget& to) {
+    for_rows(state, tensor, begin, end, kEverywhere,
+             [&](int frame, int first, int blocks, int row, const std::vector<Run>&,
+                 const RowTarget& to) {
                  for (int block = 0; block < blocks; block++)
                      for (int lane = 0; lane < kBlock; lane++) {
                          const size_t channel = static_cast<size_t>(first + block) * kBlock + lane;

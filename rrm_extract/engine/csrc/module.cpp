@@ -24,6 +24,7 @@ namespace rrm {
 namespace {
 
 using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using AnyFloats = nb::ndarray<const float, nb::ndim<4>, nb::device::cpu>;
 using Elements = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using GeometryTuple = std::array<int, 8>;
 using SetTuple = std::tuple<int, int, int, int, size_t>;
@@ -58,10 +59,12 @@ Weights weights_of(const Floats& w, int groups) {
             static_cast<int>(w.shape(2)), static_cast<int>(w.shape(3))};
 }
 
+// Begins at a cache line: a vector of weights that straddles two costs twice the loads.
 template <class T>
-nb::ndarray<nb::numpy, T, nb::ndim<1>> to_array(std::vector<T>&& values) {
-    auto* owned = new std::vector<T>(std::move(values));
-    nb::capsule owner(owned, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+nb::ndarray<nb::numpy, T, nb::ndim<1>> to_array(const std::vector<T>& values) {
+    auto* owned = new Buffer<T>(values.size());
+    std::copy(values.begin(), values.end(), owned->data());
+    nb::capsule owner(owned, [](void* p) noexcept { delete static_cast<Buffer<T>*>(p); });
     return nb::ndarray<nb::numpy, T, nb::ndim<1>>(owned->data(), {owned->size()}, owner);
 }
 
@@ -69,7 +72,7 @@ nb::tuple packed_tuple(Packed&& packed) {
     std::vector<SetTuple> sets;
     for (const WeightSet& set : packed.sets)
         sets.emplace_back(set.first_block, set.blocks, set.unit_begin, set.unit_end, set.offset);
-    return nb::make_tuple(to_array(std::move(packed.elements)), nb::cast(sets));
+    return nb::make_tuple(to_array(packed.elements), nb::cast(sets));
 }
 
 // A plan under construction; the arrays that it points into stay alive with it.
@@ -193,6 +196,11 @@ struct Builder {
         network->add(std::make_unique<Gather>(std::move(name), tensor, std::move(list)));
     }
 
+    std::shared_ptr<const Network> finished() {
+        if (network->segments.empty()) network->schedule();
+        return network;
+    }
+
     std::shared_ptr<Network> network;
     std::vector<nb::object> kept;
 };
@@ -200,17 +208,17 @@ struct Builder {
 // A lane as Python sees it.
 struct Lane {
     explicit Lane(nb::object builder)
-        : builder(builder), state(nb::cast<Builder&>(builder).network) {}
+        : builder(builder), state(nb::cast<Builder&>(builder).finished()) {}
 
-    bool run(const std::vector<Floats>& frames) {
+    bool run(const std::vector<AnyFloats>& frames) {
         const Network& network = *state.network;
         if (frames.size() != network.inputs.size())
             throw std::invalid_argument("this network takes another number of inputs");
-        std::vector<const float*> inputs;
+        std::vector<Array> inputs;
         size_t count = 0;
         for (size_t i = 0; i < frames.size(); i++) {
             const Network::Input& wanted = network.inputs[i];
-            const Floats& given = frames[i];
+            const AnyFloats& given = frames[i];
             if (i == 0 && given.ndim() == 4) count = given.shape(0);
             if (given.ndim() != 4 || given.shape(0) != count || count < 1 ||
                 count > static_cast<size_t>(network.batch) ||
@@ -218,7 +226,8 @@ struct Lane {
                 given.shape(2) != static_cast<size_t>(wanted.height) ||
                 given.shape(3) != static_cast<size_t>(wanted.width))
                 throw std::invalid_argument("frames do not have the shape that this network takes");
-            inputs.push_back(given.data());
+            inputs.push_back({given.data(), given.stride(0), given.stride(1), given.stride(2),
+                              given.stride(3)});
         }
         ran = static_cast<int>(count);
         const nb::gil_scoped_release release;
@@ -241,14 +250,14 @@ struct Lane {
     }
     // For each delta and frame of the last run: (non-zero inputs, deltas, 1 if dense).
     nb::object counts() {
-        std::vector<uint64_t> values;
+        std::vector<int64_t> values;
         for (const DeltaState& delta : state.deltas)
             for (int frame = 0; frame < ran; frame++) {
                 values.push_back(delta.counts[frame].nonzero);
                 values.push_back(delta.counts[frame].deltas);
                 values.push_back(delta.dense[frame]);
             }
-        return nb::cast(to_array(std::move(values)));
+        return nb::cast(to_array(values));
     }
     std::vector<std::pair<std::string, double>> profile() const {
         std::vector<std::pair<std::string, double>> list;
@@ -309,7 +318,10 @@ void bind_engine(nb::module_& m) {
 
 }  // namespace rrm
 
+void bind_preprocess(nanobind::module_& m);
+
 NB_MODULE(_native, m) {
     m.doc() = "The native engine's kernels and networks.";
     rrm::bind_engine(m);
+    bind_preprocess(m);
 }

@@ -31,36 +31,103 @@ double thread_seconds() {
     return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
+// Frames of a select that are kept: those of a batch and the one before, unless frames come one by
+// one and each can take the place of the last.
+int rings(const Delta& delta) { return delta.versions == 1 ? 1 : delta.versions + 1; }
+
 // A layer that runs dense goes back to lists only well below the break-even.
 constexpr float kHysteresis = 0.93f;
 
 }  // namespace
 
+void Network::schedule() {
+    // Frames pass an operation together so that weights, accumulators and snapshots are read once
+    // for all of them; but not more than keep what they hand on in the third-level cache. Where
+    // weights are large for their use, one use a pixel, they count for more.
+    constexpr size_t kHandedOn = size_t{8} << 20;
+    constexpr int kEnoughPixels = 1200;
+    for (const auto& operation : operations) {
+        int frames = segments.empty() ? 1 : segments.back().frames;
+        const Tensor& out = tensors[operation->target() < 0 ? 0 : operation->target()];
+        const size_t bytes = 4 * out.plane() * out.blocks();
+        while (frames < batch && (frames * 2 * bytes <= kHandedOn ||
+                                  (operation->source_delta() >= 0 &&
+                                   frames * out.height * out.width < kEnoughPixels)))
+            frames *= 2;
+        frames = std::min(frames, batch);
+        operation->frames = frames;
+        if (segments.empty() || segments.back().frames != frames)
+            segments.push_back({static_cast<size_t>(operation->index), 0, frames});
+        segments.back().end = static_cast<size_t>(operation->index) + 1;
+    }
+    // What only its own segment reads is kept for the frames of one pass, the rest for all.
+    std::vector<int> made(tensors.size(), -1);
+    const auto segment_of = [&](int index) {
+        int number = 0;
+        while (static_cast<size_t>(index) >= segments[number].end) number++;
+        return number;
+    };
+    for (const auto& operation : operations)
+        if (operation->target() >= 0) {
+            made[operation->target()] = segment_of(operation->index);
+            tensors[operation->target()].versions = operation->frames;
+        }
+    std::vector<std::vector<int>> bases(tensors.size());
+    for (size_t i = 0; i < tensors.size(); i++) {
+        std::vector<int> waiting = {static_cast<int>(i)};
+        while (!waiting.empty()) {
+            const int tensor = waiting.back();
+            waiting.pop_back();
+            if (tensors[tensor].planes.empty()) bases[i].push_back(tensor);
+            for (const Tensor::Plane& plane : tensors[tensor].planes) waiting.push_back(plane.tensor);
+        }
+    }
+    for (const auto& operation : operations) {
+        const int segment = segment_of(operation->index);
+        for (const int source : operation->sources())
+            for (const int base : bases[source])
+                if (made[base] != segment) tensors[base].versions = batch;
+        const int index = operation->source_delta();
+        if (index < 0) continue;
+        Delta& delta = deltas[index];
+        const bool inside = delta.tensor >= 0 ? made[delta.tensor] == segment : segment == 0;
+        delta.versions = std::max(delta.versions, inside ? operation->frames : batch);
+    }
+    for (const int output : outputs)
+        for (const int base : bases[output]) tensors[base].versions = batch;
+}
+
 State::State(std::shared_ptr<const Network> plan)
     : network(std::move(plan)),
       deltas(network->deltas.size()),
       operations(network->operations.size()),
-      values_(network->tensors.size()) {
+      values_(network->tensors.size()),
+      changed_(network->tensors.size()) {
     const int batch = network->batch;
     for (size_t i = 0; i < network->tensors.size(); i++) {
         const Tensor& tensor = network->tensors[i];
         if (tensor.stored && tensor.planes.empty())
-            values_[i] = Buffer<float>(tensor.plane() * tensor.blocks() * batch, true);
+            values_[i] = Buffer<float>(tensor.plane() * tensor.blocks() * tensor.versions, true);
+        if (tensor.stored && tensor.planes.empty())
+            changed_[i] = Buffer<uint8_t>(static_cast<size_t>(tensor.versions) * tensor.height *
+                                          tensor.width);
     }
     for (size_t i = 0; i < network->deltas.size(); i++) {
         const Delta& plan = network->deltas[i];
         DeltaState& state = deltas[i];
         state.dense.resize(batch);
         state.counts.resize(batch);
-        state.whole.resize(batch);
+        state.whole.resize(plan.versions);
         const size_t pixels = static_cast<size_t>(plan.height) * plan.width;
+        for (int version = 0; version < plan.versions; version++) state.hits.emplace_back(pixels);
         if (plan.kind == DeltaKind::select) {
             state.snapshot =
                 Buffer<float>(static_cast<size_t>(whole_block(static_cast<int>(i))) *
-                                  plan.blocks() * (batch + 1), true);
+                                  plan.blocks() * rings(plan), true);
+            state.occupied = Buffer<uint8_t>(pixels * ((plan.blocks() + 7) / 8));
         } else if (plan.kind == DeltaKind::columns) {
             state.snapshot = Buffer<float>(pixels * plan.channels);
-            for (int frame = 0; frame < batch; frame++) {
+            for (int version = 0; version < plan.versions; version++) {
                 ColumnList list{plan.height, plan.width, plan.channels, 0, nullptr, nullptr, nullptr};
                 list.capacity = static_cast<size_t>(plan.height) * plan.channels + kListSlack;
                 state.values.emplace_back(list.capacity * plan.width);
@@ -73,7 +140,8 @@ State::State(std::shared_ptr<const Network> plan)
             }
         } else {
             state.snapshot = Buffer<float>(pixels * plan.blocks() * kBlock, true);
-            for (int frame = 0; frame < batch; frame++) {
+            state.occupied = Buffer<uint8_t>(pixels * plan.groups());
+            for (int version = 0; version < plan.versions; version++) {
                 const int units = plan.group_blocks * network->block_units();
                 List list{plan.height, plan.width, plan.groups(), units, 0, nullptr, nullptr, nullptr};
                 list.capacity = static_cast<size_t>(plan.width) * units + kListSlack;
@@ -122,23 +190,34 @@ void State::end(int frames) {
             delta.dense_mode =
                 density > plan.break_even * (delta.dense_mode ? kHysteresis : 1.0f);
         }
-        delta.ring = (delta.ring + frames) % (network->batch + 1);
+        delta.ring = (delta.ring + frames) % rings(plan);
         delta.valid = true;
     }
 }
 
-bool State::run(std::vector<const float*> given, int frames) {
+bool State::run(std::vector<Array> given, int frames) {
     const FlushDenormals flush;
     inputs = std::move(given);
     begin(frames);
-    for (const auto& operation : network->operations) {
-        const double began = thread_seconds();
-        operation->run(*this, frames);
-        operations[operation->index].seconds += thread_seconds() - began;
-    }
+    for (const Network::Segment& segment : network->segments)
+        for (int first = 0; first < frames; first += segment.frames) {
+            const int last = std::min(frames, first + segment.frames);
+            double began = thread_seconds();
+            for (size_t i = segment.begin; i < segment.end; i++) {
+                network->operations[i]->run(*this, first, last);
+                const double ended = thread_seconds();
+                operations[i].seconds += ended - began;
+                began = ended;
+            }
+        }
     bool finite = true;
-    for (const DeltaState& delta : deltas)
-        for (int frame = 0; frame < frames; frame++) finite = finite && delta.counts[frame].finite;
+    for (size_t i = 0; i < deltas.size(); i++)
+        for (int frame = 0; frame < frames; frame++) {
+            Counts& counts = deltas[i].counts[frame];
+            finite = finite && counts.finite;
+            if (network->deltas[i].kind != DeltaKind::columns)  // so far only what changed
+                counts.nonzero = deltas[i].nonzero += counts.nonzero;
+        }
     if (!finite) {
         reset();
         return false;
@@ -156,7 +235,7 @@ float* State::plane(int tensor, int block, int frame) const {
         plan = &network->tensors[tensor];
     }
     return values_[tensor].data() +
-           plan->plane() * (static_cast<size_t>(frame) * plan->blocks() + block);
+           plan->plane() * (static_cast<size_t>(frame % plan->versions) * plan->blocks() + block);
 }
 
 float* State::row_scratch(size_t floats) {
@@ -184,7 +263,7 @@ ptrdiff_t State::whole_block(int delta) const {
 
 uint32_t* State::whole(int delta, int frame) {
     const Delta& plan = network->deltas[delta];
-    Buffer<uint32_t>& buffer = deltas[delta].whole[frame];
+    Buffer<uint32_t>& buffer = deltas[delta].whole[frame % plan.versions];
     const int blocks = plan.kind == DeltaKind::columns ? 1 : plan.blocks();
     if (buffer.empty())
         buffer = Buffer<uint32_t>(static_cast<size_t>(whole_block(delta)) * blocks, true);
@@ -195,25 +274,55 @@ uint32_t* State::whole(int delta, int frame) {
 float* State::selected(int delta, int frame) {
     const Delta& plan = network->deltas[delta];
     const DeltaState& state = deltas[delta];
-    const int version = (state.ring + frame + 1) % (network->batch + 1);
+    const int version = (state.ring + frame + 1) % rings(plan);
     const ptrdiff_t row = whole_row(delta), pixel = row / (plan.width + 2 * plan.halo);
     return state.snapshot.data() +
            static_cast<size_t>(whole_block(delta)) * plan.blocks() * version +
            plan.halo * (row + pixel);
 }
 
+const uint8_t* State::changed(int tensor, int frame) const {
+    return const_cast<State*>(this)->changes_of(tensor, frame);
+}
+
+uint8_t* State::changes_of(int tensor, int frame) {
+    if (changed_[tensor].empty()) return nullptr;
+    const Tensor& plan = network->tensors[tensor];
+    return changed_[tensor].data() +
+           static_cast<size_t>(frame % plan.versions) * plan.height * plan.width;
+}
+
+bool State::needs_all(int tensor, int frame) const {
+    const Tensor& plan = network->tensors[tensor];
+    if (plan.stored) return plan.versions > 1;  // else the rest is there from the frame before
+    for (const int index : plan.deltas) {
+        const Delta& delta = network->deltas[index];
+        if (delta.kind == DeltaKind::select ? rings(delta) > 1 : deltas[index].dense[frame] != 0)
+            return true;
+    }
+    return false;
+}
+
+const uint8_t* State::hits(int delta, int frame) const {
+    const DeltaState& state = deltas[delta];
+    return state.dense[frame] != 0 ? nullptr : state.hits[frame % state.hits.size()].data();
+}
+
 void State::emit(int tensor, int frame, int block, int blocks, int row, const float* x,
-                 ptrdiff_t x_block) {
+                 ptrdiff_t x_block, const std::vector<Run>& runs) {
     const Kernels& kernels = network->kernels;
     for (const int index : network->tensors[tensor].deltas) {
         const Delta& plan = network->deltas[index];
         DeltaState& state = deltas[index];
         if (plan.kind == DeltaKind::columns) {
             pixels_.resize(static_cast<size_t>(plan.width) * plan.channels);
-            for (int column = 0; column < plan.width; column++)
-                for (int channel = 0; channel < plan.channels; channel++)
-                    pixels_[static_cast<size_t>(column) * plan.channels + channel] =
-                        x[column * kBlock + channel];
+            const float* kept = state.snapshot.data() + row * pixels_.size();
+            std::copy(kept, kept + pixels_.size(), pixels_.begin());
+            for (const Run& run : runs)
+                for (int column = run.begin; column < run.end; column++)
+                    for (int channel = 0; channel < plan.channels; channel++)
+                        pixels_[static_cast<size_t>(column) * plan.channels + channel] =
+                            x[column * kBlock + channel];
             emit_input(index, frame, row, pixels_.data());
             continue;
         }
@@ -223,31 +332,49 @@ void State::emit(int tensor, int frame, int block, int blocks, int row, const fl
         if (plan.kind == DeltaKind::select) {
             const bool first = frame == 0 && !state.valid;
             const ptrdiff_t to = block * whole_block(index) + row * whole_row(index);
-            kernels.select({x, x_block, first ? nullptr : selected(index, frame - 1) + to,
-                            whole_block(index), selected(index, frame) + to, whole_block(index),
-                            plan.width, std::min(blocks * kBlock, plan.channels - block * kBlock),
-                            plan.threshold, plan.paper, counts});
+            uint8_t* occupied =
+                state.occupied.data() +
+                (static_cast<size_t>(block / 8) * plan.height + row) * plan.width;
+            uint8_t* hits = state.hits[frame % plan.versions].data() +
+                            static_cast<size_t>(row) * plan.width;
+            if (block == 0) std::memset(hits, 0, plan.width);
+            const std::vector<Run> all = {{0, plan.width}};
+            for (const Run& run : rings(plan) > 1 || first ? all : runs) {
+                const ptrdiff_t at = static_cast<ptrdiff_t>(run.begin) * kBlock;
+                kernels.select({x + at, x_block,
+                                first ? nullptr : selected(index, frame - 1) + to + at,
+                                whole_block(index), selected(index, frame) + to + at,
+                                whole_block(index), run.end - run.begin,
+                                std::min(blocks * kBlock, plan.channels - block * kBlock),
+                                occupied + run.begin, hits + run.begin, false, plan.threshold,
+                                plan.paper, counts});
+            }
             continue;
         }
-        const List& list = state.lists[frame];
+        const List& list = state.list(frame);
         for (int at = 0; at < blocks; at += plan.group_blocks) {
             const int group = (block + at) / plan.group_blocks;
             const int channels =
                 std::min(plan.group_blocks * kBlock, plan.channels - (block + at) * kBlock);
             float* snapshot = state.snapshot.data() + (block + at) * plane + offset;
+            uint8_t* occupied = state.occupied.data() +
+                                (static_cast<size_t>(group) * plan.height + row) * plan.width;
             const float* from = x + at * x_block;
             if (state.dense[frame] != 0) {
                 const ptrdiff_t dense_block = whole_block(index);
                 uint32_t* dense =
                     whole(index, frame) + (block + at) * dense_block + row * whole_row(index);
                 kernels.keep({from, x_block, snapshot, static_cast<ptrdiff_t>(plane), dense,
-                              dense_block, plan.width, channels, plan.threshold, counts},
+                              dense_block, plan.width, channels, occupied, plan.threshold, counts},
                              network->arithmetic);
             } else {
                 const size_t span = list.span(row, group);
                 kernels.compress(
-                    {from, x_block, snapshot, static_cast<ptrdiff_t>(plane), plan.width, channels,
-                     plan.threshold, plan.paper, list.values + span * list.capacity,
+                    {from, x_block, snapshot, static_cast<ptrdiff_t>(plane), runs.data(),
+                     static_cast<int>(runs.size()), plan.width, channels, occupied,
+                     state.hits[frame % plan.versions].data() +
+                         static_cast<size_t>(row) * plan.width,
+                     group == 0, plan.threshold, plan.paper, list.values + span * list.capacity,
                      list.units + span * list.capacity, list.starts + span * (plan.width + 1),
                      counts},
                     network->arithmetic);
@@ -263,14 +390,16 @@ void State::emit_input(int index, int frame, int row, const float* x) {
     float* snapshot = state.snapshot.data() + row * count;
     Counts* counts = &state.counts[frame];
     if (state.dense[frame] == 0) {
-        ColumnList& list = state.columns[frame];
+        ColumnList& list = state.column_list(frame);
         if (row == 0) std::memset(list.starts, 0, sizeof(uint16_t) * list.width);
         network->kernels.compress_columns(
-            {x, snapshot, row, plan.threshold, plan.paper, &list, counts});
+            {x, snapshot, row, plan.threshold, plan.paper, &list,
+             state.hits[frame % plan.versions].data() + static_cast<size_t>(row) * plan.width,
+             counts});
         return;
     }
     float* dense = reinterpret_cast<float*>(whole(index, frame) + row * whole_row(index));
-    uint64_t nonzero = 0, changed = 0;
+    int64_t nonzero = 0, changed = 0;
     float trace = 0;
     for (size_t i = 0; i < count; i++) {
         const float value = x[i];

@@ -18,6 +18,7 @@ class State;
 struct Tensor {
     int channels = 0, height = 0, width = 0;
     bool stored = false;              // kept whole for readers other than linear layers
+    int versions = 1;                 // frames that are kept at a time
     std::vector<int> deltas;          // linear layers' inputs that are made from it
     // A concatenation is a view: block b lies in block `block` of tensor `tensor`.
     struct Plane {
@@ -41,6 +42,7 @@ struct Delta {
     float threshold = 0;
     bool paper = false;
     float break_even = 1;             // density above which the layers run dense
+    int versions = 1;                 // frames that are kept at a time
 
     int blocks() const { return (channels + kBlock - 1) / kBlock; }
     int groups() const { return (blocks() + group_blocks - 1) / group_blocks; }
@@ -61,9 +63,16 @@ public:
     Operation& operator=(const Operation&) = delete;
     // Memory of this operation in a new lane.
     virtual void prepare(State&) const {}
-    virtual void run(State&, int frames) const = 0;
+    // Takes frames `begin` to `end` of the batch one step further.
+    virtual void run(State&, int begin, int end) const = 0;
+    // The tensors and inputs of linear layers that it reads, and the tensor that it makes.
+    virtual std::vector<int> sources() const { return {}; }
+    virtual int source_delta() const { return -1; }
+    virtual int target() const = 0;
+
     const std::string name;
     int index = 0;
+    int frames = 1;                   // that pass it together
 };
 
 class Network {
@@ -88,17 +97,26 @@ public:
         operation->index = static_cast<int>(operations.size());
         operations.push_back(std::move(operation));
     }
+    // Decides how many frames pass each operation together; to be called once, at the end.
+    void schedule();
+
+    // Neighbouring operations that the same number of frames pass together.
+    struct Segment {
+        size_t begin, end;
+        int frames;
+    };
+    std::vector<Segment> segments;
 };
 
 // What one input of linear layers keeps in one lane.
 struct DeltaState {
     bool valid = false;               // the snapshot belongs to this clip
     bool dense_mode = false;          // too much changes: the layers run dense
-    Buffer<float> snapshot;           // of a select: batch + 1 versions with halo, used in a ring
+    Buffer<float> snapshot;           // of a select: versions + 1 of them with halo, in a ring
     int ring = 0;                     // version of the last frame before this batch
     std::vector<uint8_t> dense;       // form of each frame of the batch
     std::vector<Counts> counts;       // of each frame of the batch
-    std::vector<List> lists;
+    std::vector<List> lists;          // one for each version, as the rest
     std::vector<ColumnList> columns;
     std::vector<Buffer<uint32_t>> values;
     std::vector<Buffer<uint8_t>> units;
@@ -106,11 +124,23 @@ struct DeltaState {
     std::vector<Buffer<uint32_t>> starts;
     std::vector<Buffer<uint16_t>> column_starts;
     std::vector<Buffer<uint32_t>> whole;  // dense form with halo, made when first needed
+    Buffer<uint8_t> occupied;         // [groups][rows][columns] non-zero channels of a pixel
+    int64_t nonzero = 0;              // their sum
+    std::vector<Buffer<uint8_t>> hits;    // [rows][columns] where a delta is
+
+    const List& list(int frame) const { return lists[frame % lists.size()]; }
+    ColumnList& column_list(int frame) { return columns[frame % columns.size()]; }
 };
 
 struct OperationState {
     Buffer<float> accumulators;
     double seconds = 0;
+};
+
+// (frames, C, H, W) floats with their distances in floats.
+struct Array {
+    const float* data;
+    ptrdiff_t frame, channel, row, column;
 };
 
 // One lane: everything that changes while frames go through.
@@ -119,9 +149,10 @@ public:
     explicit State(std::shared_ptr<const Network> network);
 
     void reset();
-    // Runs `frames` (at most the batch) consecutive frames; each input is (frames, C, H, W) floats.
+    // Runs `frames` (at most the batch) consecutive frames; each input is (frames, C, H, W) floats,
+    // in any order in memory.
     // Returns false when something was infinite or not a number: the lane then starts over.
-    bool run(std::vector<const float*> inputs, int frames);
+    bool run(std::vector<Array> inputs, int frames);
     // Copies output number `output` of frame `frame` as (C, H, W).
     void output(int output, int frame, float* to) const;
     size_t bytes() const;
@@ -130,9 +161,18 @@ public:
     float* row_scratch(size_t floats);
     float* batch_scratch(size_t floats);
 
-    // Hands a finished row of blocks to the layers that read the tensor.
+    // Hands a finished row of blocks to the layers that read the tensor; outside of the runs
+    // nothing has changed since the frame before.
     void emit(int tensor, int frame, int block, int blocks, int row, const float* x,
-              ptrdiff_t x_block);
+              ptrdiff_t x_block, const std::vector<Run>& runs);
+    // [rows][columns] where a tensor, respectively a delta, may be other than in the frame before.
+    // Null: everywhere.
+    const uint8_t* changed(int tensor, int frame) const;
+    const uint8_t* hits(int delta, int frame) const;
+    // The same of the tensor that an operation makes; null when nobody would read it.
+    uint8_t* changes_of(int tensor, int frame);
+    // Whether the operation that makes a tensor has to write pixels that have not changed.
+    bool needs_all(int tensor, int frame) const;
     void emit_input(int delta, int frame, int row, const float* x);
     uint32_t* whole(int delta, int frame);  // pixel (0, 0) of the dense form
     float* selected(int delta, int frame);  // pixel (0, 0); frame -1 is the last of the batch before
@@ -140,7 +180,7 @@ public:
     ptrdiff_t whole_block(int delta) const;
 
     const std::shared_ptr<const Network> network;
-    std::vector<const float*> inputs;
+    std::vector<Array> inputs;
     std::vector<DeltaState> deltas;
     std::vector<OperationState> operations;
 
@@ -150,6 +190,7 @@ private:
 
     std::vector<Buffer<float>> values_;
     Buffer<float> row_scratch_, batch_scratch_;
+    std::vector<Buffer<uint8_t>> changed_;
     std::vector<float> pixels_;
 };
 

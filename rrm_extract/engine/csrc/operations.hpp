@@ -23,6 +23,26 @@ struct WeightSet {
     size_t offset;             // into the packed weights, in elements
 };
 
+// What changes in one frame of a tensor, row by row.
+class Changes {
+public:
+    // `mask`: [rows][columns] where the value may be other than in the frame before; null for
+    // everywhere. Notes it for the readers of the tensor.
+    void set(State&, int tensor, int frame, const std::vector<uint8_t>* mask);
+    // The pixels that have to be computed: all, when the memory is not that of the frame before.
+    const std::vector<Run>& made(int row) const { return make_all_ ? whole_ : runs_[row]; }
+    // The pixels that the readers have to look at.
+    const std::vector<Run>& sent(int row) const { return send_all_ ? whole_ : runs_[row]; }
+
+private:
+    bool make_all_ = true, send_all_ = true;
+    std::vector<Run> whole_;
+    std::vector<std::vector<Run>> runs_;
+};
+// Adds to `out` where the window of an output pixel sees a pixel of `in`.
+void spread(const uint8_t* in, int in_rows, int in_columns, const Geometry&, uint8_t* out, int rows,
+            int columns);
+
 // A convolution or fully-connected layer on lists of deltas, dense where lists do not pay.
 class Convolution : public Operation {
 public:
@@ -30,13 +50,18 @@ public:
 
     Convolution(std::string name, int delta, int tensor, Geometry geometry, Form form,
                 const uint32_t* weights, std::vector<WeightSet> sets, const float* bias,
-                Epilogue epilogue, bool in_place)
+                Epilogue epilogue, bool cached)
         : Operation(std::move(name)), delta(delta), tensor(tensor), geometry(geometry), form(form),
           weights(weights), sets(std::move(sets)), bias(bias), epilogue(epilogue),
-          in_place(in_place) {}
+          cached(cached) {}
 
     void prepare(State&) const override;
-    void run(State&, int frames) const override;
+    void run(State&, int begin, int end) const override;
+    std::vector<int> sources() const override {
+        return epilogue.residual < 0 ? std::vector<int>() : std::vector<int>{epilogue.residual};
+    }
+    int source_delta() const override { return delta; }
+    int target() const override { return tensor; }
 
     const int delta, tensor;
     const Geometry geometry;
@@ -45,15 +70,20 @@ public:
     const std::vector<WeightSet> sets;
     const float* const bias;           // [blocks * 16]
     const Epilogue epilogue;
-    const bool in_place;               // frame after frame into the accumulators themselves
+    const bool cached;                 // its weights stay in the cache from frame to frame
 
 private:
     struct Layout;
     struct Stage;
     Layout layout(const State&) const;
-    void add_stage(State&, const Layout&, const Stage&, int frames, float* const* y) const;
+    void add_stage(State&, const Layout&, const Stage&, int row_begin, int row_end, int begin,
+                   int end, float* const* y) const;
     void compute_dense(State&, const Layout&, const Stage&, int frame, float* y) const;
-    void finish(State&, const Layout&, const Stage&, int frame, float* delta_y) const;
+    void finish(State&, const Layout&, const Stage&, int frame, int row_begin, int row_end,
+                const Changes&, float* delta_y) const;
+    void run_whole(State&, const Layout&, const Stage&, int begin, int end,
+                   const std::vector<Changes>&, float* target) const;
+    bool find_changes(State&, int frame, std::vector<uint8_t>& mask) const;
 };
 
 // The first layer, on lists of its input's columns.
@@ -66,7 +96,12 @@ public:
           weights(weights), dense_weights(dense_weights), bias(bias), epilogue(epilogue) {}
 
     void prepare(State&) const override;
-    void run(State&, int frames) const override;
+    void run(State&, int begin, int end) const override;
+    std::vector<int> sources() const override {
+        return epilogue.residual < 0 ? std::vector<int>() : std::vector<int>{epilogue.residual};
+    }
+    int source_delta() const override { return delta; }
+    int target() const override { return tensor; }
 
     const int delta, tensor;
     const Geometry geometry;
@@ -84,7 +119,9 @@ public:
         : Operation(std::move(name)), delta(delta), tensor(tensor), geometry(geometry),
           weights(weights), bias(bias), epilogue(epilogue) {}
 
-    void run(State&, int frames) const override;
+    void run(State&, int begin, int end) const override;
+    int source_delta() const override { return delta; }
+    int target() const override { return tensor; }
 
     const int delta, tensor;
     const Geometry geometry;
@@ -99,7 +136,8 @@ public:
     Input(std::string name, int number, int tensor, std::vector<int> column_deltas)
         : Operation(std::move(name)), number(number), tensor(tensor),
           column_deltas(std::move(column_deltas)) {}
-    void run(State&, int frames) const override;
+    void run(State&, int begin, int end) const override;
+    int target() const override { return tensor; }
 
     const int number;
     const int tensor;                  // -1: nothing reads it as a tensor
@@ -112,7 +150,9 @@ public:
          bool count_padding)
         : Operation(std::move(name)), source(source), tensor(tensor), geometry(geometry),
           maximum(maximum), count_padding(count_padding) {}
-    void run(State&, int frames) const override;
+    void run(State&, int begin, int end) const override;
+    std::vector<int> sources() const override { return {source}; }
+    int target() const override { return tensor; }
 
     const int source, tensor;
     const Geometry geometry;
@@ -124,7 +164,9 @@ class GlobalAverage : public Operation {
 public:
     GlobalAverage(std::string name, int source, int tensor)
         : Operation(std::move(name)), source(source), tensor(tensor) {}
-    void run(State&, int frames) const override;
+    void run(State&, int begin, int end) const override;
+    std::vector<int> sources() const override { return {source}; }
+    int target() const override { return tensor; }
 
     const int source, tensor;
 };
@@ -132,15 +174,17 @@ public:
 // Pixel by pixel: sum of tensors or product with one, scale and shift, activation.
 class Pointwise : public Operation {
 public:
-    Pointwise(std::string name, std::vector<int> sources, int tensor, bool multiply,
+    Pointwise(std::string name, std::vector<int> inputs, int tensor, bool multiply,
               std::vector<float> scale, std::vector<float> shift, Activation activation, float low,
               float high)
-        : Operation(std::move(name)), sources(std::move(sources)), tensor(tensor),
+        : Operation(std::move(name)), inputs(std::move(inputs)), tensor(tensor),
           multiply(multiply), scale(std::move(scale)), shift(std::move(shift)),
           activation(activation), low(low), high(high) {}
-    void run(State&, int frames) const override;
+    void run(State&, int begin, int end) const override;
+    std::vector<int> sources() const override { return inputs; }
+    int target() const override { return tensor; }
 
-    const std::vector<int> sources;    // a factor of 1 x 1 pixels is for the whole map
+    const std::vector<int> inputs;     // a factor of 1 x 1 pixels is for the whole map
     const int tensor;
     const bool multiply;
     const std::vector<float> scale, shift;  // [blocks * 16], or empty
@@ -156,7 +200,13 @@ public:
     };
     Gather(std::string name, int tensor, std::vector<Channel> channels)
         : Operation(std::move(name)), tensor(tensor), channels(std::move(channels)) {}
-    void run(State&, int frames) const override;
+    void run(State&, int begin, int end) const override;
+    std::vector<int> sources() const override {
+        std::vector<int> tensors;
+        for (const Channel& channel : channels) tensors.push_back(channel.tensor);
+        return tensors;
+    }
+    int target() const override { return tensor; }
 
     const int tensor;
     const std::vector<Channel> channels;

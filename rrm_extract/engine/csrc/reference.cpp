@@ -48,11 +48,13 @@ void window(const WindowArgs& args, Arithmetic arithmetic) {
                 const size_t at = span * list.capacity + i;
                 for (int c = 0; c < 3; c++)
                     for (int r = 0; r < 3; r++)
-                        for (int lane = 0; lane < kBlock; lane++)
+                        for (int lane = 0; lane < kBlock; lane++) {
+                            if (row + r < args.row_begin || row + r >= args.row_end) continue;
                             args.y[(row + r) * args.y_row + (column + c) * kBlock + lane] += respond(
                                 list.values[at],
                                 args.weights[((list.units[at] * 3 + c) * 3 + r) * kBlock + lane],
                                 arithmetic);
+                        }
             }
         }
 }
@@ -140,18 +142,23 @@ void depthwise(const DepthwiseArgs& args) {
 
 void compress(const CompressArgs& args, Arithmetic arithmetic) {
     uint32_t count = 0;
+    int run = 0;
     for (int column = 0; column < args.width; column++) {
         args.starts[column] = count;
+        if (args.first) args.hits[column] = 0;
+        while (run < args.run_count && args.runs[run].end <= column) run++;
+        if (run == args.run_count || column < args.runs[run].begin) continue;
         float delta[256] = {};
         bool chosen[256] = {};
+        int nonzero = 0, deltas = 0;
         for (int channel = 0; channel < args.channels; channel++) {
             const ptrdiff_t at = column * kBlock + channel % kBlock;
             const float x = args.x[channel / kBlock * args.x_block + at];
             float& kept = args.snapshot[channel / kBlock * args.snapshot_block + at];
             delta[channel] = x - kept;
             chosen[channel] = !(std::fabs(delta[channel]) <= args.threshold);
-            args.counts->nonzero += x != 0;
-            args.counts->deltas += chosen[channel];
+            nonzero += x != 0;
+            deltas += chosen[channel];
             args.counts->finite = args.counts->finite && std::isfinite(delta[channel]);
             if (arithmetic == Arithmetic::fp32) {
                 if (chosen[channel] || args.paper) kept = x;
@@ -160,18 +167,16 @@ void compress(const CompressArgs& args, Arithmetic arithmetic) {
                 kept = args.paper ? x : kept + delta[channel];
             }
         }
-        if (arithmetic == Arithmetic::fp32) {
-            for (int channel = 0; channel < args.channels; channel++)
-                if (chosen[channel]) {
-                    args.values[count] = as_bits(delta[channel]);
-                    args.units[count++] = static_cast<uint8_t>(channel);
-                }
-        } else {
-            for (int channel = 0; channel < args.channels; channel += 2)
-                if (chosen[channel] || chosen[channel + 1]) {
-                    args.values[count] = pair_of(delta[channel], delta[channel + 1]);
-                    args.units[count++] = static_cast<uint8_t>(channel / 2);
-                }
+        args.counts->nonzero += nonzero - args.occupied[column];
+        args.occupied[column] = static_cast<uint8_t>(nonzero);
+        args.counts->deltas += deltas;
+        if (deltas > 0) args.hits[column] = 1;
+        const int step = arithmetic == Arithmetic::fp32 ? 1 : 2;
+        for (int channel = 0; channel < args.channels; channel += step) {
+            if (!chosen[channel] && (step == 1 || !chosen[channel + 1])) continue;
+            args.values[count] = step == 1 ? as_bits(delta[channel])
+                                           : pair_of(delta[channel], delta[channel + 1]);
+            args.units[count++] = static_cast<uint8_t>(channel / step);
         }
     }
     args.starts[args.width] = count;
@@ -179,56 +184,67 @@ void compress(const CompressArgs& args, Arithmetic arithmetic) {
 
 void keep(const KeepArgs& args, Arithmetic arithmetic) {
     const int blocks = (args.channels + kBlock - 1) / kBlock;
-    for (int block = 0; block < blocks; block++)
-        for (int column = 0; column < args.width; column++)
-            for (int lane = 0; lane < kBlock; lane++) {
-                const float x = args.x[block * args.x_block + column * kBlock + lane];
-                float& kept = args.snapshot[block * args.snapshot_block + column * kBlock + lane];
-                if (block * kBlock + lane < args.channels) {
-                    args.counts->nonzero += x != 0;
-                    args.counts->deltas += !(std::fabs(x - kept) <= args.threshold);
-                }
-                args.counts->finite = args.counts->finite && std::isfinite(x);
-                if (arithmetic == Arithmetic::fp32) {
-                    kept = x;
-                    args.dense[block * args.dense_block + column * kBlock + lane] = as_bits(x);
-                    continue;
-                }
-                kept = round_bf16(x);
-                uint32_t& unit =
-                    args.dense[block * args.dense_block + (column * kBlock + lane) / 2];
-                const uint32_t half = as_bits(kept) >> 16;
-                unit = lane % 2 == 0 ? (unit & 0xffff0000u) | half : (unit & 0xffffu) | (half << 16);
+    for (int column = 0; column < args.width; column++) {
+        int nonzero = 0;
+        for (int channel = 0; channel < blocks * kBlock; channel++) {
+            const int block = channel / kBlock, lane = channel % kBlock;
+            const float x = args.x[block * args.x_block + column * kBlock + lane];
+            float& kept = args.snapshot[block * args.snapshot_block + column * kBlock + lane];
+            if (channel < args.channels) {
+                nonzero += x != 0;
+                args.counts->deltas += !(std::fabs(x - kept) <= args.threshold);
             }
+            args.counts->finite = args.counts->finite && std::isfinite(x);
+            if (arithmetic == Arithmetic::fp32) {
+                kept = x;
+                args.dense[block * args.dense_block + column * kBlock + lane] = as_bits(x);
+                continue;
+            }
+            kept = round_bf16(x);
+            uint32_t& unit = args.dense[block * args.dense_block + (column * kBlock + lane) / 2];
+            const uint32_t half = as_bits(kept) >> 16;
+            unit = lane % 2 == 0 ? (unit & 0xffff0000u) | half : (unit & 0xffffu) | (half << 16);
+        }
+        args.counts->nonzero += nonzero - args.occupied[column];
+        args.occupied[column] = static_cast<uint8_t>(nonzero);
+    }
 }
 
 void select(const SelectArgs& args) {
-    const int blocks = (args.channels + kBlock - 1) / kBlock;
-    for (int block = 0; block < blocks; block++)
-        for (int column = 0; column < args.width; column++)
-            for (int lane = 0; lane < kBlock; lane++) {
-                const ptrdiff_t at = column * kBlock + lane;
-                const float x = args.x[block * args.x_block + at];
-                float& next = args.next[block * args.next_block + at];
-                args.counts->finite = args.counts->finite && std::isfinite(x);
-                const bool counted = block * kBlock + lane < args.channels;
-                args.counts->nonzero += counted && x != 0;
-                if (args.last == nullptr) {
-                    args.counts->deltas += counted && x != 0;
-                    next = x;
-                    continue;
-                }
-                const float last = args.last[block * args.last_block + at];
-                const bool chosen = !(std::fabs(x - last) <= args.threshold);
-                args.counts->deltas += counted && chosen;
-                next = (chosen || args.paper) ? x : last;
+    for (int column = 0; column < args.width; column++) {
+        int nonzero = 0, deltas = 0;
+        const int blocks = (args.channels + kBlock - 1) / kBlock;
+        for (int channel = 0; channel < blocks * kBlock; channel++) {
+            const int block = channel / kBlock;
+            const ptrdiff_t at = column * kBlock + channel % kBlock;
+            const float x = args.x[block * args.x_block + at];
+            float& next = args.next[block * args.next_block + at];
+            args.counts->finite = args.counts->finite && std::isfinite(x);
+            const bool counted = channel < args.channels;
+            nonzero += counted && x != 0;
+            if (args.last == nullptr) {
+                deltas += counted && x != 0;
+                next = x;
+                continue;
             }
+            const float last = args.last[block * args.last_block + at];
+            const bool chosen = !(std::fabs(x - last) <= args.threshold);
+            deltas += counted && chosen;
+            next = (chosen || args.paper) ? x : last;
+        }
+        args.counts->nonzero += nonzero - args.occupied[column];
+        args.counts->deltas += deltas;
+        args.occupied[column] = static_cast<uint8_t>(nonzero);
+        const bool hit = args.last == nullptr || deltas > 0 || args.paper;
+        args.hits[column] = static_cast<uint8_t>((args.first ? 0 : args.hits[column]) | hit);
+    }
 }
 
 void compress_columns(const CompressColumnsArgs& args) {
     ColumnList& list = *args.list;
     for (int column = 0; column < list.width; column++) {
-        int count = list.starts[static_cast<size_t>(args.row) * list.width + column];
+        const int before = list.starts[static_cast<size_t>(args.row) * list.width + column];
+        int count = before;
         for (int channel = 0; channel < list.channels; channel++) {
             const int at = column * list.channels + channel;
             const float delta = args.x[at] - args.snapshot[at];
@@ -246,6 +262,7 @@ void compress_columns(const CompressColumnsArgs& args) {
         }
         list.starts[static_cast<size_t>(args.row + 1) * list.width + column] =
             static_cast<uint16_t>(count);
+        args.hits[column] = count > before;
     }
 }
 
@@ -292,7 +309,7 @@ void map(const MapArgs& args) {
 }
 
 void pool(const PoolArgs& args) {
-    for (int column = 0; column < args.columns; column++)
+    for (int column = args.column_begin; column < args.column_end; column++)
         for (int lane = 0; lane < kBlock; lane++) {
             float acc = args.maximum ? -INFINITY : 0;
             for (int c = 0; c < args.kernel_columns; c++)

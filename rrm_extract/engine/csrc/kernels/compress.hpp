@@ -9,7 +9,7 @@ namespace rrm::RRM_ISA {
 
 // Counts in registers; a delta that is infinite or not a number leaves a trace in `trace`.
 struct Tally {
-    uint64_t nonzero = 0, deltas = 0;
+    int64_t nonzero = 0, deltas = 0;
     Vec trace = {};
 
     RRM_INLINE void watch(Vec delta) { trace += delta * splat(0.0f); }
@@ -122,88 +122,134 @@ RRM_INLINE Vec round_bf16(Vec value) {
     return number ? (Vec)rounded : value;
 }
 
+RRM_INLINE void store_pairs(uint32_t* to, Vec rounded) {
+#if defined(__AVX512BF16__)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh((__m512)rounded));
+#else
+    for (int lane = 0; lane < kLanes; lane += 2)
+        to[lane / 2] =
+            (as_bits(rounded[lane]) >> 16) | (as_bits(rounded[lane + 1]) & 0xffff0000u);
+#endif
+}
+
 // The lanes of a vector that hold channels; the last block of a layer may be partly padding.
 RRM_INLINE uint32_t lanes_of(int channels) {
     return channels >= kLanes ? (kLanes == 32 ? ~0u : (1u << kLanes) - 1u)
                               : (channels <= 0 ? 0u : (1u << channels) - 1u);
 }
 
-template <Arithmetic kArithmetic, bool kPaper>
+// kFull: vectors of a group whose lanes are all channels, or 0 for any group.
+template <Arithmetic kArithmetic, bool kPaper, int kFull>
 void compress_row(const CompressArgs& args) {
     const Vec threshold = splat(args.threshold);
+    const int vectors = kFull > 0 ? kFull : (args.channels + kLanes - 1) / kLanes;
+    const uint32_t last_lanes = lanes_of(args.channels - (vectors - 1) * kLanes);
+    const ptrdiff_t x_block = args.x_block, snapshot_block = args.snapshot_block;
+    uint32_t* const values = args.values;
+    uint8_t* const units = args.units;
+    uint32_t* const starts = args.starts;
+    uint8_t* const hits = args.hits;
+    uint8_t* const occupied = args.occupied;
+    const ptrdiff_t next_row = static_cast<ptrdiff_t>(args.width) * kBlock;
+    const uint8_t keep_hits = args.first ? 0 : 0xff;
     Tally tally;
     uint32_t count = 0;
-    const int vectors = (args.channels + kLanes - 1) / kLanes;
-    const uint32_t last_lanes = lanes_of(args.channels - (vectors - 1) * kLanes);
-    for (int column = 0; column < args.width; column++) {
-        args.starts[column] = count;
-        for (int v = 0; v < vectors; v++) {
-            const uint32_t lanes = v + 1 == vectors ? last_lanes : lanes_of(kLanes);
-            const ptrdiff_t offset = column * kBlock + (v % kSlices) * kLanes;
-            float* kept = args.snapshot + (v / kSlices) * args.snapshot_block + offset;
-            const Vec x = load(args.x + (v / kSlices) * args.x_block + offset);
-            const Vec last = load(kept);
-            Vec delta = x - last;
-            const uint32_t mask = beyond(delta, threshold) & lanes;
-            tally.nonzero += static_cast<uint64_t>(ones(nonzero_mask(x) & lanes));
-            tally.deltas += static_cast<uint64_t>(ones(mask));
-            tally.watch(delta);
-            if constexpr (kArithmetic == Arithmetic::fp32) {
-                store(kept, kPaper ? x : blend(mask, last, x));
-                count += static_cast<uint32_t>(
-                    append(args.values + count, args.units + count, delta, mask, v * kLanes));
-            } else {
-                // The snapshot holds what is propagated, so that rounding cannot accumulate.
-                delta = blend(mask, splat(0.0f), round_bf16(delta));
-                store(kept, kPaper ? x : last + delta);
-                count += static_cast<uint32_t>(
-                    append_pairs(args.values + count, args.units + count, delta, mask, v * kLanes));
+    int next = 0;
+    const auto skip_to = [&](int column) {
+        for (; next < column; next++) {
+            starts[next] = count;
+            hits[next] &= keep_hits;
+        }
+    };
+    for (int run = 0; run < args.run_count; run++) {
+        skip_to(args.runs[run].begin);
+        const float* x = args.x + static_cast<ptrdiff_t>(next) * kBlock;
+        float* kept = args.snapshot + static_cast<ptrdiff_t>(next) * kBlock;
+        for (; next < args.runs[run].end; next++, x += kBlock, kept += kBlock) {
+            starts[next] = count;
+            int nonzero = 0, deltas = 0;
+#pragma GCC unroll 8
+            for (int v = 0; v < vectors; v++) {
+                const uint32_t lanes =
+                    kFull > 0 || v + 1 < vectors ? lanes_of(kLanes) : last_lanes;
+                const ptrdiff_t lane = (v % kSlices) * kLanes;
+                float* const here = kept + (v / kSlices) * snapshot_block + lane;
+                const Vec value = load(x + (v / kSlices) * x_block + lane);
+                const Vec last = load(here);
+                __builtin_prefetch(here + next_row, 1, 2);
+                Vec delta = value - last;
+                const uint32_t mask = beyond(delta, threshold) & lanes;
+                nonzero += ones(nonzero_mask(value) & lanes);
+                tally.watch(delta);
+                if constexpr (kArithmetic == Arithmetic::fp32) {
+                    store(here, kPaper ? value : blend(mask, last, value));
+                    const int added =
+                        append(values + count, units + count, delta, mask, v * kLanes);
+                    count += static_cast<uint32_t>(added);
+                    deltas += added;
+                } else {
+                    // The snapshot holds what is propagated, so that rounding cannot accumulate.
+                    delta = blend(mask, splat(0.0f), round_bf16(delta));
+                    store(here, kPaper ? value : last + delta);
+                    deltas += ones(mask);
+                    count += static_cast<uint32_t>(
+                        append_pairs(values + count, units + count, delta, mask, v * kLanes));
+                }
             }
+            tally.nonzero += nonzero - occupied[next];
+            tally.deltas += deltas;
+            occupied[next] = static_cast<uint8_t>(nonzero);
+            hits[next] = static_cast<uint8_t>((hits[next] & keep_hits) | (deltas > 0));
         }
     }
-    args.starts[args.width] = count;
+    skip_to(args.width);
+    starts[args.width] = count;
     tally.add_to(*args.counts);
+}
+
+template <Arithmetic kArithmetic, bool kPaper>
+void compress_any(const CompressArgs& args) {
+    if (args.channels == 4 * kLanes) return compress_row<kArithmetic, kPaper, 4>(args);
+    if (args.channels == 8 * kLanes) return compress_row<kArithmetic, kPaper, 8>(args);
+    compress_row<kArithmetic, kPaper, 0>(args);
 }
 
 void compress(const CompressArgs& args, Arithmetic arithmetic) {
     if (arithmetic == Arithmetic::fp32)
-        args.paper ? compress_row<Arithmetic::fp32, true>(args)
-                   : compress_row<Arithmetic::fp32, false>(args);
+        args.paper ? compress_any<Arithmetic::fp32, true>(args)
+                   : compress_any<Arithmetic::fp32, false>(args);
     else
-        args.paper ? compress_row<Arithmetic::bf16, true>(args)
-                   : compress_row<Arithmetic::bf16, false>(args);
+        args.paper ? compress_any<Arithmetic::bf16, true>(args)
+                   : compress_any<Arithmetic::bf16, false>(args);
 }
 
 void keep(const KeepArgs& args, Arithmetic arithmetic) {
     const Vec threshold = splat(args.threshold);
     Tally tally;
     const int vectors = (args.channels + kLanes - 1) / kLanes;
-    for (int v = 0; v < vectors; v++) {
-        const uint32_t lanes = lanes_of(args.channels - v * kLanes);
-        const ptrdiff_t offset = (v % kSlices) * kLanes;
-        const float* x = args.x + (v / kSlices) * args.x_block + offset;
-        float* kept = args.snapshot + (v / kSlices) * args.snapshot_block + offset;
-        uint32_t* dense = args.dense + (v / kSlices) * args.dense_block +
-                          (arithmetic == Arithmetic::fp32 ? offset : offset / 2);
-        for (int column = 0; column < args.width; column++, x += kBlock, kept += kBlock) {
-            const Vec value = load(x);
+    for (int column = 0; column < args.width; column++) {
+        int nonzero = 0;
+        for (int v = 0; v < vectors; v++) {
+            const uint32_t lanes = lanes_of(args.channels - v * kLanes);
+            const ptrdiff_t offset = column * kBlock + (v % kSlices) * kLanes;
+            float* kept = args.snapshot + (v / kSlices) * args.snapshot_block + offset;
+            uint32_t* dense = args.dense + (v / kSlices) * args.dense_block;
+            const Vec value = load(args.x + (v / kSlices) * args.x_block + offset);
             const Vec delta = value - load(kept);
-            tally.nonzero += static_cast<uint64_t>(ones(nonzero_mask(value) & lanes));
-            tally.deltas += static_cast<uint64_t>(ones(beyond(delta, threshold) & lanes));
+            nonzero += ones(nonzero_mask(value) & lanes);
+            tally.deltas += ones(beyond(delta, threshold) & lanes);
             tally.watch(value);
             if (arithmetic == Arithmetic::fp32) {
                 store(kept, value);
-                store(reinterpret_cast<float*>(dense), value);
-                dense += kBlock;
+                store(reinterpret_cast<float*>(dense) + offset, value);
             } else {
                 const Vec rounded = round_bf16(value);
                 store(kept, rounded);
-                for (int lane = 0; lane < kLanes; lane += 2)
-                    dense[lane / 2] =
-                        (as_bits(rounded[lane]) >> 16) | (as_bits(rounded[lane + 1]) & 0xffff0000u);
-                dense += kBlock / 2;
+                store_pairs(dense + offset / 2, rounded);
             }
         }
+        tally.nonzero += nonzero - args.occupied[column];
+        args.occupied[column] = static_cast<uint8_t>(nonzero);
     }
     tally.add_to(*args.counts);
 }
@@ -212,61 +258,76 @@ void select(const SelectArgs& args) {
     const Vec threshold = splat(args.threshold);
     Tally tally;
     const int vectors = (args.channels + kLanes - 1) / kLanes;
-    for (int v = 0; v < vectors; v++) {
-        const uint32_t lanes = lanes_of(args.channels - v * kLanes);
-        const ptrdiff_t offset = (v % kSlices) * kLanes;
-        const float* x = args.x + (v / kSlices) * args.x_block + offset;
-        float* next = args.next + (v / kSlices) * args.next_block + offset;
-        const float* last = args.last == nullptr
-                                ? nullptr
-                                : args.last + (v / kSlices) * args.last_block + offset;
-        for (int column = 0; column < args.width; column++, x += kBlock, next += kBlock) {
-            const Vec value = load(x);
-            tally.nonzero += static_cast<uint64_t>(ones(nonzero_mask(value) & lanes));
+    for (int column = 0; column < args.width; column++) {
+        int nonzero = 0, deltas = 0;
+        for (int v = 0; v < vectors; v++) {
+            const uint32_t lanes = lanes_of(args.channels - v * kLanes);
+            const ptrdiff_t offset = column * kBlock + (v % kSlices) * kLanes;
+            const Vec value = load(args.x + (v / kSlices) * args.x_block + offset);
+            float* next = args.next + (v / kSlices) * args.next_block + offset;
+            nonzero += ones(nonzero_mask(value) & lanes);
             tally.watch(value);
-            if (last == nullptr) {
+            if (args.last == nullptr) {
                 store(next, value);
-                tally.deltas += static_cast<uint64_t>(ones(nonzero_mask(value) & lanes));
                 continue;
             }
-            const Vec before = load(last);
+            const Vec before = load(args.last + (v / kSlices) * args.last_block + offset);
             const uint32_t mask = beyond(value - before, threshold);
-            tally.deltas += static_cast<uint64_t>(ones(mask & lanes));
-            store(next, blend(mask, before, value));
-            last += kBlock;
+            deltas += ones(mask & lanes);
+            store(next, args.paper ? value : blend(mask, before, value));
         }
+        if (args.last == nullptr) deltas = nonzero;
+        tally.nonzero += nonzero - args.occupied[column];
+        tally.deltas += deltas;
+        args.occupied[column] = static_cast<uint8_t>(nonzero);
+        const bool hit = args.last == nullptr || deltas > 0 || args.paper;
+        args.hits[column] = static_cast<uint8_t>((args.first ? 0 : args.hits[column]) | hit);
     }
     tally.add_to(*args.counts);
 }
 
-void compress_columns(const CompressColumnsArgs& args) {
+// Lists of columns are appended to in the order of rows: where a row's deltas go depends on what
+// the column holds already.
+template <int kChannels>
+void compress_columns_row(const CompressColumnsArgs& args) {
     ColumnList& list = *args.list;
     const uint16_t* before = list.starts + static_cast<size_t>(args.row) * list.width;
     uint16_t* after = list.starts + static_cast<size_t>(args.row + 1) * list.width;
-    const int channels = list.channels;
-    uint64_t nonzero = 0, deltas = 0;
+    const int channels = kChannels > 0 ? kChannels : list.channels;
+    const float threshold = args.threshold;
+    const bool paper = args.paper;
+    const uint32_t first = static_cast<uint32_t>(args.row * channels);
+    int64_t nonzero = 0, deltas = 0;
     float trace = 0;
     for (int column = 0; column < list.width; column++) {
-        const size_t base = column * list.capacity;
-        size_t count = before[column];
+        const float* x = args.x + static_cast<ptrdiff_t>(column) * channels;
+        float* kept = args.snapshot + static_cast<ptrdiff_t>(column) * channels;
+        uint32_t* values = list.values + column * list.capacity + before[column];
+        uint16_t* rows = list.rows + column * list.capacity + before[column];
+        int count = 0;
+#pragma GCC unroll 4
         for (int channel = 0; channel < channels; channel++) {
-            const size_t i = static_cast<size_t>(column) * channels + channel;
-            const float x = args.x[i], last = args.snapshot[i], delta = x - last;
-            const bool chosen = !(std::fabs(delta) <= args.threshold);
+            const float last = kept[channel], value = x[channel], delta = value - last;
+            const bool chosen = !(std::fabs(delta) <= threshold);
             // Written always and counted when chosen: no branch to mispredict.
-            list.values[base + count] = as_bits(delta);
-            list.rows[base + count] = static_cast<uint16_t>(args.row * channels + channel);
+            values[count] = as_bits(delta);
+            rows[count] = static_cast<uint16_t>(first + static_cast<uint32_t>(channel));
             count += chosen;
-            args.snapshot[i] = (chosen || args.paper) ? x : last;
-            nonzero += x != 0;
-            deltas += chosen;
+            kept[channel] = (chosen || paper) ? value : last;
+            nonzero += value != 0;
             trace += delta * 0.0f;
         }
-        after[column] = static_cast<uint16_t>(count);
+        deltas += count;
+        after[column] = static_cast<uint16_t>(before[column] + count);
+        args.hits[column] = count > 0;
     }
     args.counts->nonzero += nonzero;
     args.counts->deltas += deltas;
     args.counts->finite = args.counts->finite && trace == 0.0f;
+}
+
+void compress_columns(const CompressColumnsArgs& args) {
+    args.list->channels == 3 ? compress_columns_row<3>(args) : compress_columns_row<0>(args);
 }
 
 }  // namespace rrm::RRM_ISA

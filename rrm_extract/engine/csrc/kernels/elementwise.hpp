@@ -75,7 +75,11 @@ void finish_row(const FinishArgs& args) {
                 store(delta + i, splat(0.0f));
                 store(y + i, value);
             }
-            if constexpr (kResidual) value += load(residual + i);
+            if constexpr (kResidual) {
+                value += load(residual + i);
+                __builtin_prefetch(residual + i + args.next_row, 0, 2);
+            }
+            __builtin_prefetch(x + i + args.next_row, 1, 2);
             store(x + i, activate<kActivation>(value, low, high));
         }
     }
@@ -131,7 +135,7 @@ RRM_INLINE Vec larger(Vec a, Vec b) {
 }
 
 void pool(const PoolArgs& args) {
-    for (int column = 0; column < args.columns; column++) {
+    for (int column = args.column_begin; column < args.column_end; column++) {
         const int first = column * args.stride - args.padding;
         for (int slice = 0; slice < kBlock; slice += kLanes) {
             Vec acc = splat(args.maximum ? -INFINITY : 0.0f);

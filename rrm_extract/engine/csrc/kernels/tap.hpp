@@ -7,8 +7,13 @@
 
 namespace rrm::RRM_ISA {
 
+// A multiplication takes four cycles: with few vectors several deltas go side by side.
+template <int kVectors>
+inline constexpr int kTapWays = kVectors >= 8 ? 1 : (kVectors == 4 ? 2 : 4);
+
 template <class A, int kVectors>
 void tap_pass(const TapArgs& args, int first) {
+    constexpr int kWays = kTapWays<kVectors>;
     const List& list = *args.list;
     const ptrdiff_t unit_stride = static_cast<ptrdiff_t>(args.blocks) * kBlock;
     const uint32_t* const weights = args.weights + static_cast<ptrdiff_t>(first) * kLanes;
@@ -28,21 +33,39 @@ void tap_pass(const TapArgs& args, int first) {
             uint32_t i = pixel[0];
             const uint32_t end = pixel[1];
             if (i == end) continue;
-            Vec acc[kVectors];
+            Vec acc[kWays][kVectors];
 #pragma GCC unroll 16
-            for (int v = 0; v < kVectors; v++)
-                acc[v] = load(out + (v / kSlices) * args.y_block + (v % kSlices) * kLanes);
-            do {
+            for (int v = 0; v < kVectors; v++) {
+                const float* from = out + (v / kSlices) * args.y_block + (v % kSlices) * kLanes;
+                acc[0][v] = load(from);
+                __builtin_prefetch(from + args.y_row, 1, 3);
+#pragma GCC unroll 16
+                for (int way = 1; way < kWays; way++) acc[way][v] = Vec{};
+            }
+            for (; i + kWays <= end; i += kWays)
+#pragma GCC unroll 16
+                for (int way = 0; way < kWays; way++) {
+                    const uint32_t* w = weights + units[i + way] * unit_stride;
+                    const typename A::Value x = A::broadcast(values + i + way);
+                    pin(w);
+#pragma GCC unroll 16
+                    for (int v = 0; v < kVectors; v++)
+                        acc[way][v] = A::multiply_add(acc[way][v], x, w + v * kLanes);
+                }
+            for (; i < end; i++) {
                 const uint32_t* w = weights + units[i] * unit_stride;
                 const typename A::Value x = A::broadcast(values + i);
                 pin(w);
 #pragma GCC unroll 16
                 for (int v = 0; v < kVectors; v++)
-                    acc[v] = A::multiply_add(acc[v], x, w + v * kLanes);
-            } while (++i < end);
+                    acc[0][v] = A::multiply_add(acc[0][v], x, w + v * kLanes);
+            }
 #pragma GCC unroll 16
-            for (int v = 0; v < kVectors; v++)
-                store(out + (v / kSlices) * args.y_block + (v % kSlices) * kLanes, acc[v]);
+            for (int v = 0; v < kVectors; v++) {
+#pragma GCC unroll 16
+                for (int way = 1; way < kWays; way++) acc[0][v] += acc[way][v];
+                store(out + (v / kSlices) * args.y_block + (v % kSlices) * kLanes, acc[0][v]);
+            }
         }
     }
 }

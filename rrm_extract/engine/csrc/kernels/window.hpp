@@ -8,17 +8,20 @@
 
 namespace rrm::RRM_ISA {
 
+// kRows of the three rows of outputs: fewer at the border of what is computed.
+template <int kRows>
 RRM_INLINE void window_load(Vec* a, const float* y, ptrdiff_t row) {
 #pragma GCC unroll 3
-    for (int r = 0; r < 3; r++) a[r] = load(y + r * row);
+    for (int r = 0; r < kRows; r++) a[r] = load(y + r * row);
 }
 
+template <int kRows>
 RRM_INLINE void window_store(const Vec* a, float* y, ptrdiff_t row) {
 #pragma GCC unroll 3
-    for (int r = 0; r < 3; r++) store(y + r * row, a[r]);
+    for (int r = 0; r < kRows; r++) store(y + r * row, a[r]);
 }
 
-template <class A>
+template <class A, int kRows>
 RRM_INLINE void window_pixel(Vec* a, Vec* b, Vec* c, const uint32_t* values, const uint8_t* units,
                              uint32_t i, uint32_t end, const uint32_t* weights) {
     do {
@@ -26,15 +29,15 @@ RRM_INLINE void window_pixel(Vec* a, Vec* b, Vec* c, const uint32_t* values, con
         const typename A::Value x = A::broadcast(values + i);
         pin(w);
 #pragma GCC unroll 3
-        for (int r = 0; r < 3; r++) a[r] = A::multiply_add(a[r], x, w + r * kBlock);
+        for (int r = 0; r < kRows; r++) a[r] = A::multiply_add(a[r], x, w + r * kBlock);
 #pragma GCC unroll 3
-        for (int r = 0; r < 3; r++) b[r] = A::multiply_add(b[r], x, w + (3 + r) * kBlock);
+        for (int r = 0; r < kRows; r++) b[r] = A::multiply_add(b[r], x, w + (3 + r) * kBlock);
 #pragma GCC unroll 3
-        for (int r = 0; r < 3; r++) c[r] = A::multiply_add(c[r], x, w + (6 + r) * kBlock);
+        for (int r = 0; r < kRows; r++) c[r] = A::multiply_add(c[r], x, w + (6 + r) * kBlock);
     } while (++i < end);
 }
 
-template <class A>
+template <class A, int kRows>
 void window_row(const uint32_t* values, const uint8_t* units, const uint32_t* starts, int width,
                 const uint32_t* weights, float* y, ptrdiff_t row) {
     int x = 0;
@@ -43,24 +46,24 @@ void window_row(const uint32_t* values, const uint8_t* units, const uint32_t* st
     while (last > x && starts[last - 1] == starts[width]) last--;
     y += static_cast<ptrdiff_t>(x) * kBlock;
     Vec a[3], b[3], c[3];
-    window_load(a, y, row);
-    window_load(b, y + kBlock, row);
-    window_load(c, y + 2 * kBlock, row);
+    window_load<kRows>(a, y, row);
+    window_load<kRows>(b, y + kBlock, row);
+    window_load<kRows>(c, y + 2 * kBlock, row);
     uint32_t i = 0;
     // Three copies of the step let the accumulators trade names instead of registers.
 #define RRM_STEP(p, q, s)                                                             \
     {                                                                                 \
         const uint32_t end = starts[x + 1];                                           \
-        if (i < end) window_pixel<A>(p, q, s, values, units, i, end, weights);        \
+        if (i < end) window_pixel<A, kRows>(p, q, s, values, units, i, end, weights); \
         i = end;                                                                      \
-        window_store(p, y, row);                                                      \
+        window_store<kRows>(p, y, row);                                               \
         y += kBlock;                                                                  \
         if (++x == last) {                                                            \
-            window_store(q, y, row);                                                  \
-            window_store(s, y + kBlock, row);                                         \
+            window_store<kRows>(q, y, row);                                           \
+            window_store<kRows>(s, y + kBlock, row);                                  \
             return;                                                                   \
         }                                                                             \
-        window_load(p, y + 2 * kBlock, row);                                          \
+        window_load<kRows>(p, y + 2 * kBlock, row);                                   \
     }
     for (;;) {
         RRM_STEP(a, b, c)
@@ -73,14 +76,23 @@ void window_row(const uint32_t* values, const uint8_t* units, const uint32_t* st
 template <class A>
 void window_frame(const WindowArgs& args) {
     const List& list = *args.list;
-    for (int row = 0; row < list.height; row++) {
+    for (int row = most(0, args.row_begin - 2); row < least(list.height, args.row_end); row++) {
         const size_t span = list.span(row, args.group);
         const uint32_t* starts = list.starts + span * (list.width + 1);
         if (starts[list.width] == 0) continue;
-        for (int slice = 0; slice < kSlices; slice++)
-            window_row<A>(list.values + span * list.capacity, list.units + span * list.capacity,
-                          starts, list.width, args.weights + slice * kLanes,
-                          args.y + row * args.y_row + slice * kLanes, args.y_row);
+        const int first = most(0, args.row_begin - row), end = least(3, args.row_end - row);
+        for (int slice = 0; slice < kSlices; slice++) {
+            const uint32_t* values = list.values + span * list.capacity;
+            const uint8_t* units = list.units + span * list.capacity;
+            const uint32_t* weights = args.weights + slice * kLanes + first * kBlock;
+            float* y = args.y + (row + first) * args.y_row + slice * kLanes;
+            if (end - first == 3)
+                window_row<A, 3>(values, units, starts, list.width, weights, y, args.y_row);
+            else if (end - first == 2)
+                window_row<A, 2>(values, units, starts, list.width, weights, y, args.y_row);
+            else
+                window_row<A, 1>(values, units, starts, list.width, weights, y, args.y_row);
+        }
     }
 }
 
