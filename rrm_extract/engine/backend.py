@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rrm_extract.engine.native import BATCH, NativeNetwork, isa_of_this_process, native_module
+from rrm_extract.engine.kernels import isa_of_this_process, native_module
+from rrm_extract.engine.native import BATCH, NativeNetwork
 from rrm_extract.errors import ConfigError, EngineError
 from rrm_extract.graph import Program
 from rrm_extract.rrm import Policy, RecurrentNetwork

@@ -23,6 +23,7 @@ from rrm_extract.engine.plan import (
     PoolStep,
     Step,
 )
+from rrm_extract.engine.tape import Call, TapedNetwork
 
 __all__ = ["NativePart", "Packed", "build_part"]
 
@@ -70,6 +71,7 @@ class NativePart:
         deltas: the inputs of linear layers, in the order of the native counts.
         packed: the weights, so that other processes can share them: by name the elements as
             int32 or float32, and what is needed to find their way in them.
+        calls: what made the network; their arrays are those of the network, not copies.
     """
 
     network: Any
@@ -77,6 +79,7 @@ class NativePart:
     exports: tuple[PlanTensor, ...]
     deltas: tuple[DeltaInput, ...]
     packed: Mapping[str, Packed]
+    calls: tuple[Call, ...]
 
 
 def build_part(
@@ -113,7 +116,7 @@ class _Builder:
         self.part = part
         self.precision = precision
         self.paper = paper
-        self.network = native.Network(isa, precision, batch)
+        self.network = TapedNetwork(native.Network(isa, precision, batch))
         self.ids: dict[PlanTensor, int] = {}
         self.delta_ids: dict[int, int] = {}
         self.deltas: list[DeltaInput] = []
@@ -136,11 +139,12 @@ class _Builder:
         for tensor in self.part.exports:
             self.network.output(self._id(tensor))
         return NativePart(
-            network=self.network,
+            network=self.network.network,
             inputs=tuple(self.part.inputs),
             exports=tuple(self.part.exports),
             deltas=tuple(self.deltas),
             packed=self.packed,
+            calls=tuple(self.network.calls),
         )
 
     def _input(self, number: int, tensor: PlanTensor, deltas: list[DeltaInput], read: bool) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,9 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rrm_extract.engine.build import NativePart, Packed, build_part
+from rrm_extract.engine.compiled import CompiledOutput, CompiledPart, CompiledPlan, Reordered
 from rrm_extract.engine.fuse import fuse
+from rrm_extract.engine.kernels import isa_of_this_process, native_module
 from rrm_extract.engine.lower import Island, Lowered, Opaque, Part, Rearrangement, lower
 from rrm_extract.engine.plan import ConvStep, PlanTensor
+from rrm_extract.engine.seen import CountedLayer, seen_by
 from rrm_extract.errors import ConfigError, EngineError
 from rrm_extract.graph import Program
 from rrm_extract.rrm import FrameDensities, LayerCost, Policy, layer_thresholds
@@ -29,42 +29,6 @@ BATCH = 8
 
 GROUP_BLOCKS = {"fp32": 4, "bf16": 8}
 """Blocks of channels in a list's group: their weights for nine taps fill the first-level cache."""
-
-
-def native_module() -> ModuleType:
-    """The compiled kernels.
-
-    Raises:
-        EngineError: this installation has none.
-    """
-    try:
-        module = importlib.import_module("rrm_extract.engine._native")
-    except ImportError as error:
-        msg = (
-            f"the native engine is not part of this installation ({error}); install a C++ compiler "
-            "(GCC 11 or Clang 14, or later) and install rrm-extract again, or use --engine torch"
-        )
-        raise EngineError(msg) from error
-    return module
-
-
-def isa_of_this_process() -> str:
-    """The instruction set that is used: the best of this processor, or the one in RRM_ISA.
-
-    Raises:
-        EngineError: RRM_ISA names one that this processor does not have.
-    """
-    available: list[str] = native_module().available_isas()
-    wanted = os.environ.get("RRM_ISA", "")
-    if wanted:
-        if wanted not in available:
-            msg = (
-                f"RRM_ISA is {wanted!r}, which cannot be used on this processor; expected one of "
-                f"{', '.join(available)}"
-            )
-            raise EngineError(msg)
-        return wanted
-    return available[-1]
 
 
 @dataclass
@@ -213,6 +177,60 @@ class NativeNetwork:
     def islands(self) -> tuple[tuple[str, str], ...]:
         """Operations that run as plain PyTorch, and why."""
         return tuple((island.op.name, island.reason) for island in self._shared.lowered.islands)
+
+    def compiled(self) -> CompiledPlan | None:
+        """The network as plain data that runs without PyTorch; None if it has islands."""
+        shared = self._shared
+        lowered = shared.lowered
+        numbers: dict[PlanTensor, int] = {}
+
+        def number(tensor: PlanTensor) -> int:
+            return numbers.setdefault(tensor, len(numbers))
+
+        parts: list[CompiledPart | Reordered] = []
+        counts: dict[int, tuple[int, int]] = {}
+        for part in shared.parts:
+            if isinstance(part, Island):
+                return None
+            if isinstance(part, Rearrangement):
+                source, out = number(part.source), number(part.out)
+                parts.append(Reordered(source=source, order=part.order, out=out))
+                continue
+            counts.update(
+                {id(delta): (len(parts), place) for place, delta in enumerate(part.deltas)}
+            )
+            parts.append(
+                CompiledPart(
+                    calls=part.calls,
+                    inputs=tuple(number(tensor) for tensor in part.inputs),
+                    exports=tuple(number(tensor) for tensor in part.exports),
+                    deltas=len(part.deltas),
+                )
+            )
+        outputs = []
+        for value in lowered.outputs:
+            if not isinstance(value, Tensor) or value.dtype != torch.int64:
+                return None
+            sources = lowered.places.sources(value)
+            whole = lowered.places.in_order(value) is not None
+            index = None if whole else lowered.places.index(value, sources).flatten().numpy()
+            outputs.append(
+                CompiledOutput(
+                    sources=tuple(number(tensor) for tensor in sources),
+                    index=index,
+                    shape=tuple(value.shape[1:]),
+                )
+            )
+        return CompiledPlan(
+            parts=tuple(parts),
+            frames=number(lowered.frames),
+            outputs=tuple(outputs),
+            layers=_counted(shared),
+            counts=tuple(counts[id(delta)] for delta in lowered.layers.values()),
+            isa=shared.isa,
+            precision=shared.precision,
+            batch=shared.batch,
+        )
 
     def reset(self) -> None:
         """Forgets the past: the next frame is a key frame. The accounting goes on."""
@@ -388,39 +406,38 @@ class NativeNetwork:
         return flat[:, known.index(places, sources).flatten()].reshape(shape)
 
     def _count(self, counts: Mapping[int, NDArray[np.int64]], frames: int) -> FrameDensities:
-        shared = self._shared
-        layers = shared.lowered.layers
-        density = np.ones((frames, len(layers)))
-        density_delta = np.ones((frames, len(layers)))
-        dense = np.ones((frames, len(layers)), bool)
+        layers = self._shared.lowered.layers
+        seen = seen_by(
+            _counted(self._shared),
+            [None if delta is None else counts[id(delta)] for delta in layers.values()],
+            frames=frames,
+            fresh=self._fresh,
+        )
+        later = np.arange(frames) >= (1 if self._fresh else 0)
         for position, (name, delta) in enumerate(layers.items()):
             total = self._totals[name]
             total.frames += frames
-            if delta is None:  # an island: dense, and nobody counts
-                total.density += frames
-                continue
-            values = counts[id(delta)]
-            density[:, position] = values[:, 0] / delta.elements
-            density_delta[:, position] = values[:, 1] / delta.elements
-            dense[:, position] = values[:, 2] > 0
-            key = np.zeros(frames, bool)
-            key[0] = self._fresh
-            density_delta[key, position] = density[key, position]
-            if delta.form == "select":
-                dense[:, position] = key
-            total.density += float(density[:, position].sum())
-            total.density_delta += float(density_delta[~key, position].sum())
-            total.delta_frames += int((~key).sum())
-        macs = np.array([shared.macs[name] for name in layers], np.float64)
-        share = np.where(dense, 1.0, density_delta)
-        work = share @ macs / macs.sum() if macs.sum() else np.ones(frames)
-        key_frame = dense.all(axis=1) if layers else np.ones(frames, bool)
+            total.density += float(seen.density[:, position].sum())
+            if delta is not None:  # an island is dense, and nobody counts
+                total.density_delta += float(seen.density_delta[later, position].sum())
+                total.delta_frames += int(later.sum())
         return FrameDensities(
-            density=torch.from_numpy(density),
-            density_delta=torch.from_numpy(density_delta),
-            key_frame=torch.from_numpy(key_frame),
-            work=torch.from_numpy(work),
+            density=torch.from_numpy(seen.density),
+            density_delta=torch.from_numpy(seen.density_delta),
+            key_frame=torch.from_numpy(seen.key_frame),
+            work=torch.from_numpy(seen.work),
         )
+
+
+def _counted(shared: _Shared) -> tuple[CountedLayer, ...]:
+    return tuple(
+        CountedLayer(
+            macs=shared.macs[name],
+            elements=0 if delta is None else delta.elements,
+            always_sparse=delta is not None and delta.form == "select",
+        )
+        for name, delta in shared.lowered.layers.items()
+    )
 
 
 def _connect(lowered: Lowered) -> None:

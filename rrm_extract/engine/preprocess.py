@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rrm_extract.engine.native import isa_of_this_process, native_module
+from rrm_extract.engine.pictures import PictureTransform
 from rrm_extract.errors import PreprocessError
 from rrm_extract.models import Preprocess
 
 __all__ = ["NativeTransform", "supports"]
-
-_SIZES_KEPT = 16
-"""Frame sizes whose weights are kept: a clip has one or two, and each takes some kilobytes."""
 
 
 def supports(preprocess: object) -> bool:
@@ -58,17 +53,24 @@ class NativeTransform:
                 "otherwise call it as it is"
             )
         self.preprocess = preprocess
-        self.isa = isa_of_this_process()
-        self._native = native_module().Preprocessor
-        self._by_size: dict[tuple[int, int], Any] = {}
+        self.pictures = PictureTransform(preprocess.describe())
 
     def __reduce__(self) -> tuple[type[NativeTransform], tuple[Preprocess]]:
         return type(self), (self.preprocess,)
 
     @property
+    def isa(self) -> str:
+        """The instruction set that is used."""
+        return self.pictures.isa
+
+    @property
     def output_shape(self) -> tuple[int, int, int]:
         """One frame of network input: (3, h, w)."""
         return self.preprocess.output_shape
+
+    def describe(self) -> dict[str, object]:
+        """That of ``preprocess``: the result is the same."""
+        return self.preprocess.describe()
 
     def __call__(self, frames: Tensor, /) -> Tensor:
         """Turn frames into network input.
@@ -91,9 +93,9 @@ class NativeTransform:
                 "or (T, H, W, 3) in RGB"
             )
         pixels = frames.permute(0, 2, 3, 1) if by_channel else frames
-        out = self._empty(len(frames))
+        out = torch.empty((len(frames), *self.output_shape), dtype=torch.float32)
         if len(frames):
-            self._run(pixels.contiguous().numpy(), out)
+            self.pictures.fill(pixels.contiguous().numpy(), out.numpy())
         return out
 
     def images(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -108,58 +110,4 @@ class NativeTransform:
         Raises:
             PreprocessError: a picture has another dtype or shape.
         """
-        for image in images:
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-                raise PreprocessError(
-                    f"a picture is {image.dtype} {image.shape}; expected uint8 (H, W, 3) in RGB"
-                )
-        out = self._empty(len(images))
-        done = 0
-        for _, group in groupby(images, key=lambda image: image.shape):
-            same_size = [np.ascontiguousarray(image) for image in group]
-            self._run(same_size, out[done : done + len(same_size)])
-            done += len(same_size)
-        return out
-
-    def _empty(self, count: int) -> Tensor:
-        return torch.empty((count, *self.output_shape), dtype=torch.float32)
-
-    def _run(self, frames: NDArray[np.uint8] | list[NDArray[np.uint8]], out: Tensor) -> None:
-        height, width = frames[0].shape[:2]
-        try:
-            self._of_size(height, width).run(frames, out.numpy())
-        except ValueError as error:
-            raise PreprocessError(str(error)) from error
-
-    def _of_size(self, height: int, width: int) -> Any:
-        """The Preprocessor for frames of this size."""
-        if (height, width) not in self._by_size:
-            if len(self._by_size) >= _SIZES_KEPT:
-                self._by_size.clear()
-            wanted = self.preprocess
-            resize = _resized(height, width, wanted.resize)
-            self._by_size[height, width] = self._native(
-                source=(height, width),
-                resize=resize,
-                offset=(_offset(resize[0], wanted.crop[0]), _offset(resize[1], wanted.crop[1])),
-                crop=wanted.crop,
-                interpolation=wanted.interpolation,
-                mean=wanted.mean,
-                std=wanted.std,
-                scale=wanted.scale,
-                channels=wanted.channels,
-                isa=self.isa,
-            )
-        return self._by_size[height, width]
-
-
-def _resized(height: int, width: int, shorter: int) -> tuple[int, int]:
-    """The size with this shorter side, as torchvision rounds it: down."""
-    if height <= width:
-        return shorter, int(shorter * width / height) if height else 0
-    return int(shorter * height / width) if width else 0, shorter
-
-
-def _offset(size: int, crop: int) -> int:
-    """Where torchvision's centre crop begins; negative where it adds a border."""
-    return -((crop - size) // 2) if crop > size else round((size - crop) / 2)
+        return torch.from_numpy(self.pictures.images(images))

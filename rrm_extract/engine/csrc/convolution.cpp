@@ -329,111 +329,136 @@ void ColumnConvolution::prepare(State& state) const {
 }
 
 void ColumnConvolution::run(State& state, int begin, int end) const {
-    const Network& network = *state.network;
-    const Tensor& out = network.tensors[tensor];
-    const Delta& plan = network.deltas[delta];
-    float* const accumulators = state.operations[index].accumulators.data();
-    const ptrdiff_t y_row = static_cast<ptrdiff_t>(out.width) * kBlock;
-    const ptrdiff_t y_block = static_cast<ptrdiff_t>(out.plane());
-    const int positions =
-        (geometry.kernel_columns + geometry.column_stride - 1) / geometry.column_stride;
-    const int taps = geometry.taps();
-    std::vector<int32_t> offsets(taps);
-    const ptrdiff_t x_row = state.whole_row(delta);
-    for (int tap = 0; tap < taps; tap++)
-        offsets[tap] = static_cast<int32_t>((tap / geometry.kernel_columns) * x_row +
-                                            (tap % geometry.kernel_columns) * plan.channels);
+    const Tensor& out = state.network->tensors[tensor];
+    const Delta& plan = state.network->deltas[delta];
+    std::vector<Changes> changes(end - begin);
+    std::vector<uint8_t> mask(static_cast<size_t>(out.height) * out.width);
     for (int frame = begin; frame < end; frame++) {
-        const bool dense = state.deltas[delta].dense[frame] != 0;
-        if (dense) {
-            DenseArgs args{};
-            args.x = state.whole(delta, frame) - geometry.row_padding * x_row -
-                     geometry.column_padding * plan.channels;
-            args.x_block = 0;
-            args.x_row = x_row * geometry.row_stride;
-            args.x_step = plan.channels * geometry.column_stride;
-            args.x_blocks = 1;
-            args.block_units = plan.channels;
-            args.taps = taps;
-            args.tap_offsets = offsets.data();
-            args.unit_stride = static_cast<ptrdiff_t>(taps) * kBlock;
-            args.tap_stride = kBlock;
-            args.y_row = y_row;
-            args.y_column = kBlock;
-            args.rows = out.height;
-            args.columns = out.width;
-            for (int block = 0; block < out.blocks(); block += 2) {
-                args.blocks = std::min(2, out.blocks() - block);
-                for (int b = 0; b < args.blocks; b++) {
-                    args.weights[b] = dense_weights +
-                                      static_cast<size_t>(block + b) * plan.channels * taps * kBlock;
-                    args.bias[b] = bias + static_cast<size_t>(block + b) * kBlock;
-                    args.y[b] = accumulators + (block + b) * y_block;
-                }
-                network.kernels.dense(args, Arithmetic::fp32);
-            }
-        }
         const uint8_t* hits = state.hits(delta, frame);
         const bool some = hits != nullptr && epilogue.residual < 0;
-        std::vector<uint8_t> mask(static_cast<size_t>(out.height) * out.width, 0);
+        std::fill(mask.begin(), mask.end(), 0);
         if (some)
             spread(hits, plan.height, plan.width, geometry, mask.data(), out.height, out.width);
-        Changes changes;
-        changes.set(state, tensor, frame, some ? &mask : nullptr);
-        for (int first = 0; first < out.blocks(); first += kStageBlocks) {
-            const int blocks = std::min(kStageBlocks, out.blocks() - first);
-            for (int row = 0; row < out.height; row++) {
-                float* y = accumulators + first * y_block + row * y_row;
-                if (!dense && !changes.sent(row).empty()) {
-                    ColumnArgs args{};
-                    args.list = &state.deltas[delta].column_list(frame);
-                    args.first_row = row * geometry.row_stride - geometry.row_padding;
-                    args.row_begin = std::max(0, args.first_row);
-                    args.row_end = std::min(plan.height, args.first_row + geometry.kernel_rows);
-                    args.kernel_rows = geometry.kernel_rows;
-                    args.kernel_columns = geometry.kernel_columns;
-                    args.stride = geometry.column_stride;
-                    args.padding = geometry.column_padding;
-                    args.positions = positions;
-                    args.y_block = y_block;
-                    args.columns = out.width;
-                    const size_t per_block = static_cast<size_t>(geometry.column_stride) *
-                                             geometry.kernel_rows * plan.channels * positions *
-                                             kBlock;
-                    for (int b = 0; b < blocks; b += 4) {
-                        args.blocks = std::min(4, blocks - b);
-                        args.weights = weights + (first + b) * per_block;
-                        args.y = y + b * y_block;
-                        if (args.row_begin < args.row_end) network.kernels.column(args);
-                    }
-                }
-                const RowTarget to = row_target(state, tensor, frame, first, blocks, row);
-                FinishArgs args{};
-                args.y_block = y_block;
-                args.x_block = to.block;
-                args.blocks = blocks;
-                args.activation = epilogue.activation;
-                args.low = epilogue.low;
-                args.high = epilogue.high;
-                const float* residual = nullptr;
-                if (epilogue.residual >= 0) {
-                    const float* base = state.plane(epilogue.residual, first, frame);
-                    residual = base + row * y_row;
-                    args.residual_block =
-                        blocks > 1 ? state.plane(epilogue.residual, first + 1, frame) - base : 0;
-                }
-                for (const Run& run : changes.made(row)) {
-                    const ptrdiff_t at = static_cast<ptrdiff_t>(run.begin) * kBlock;
-                    args.y = y + at;
-                    args.x = to.data + at;
-                    args.residual = residual == nullptr ? nullptr : residual + at;
-                    args.width = run.end - run.begin;
-                    network.kernels.finish(args);
-                }
-                state.emit(tensor, frame, first, blocks, row, to.data, to.block,
-                           changes.sent(row));
+        changes[frame - begin].set(state, tensor, frame, some ? &mask : nullptr);
+    }
+    const ptrdiff_t y_row = static_cast<ptrdiff_t>(out.width) * kBlock;
+    for (int first = 0; first < out.blocks(); first += kStageBlocks) {
+        const int blocks = std::min(kStageBlocks, out.blocks() - first);
+        const int strip =
+            std::max<int>(kStripRows, static_cast<int>(kStripBytes / (4 * y_row * blocks)));
+        for (int row = 0; row < out.height; row += strip) {
+            const int last = std::min(out.height, row + strip);
+            for (int frame = begin; frame < end; frame++) {
+                if (state.deltas[delta].dense[frame] != 0)
+                    compute_dense(state, first, blocks, row, last, frame);
+                else
+                    add_deltas(state, first, blocks, row, last, frame, changes[frame - begin]);
+                finish(state, first, blocks, row, last, frame, changes[frame - begin]);
             }
         }
+    }
+}
+
+void ColumnConvolution::add_deltas(State& state, int first, int blocks, int row_begin, int row_end,
+                                   int frame, const Changes& changes) const {
+    const Tensor& out = state.network->tensors[tensor];
+    const Delta& plan = state.network->deltas[delta];
+    ColumnArgs args{};
+    args.list = &state.deltas[delta].column_list(frame);
+    args.kernel_rows = geometry.kernel_rows;
+    args.kernel_columns = geometry.kernel_columns;
+    args.stride = geometry.column_stride;
+    args.padding = geometry.column_padding;
+    args.positions =
+        (geometry.kernel_columns + geometry.column_stride - 1) / geometry.column_stride;
+    args.y_block = static_cast<ptrdiff_t>(out.plane());
+    args.columns = out.width;
+    const size_t per_block = static_cast<size_t>(geometry.column_stride) * geometry.kernel_rows *
+                             plan.channels * args.positions * kBlock;
+    float* const y = state.operations[index].accumulators.data() + first * out.plane();
+    for (int b = 0; b < blocks; b += args.blocks) {
+        args.blocks = column_blocks_of(blocks - b);
+        args.weights = weights + (first + b) * per_block;
+        for (int row = row_begin; row < row_end; row++) {
+            if (changes.sent(row).empty()) continue;
+            args.first_row = row * geometry.row_stride - geometry.row_padding;
+            args.row_begin = std::max(0, args.first_row);
+            args.row_end = std::min(plan.height, args.first_row + geometry.kernel_rows);
+            args.y = y + b * args.y_block + static_cast<ptrdiff_t>(row) * out.width * kBlock;
+            if (args.row_begin < args.row_end) state.network->kernels.column(args);
+        }
+    }
+}
+
+void ColumnConvolution::compute_dense(State& state, int first, int blocks, int row_begin,
+                                      int row_end, int frame) const {
+    const Tensor& out = state.network->tensors[tensor];
+    const int channels = state.network->deltas[delta].channels;
+    const ptrdiff_t x_row = state.whole_row(delta);
+    const ptrdiff_t y_block = static_cast<ptrdiff_t>(out.plane());
+    const int taps = geometry.taps();
+    std::vector<int32_t> offsets(taps);
+    for (int tap = 0; tap < taps; tap++)
+        offsets[tap] = static_cast<int32_t>((tap / geometry.kernel_columns) * x_row +
+                                            (tap % geometry.kernel_columns) * channels);
+    DenseArgs args{};
+    args.x_row = x_row * geometry.row_stride;
+    args.x = state.whole(delta, frame) - geometry.row_padding * x_row -
+             geometry.column_padding * channels + row_begin * args.x_row;
+    args.x_step = channels * geometry.column_stride;
+    args.x_blocks = 1;
+    args.block_units = channels;
+    args.taps = taps;
+    args.tap_offsets = offsets.data();
+    args.unit_stride = static_cast<ptrdiff_t>(taps) * kBlock;
+    args.tap_stride = kBlock;
+    args.y_row = static_cast<ptrdiff_t>(out.width) * kBlock;
+    args.y_column = kBlock;
+    args.rows = row_end - row_begin;
+    args.columns = out.width;
+    float* const y = state.operations[index].accumulators.data() + row_begin * args.y_row;
+    for (int block = first; block < first + blocks; block += 2) {
+        args.blocks = std::min(2, first + blocks - block);
+        for (int b = 0; b < args.blocks; b++) {
+            args.weights[b] =
+                dense_weights + static_cast<size_t>(block + b) * channels * taps * kBlock;
+            args.bias[b] = bias + static_cast<size_t>(block + b) * kBlock;
+            args.y[b] = y + (block + b) * y_block;
+        }
+        state.network->kernels.dense(args, Arithmetic::fp32);
+    }
+}
+
+void ColumnConvolution::finish(State& state, int first, int blocks, int row_begin, int row_end,
+                               int frame, const Changes& changes) const {
+    const Tensor& out = state.network->tensors[tensor];
+    const ptrdiff_t row_floats = static_cast<ptrdiff_t>(out.width) * kBlock;
+    FinishArgs args{};
+    args.y_block = static_cast<ptrdiff_t>(out.plane());
+    args.blocks = blocks;
+    args.activation = epilogue.activation;
+    args.low = epilogue.low;
+    args.high = epilogue.high;
+    args.next_row = row_floats;
+    const float* residual = nullptr;
+    if (epilogue.residual >= 0) {
+        residual = state.plane(epilogue.residual, first, frame);
+        if (blocks > 1)
+            args.residual_block = state.plane(epilogue.residual, first + 1, frame) - residual;
+    }
+    float* const y = state.operations[index].accumulators.data() + first * args.y_block;
+    for (int row = row_begin; row < row_end; row++) {
+        const RowTarget to = row_target(state, tensor, frame, first, blocks, row);
+        args.x_block = to.block;
+        for (const Run& run : changes.made(row)) {
+            const ptrdiff_t at = static_cast<ptrdiff_t>(run.begin) * kBlock;
+            args.y = y + row * row_floats + at;
+            args.x = to.data + at;
+            args.residual = residual == nullptr ? nullptr : residual + row * row_floats + at;
+            args.width = run.end - run.begin;
+            state.network->kernels.finish(args);
+        }
+        state.emit(tensor, frame, first, blocks, row, to.data, to.block, changes.sent(row));
     }
 }
 

@@ -16,7 +16,9 @@
 namespace rrm {
 
 inline constexpr int kBlock = 16;        // channels in a block
-inline constexpr int kListSlack = 16;    // elements that may be written beyond a span's end
+inline constexpr int kListSlack = 64;    // elements that may be written beyond a span's end
+// Blocks of outputs that a ColumnArgs takes together, of those that are left.
+inline constexpr int column_blocks_of(int left) { return left >= 2 ? 2 : 1; }
 
 // Non-zero deltas of one frame, compressed once by the producer of the activation.
 //
@@ -92,7 +94,7 @@ struct ColumnArgs {
     int first_row;             // row of the kernel's first tap; may be negative
     int kernel_rows, kernel_columns, stride, padding;  // of columns
     int positions;             // ceil(kernel_columns / stride)
-    int blocks;                // of outputs, 1 to 4
+    int blocks;                // of outputs: 1, 2 or 4
     // [stride phase][row * channels + channel][position][blocks * 16]; a phase is the input column
     // plus padding, modulo the stride; position p is the output column
     // (column + padding) / stride - p.

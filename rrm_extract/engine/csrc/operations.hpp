@@ -105,11 +105,18 @@ public:
 
     const int delta, tensor;
     const Geometry geometry;
-    // As ColumnArgs has them, for four blocks after the other; and [block][channel][tap][16].
+    // As ColumnArgs has them, for sets of blocks; and [block][channel][tap][16].
     const uint32_t* const weights;
     const uint32_t* const dense_weights;
     const float* const bias;
     const Epilogue epilogue;
+
+private:
+    void add_deltas(State&, int first, int blocks, int row_begin, int row_end, int frame,
+                    const Changes&) const;
+    void compute_dense(State&, int first, int blocks, int row_begin, int row_end, int frame) const;
+    void finish(State&, int first, int blocks, int row_begin, int row_end, int frame,
+                const Changes&) const;
 };
 
 class DepthwiseConvolution : public Operation {

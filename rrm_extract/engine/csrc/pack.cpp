@@ -97,8 +97,8 @@ std::vector<uint32_t> pack_columns(const Weights& w, int stride) {
     std::vector<uint32_t> packed;
     const int blocks = (w.outputs + kBlock - 1) / kBlock;
     const int positions = (w.columns + stride - 1) / stride;
-    for (int first = 0; first < blocks; first += 4) {
-        const int outputs = std::min(4, blocks - first) * kBlock;
+    for (int first = 0, outputs = 0; first < blocks; first += outputs / kBlock) {
+        outputs = column_blocks_of(blocks - first) * kBlock;
         for (int phase = 0; phase < stride; phase++)
             for (int row = 0; row < w.rows; row++)
                 for (int channel = 0; channel < w.inputs; channel++)

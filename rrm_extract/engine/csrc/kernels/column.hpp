@@ -7,12 +7,14 @@
 
 namespace rrm::RRM_ISA {
 
-template <int kPositions, int kVectors, int kReached>
+inline constexpr int kAhead = 8;  // columns whose entries are fetched ahead
+
+template <int kPositions, int kVectors, int kBlocks, int kReached>
 RRM_INLINE void column_entries(Vec (&acc)[kPositions][kVectors], const uint32_t* values,
-                               const uint16_t* rows, int i, int end, const uint32_t* weights,
-                               ptrdiff_t row_stride, ptrdiff_t position_stride) {
+                               const uint16_t* rows, int i, int end, const uint32_t* weights) {
+    constexpr int position_stride = kBlocks * kBlock;  // known, so that addresses need no registers
     for (; i < end; i++) {
-        const uint32_t* w = weights + rows[i] * row_stride;
+        const uint32_t* w = weights + rows[i] * (kPositions * position_stride);
         const Vec x = Fp32::broadcast(values + i);
         pin(w);
 #pragma GCC unroll 4
@@ -23,11 +25,10 @@ RRM_INLINE void column_entries(Vec (&acc)[kPositions][kVectors], const uint32_t*
     }
 }
 
-template <int kPositions, int kVectors>
+template <int kPositions, int kVectors, int kBlocks>
 void column_pass(const ColumnArgs& args, int first) {
     const ColumnList& list = *args.list;
-    const ptrdiff_t position_stride = static_cast<ptrdiff_t>(args.blocks) * kBlock;
-    const ptrdiff_t row_stride = kPositions * position_stride;
+    constexpr ptrdiff_t row_stride = kPositions * kBlocks * kBlock;
     const ptrdiff_t phase_stride = row_stride * args.kernel_rows * list.channels;
     const uint32_t* const weights = args.weights + static_cast<ptrdiff_t>(first) * kLanes -
                                     args.first_row * list.channels * row_stride;
@@ -43,8 +44,12 @@ void column_pass(const ColumnArgs& args, int first) {
     Vec acc[kPositions][kVectors] = {};  // acc[p] belongs to output column - p
     const int column_begin = args.padding / args.stride;
     const int column_last = (list.width - 1 + args.padding) / args.stride;
+    // Every loop over accumulators is unrolled: one index that the compiler does not know would
+    // put all of them into memory.
+#pragma GCC unroll 4
     for (int p = 1; p < kPositions; p++)
         if (inside(column_begin - p))
+#pragma GCC unroll 4
             for (int v = 0; v < kVectors; v++) acc[p][v] = load(at(column_begin - p, v));
     for (int column = column_begin; column <= column_last; column++) {
         if (inside(column))
@@ -54,16 +59,18 @@ void column_pass(const ColumnArgs& args, int first) {
             const int x = column * args.stride + phase - args.padding;
             if (x < 0 || x >= list.width || begin[x] == end[x]) continue;
             const size_t offset = x * list.capacity;
+            // Neighbouring columns lie far apart: the processor would not guess where.
+            const int later = least(x + kAhead, list.width - 1);
+            __builtin_prefetch(list.values + later * list.capacity + begin[later]);
+            __builtin_prefetch(list.rows + later * list.capacity + begin[later]);
             const uint32_t* w = weights + phase * phase_stride;
             // The later phases reach one output less when the kernel is no multiple of the stride.
             if (phase + (kPositions - 1) * args.stride < args.kernel_columns)
-                column_entries<kPositions, kVectors, kPositions>(
-                    acc, list.values + offset, list.rows + offset, begin[x], end[x], w, row_stride,
-                    position_stride);
+                column_entries<kPositions, kVectors, kBlocks, kPositions>(
+                    acc, list.values + offset, list.rows + offset, begin[x], end[x], w);
             else
-                column_entries<kPositions, kVectors, kPositions - 1>(
-                    acc, list.values + offset, list.rows + offset, begin[x], end[x], w, row_stride,
-                    position_stride);
+                column_entries<kPositions, kVectors, kBlocks, kPositions - 1>(
+                    acc, list.values + offset, list.rows + offset, begin[x], end[x], w);
         }
         if (inside(column - kPositions + 1))
 #pragma GCC unroll 4
@@ -74,21 +81,31 @@ void column_pass(const ColumnArgs& args, int first) {
 #pragma GCC unroll 4
             for (int v = 0; v < kVectors; v++) acc[p][v] = acc[p - 1][v];
     }
+#pragma GCC unroll 4
     for (int p = 1; p < kPositions; p++)
         if (inside(column_last + 1 - p))
+#pragma GCC unroll 4
             for (int v = 0; v < kVectors; v++) store(at(column_last + 1 - p, v), acc[p][v]);
+}
+
+template <int kPositions, int kBlocks>
+void column_blocks(const ColumnArgs& args) {
+    constexpr int vectors = kBlocks * kSlices;
+    constexpr int most_vectors = (kRegisters - 4) / kPositions;
+    constexpr int each = most_vectors >= 4 && vectors >= 4 ? 4
+                         : most_vectors >= 2 && vectors >= 2 ? 2
+                                                             : 1;
+    for (int first = 0; first < vectors; first += each)
+        column_pass<kPositions, each, kBlocks>(args, first);
 }
 
 template <int kPositions>
 void column_frame(const ColumnArgs& args) {
-    constexpr int budget = kRegisters - 4;
-    const int vectors = args.blocks * kSlices;
-    int first = 0;
-    if constexpr (kPositions * 4 <= budget)
-        for (; vectors - first >= 4; first += 4) column_pass<kPositions, 4>(args, first);
-    if constexpr (kPositions * 2 <= budget)
-        for (; vectors - first >= 2; first += 2) column_pass<kPositions, 2>(args, first);
-    for (; vectors - first >= 1; first += 1) column_pass<kPositions, 1>(args, first);
+    switch (args.blocks) {
+        case 1: return column_blocks<kPositions, 1>(args);
+        case 2: return column_blocks<kPositions, 2>(args);
+        default: return column_blocks<kPositions, 4>(args);
+    }
 }
 
 void column(const ColumnArgs& args) {

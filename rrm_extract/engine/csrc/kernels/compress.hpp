@@ -138,6 +138,46 @@ RRM_INLINE uint32_t lanes_of(int channels) {
                               : (channels <= 0 ? 0u : (1u << channels) - 1u);
 }
 
+#if defined(__AVX512VBMI2__)
+// Four full blocks of one pixel at once, fp32: the 64 masks of lanes become one word, so that
+// counting and compressing the units take one instruction each.
+template <bool kPaper>
+RRM_INLINE int compress_pixel64(const float* x, ptrdiff_t x_block, float* kept,
+                                ptrdiff_t kept_block, ptrdiff_t next_row, __m512 threshold,
+                                uint32_t* values, uint8_t* units, __m512i iota, Vec& trace,
+                                int& nonzero) {
+    __mmask16 mask[4], occupied[4];
+    __m512 delta[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; v++) {
+        const __m512 value = _mm512_loadu_ps(x + v * x_block);
+        float* const here = kept + v * kept_block;
+        const __m512 last = _mm512_loadu_ps(here);
+        __builtin_prefetch(here + next_row, 1, 2);
+        delta[v] = _mm512_sub_ps(value, last);
+        mask[v] = _mm512_cmp_ps_mask(_mm512_abs_ps(delta[v]), threshold, _CMP_NLE_UQ);
+        occupied[v] = _mm512_cmp_ps_mask(value, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+        _mm512_storeu_ps(here, kPaper ? value : _mm512_mask_mov_ps(last, mask[v], value));
+        trace += (Vec)delta[v] * splat(0.0f);
+    }
+    const auto joined = [](const __mmask16* m) {
+        return static_cast<uint64_t>(_mm512_kunpackd(_mm512_kunpackw(m[3], m[2]),
+                                                     _mm512_kunpackw(m[1], m[0])));
+    };
+    nonzero = __builtin_popcountll(joined(occupied));
+    const uint64_t all = joined(mask);
+    if (all == 0) return 0;
+    _mm512_storeu_si512(units, _mm512_maskz_compress_epi8(all, iota));
+    int count = 0;
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; v++) {
+        _mm512_storeu_ps(values + count, _mm512_maskz_compress_ps(mask[v], delta[v]));
+        count += ones((all >> (16 * v)) & 0xffffu);
+    }
+    return count;
+}
+#endif
+
 // kFull: vectors of a group whose lanes are all channels, or 0 for any group.
 template <Arithmetic kArithmetic, bool kPaper, int kFull>
 void compress_row(const CompressArgs& args) {
@@ -152,6 +192,11 @@ void compress_row(const CompressArgs& args) {
     uint8_t* const occupied = args.occupied;
     const ptrdiff_t next_row = static_cast<ptrdiff_t>(args.width) * kBlock;
     const uint8_t keep_hits = args.first ? 0 : 0xff;
+#if defined(__AVX512VBMI2__)
+    alignas(64) uint8_t numbers[64];
+    for (int i = 0; i < 64; i++) numbers[i] = static_cast<uint8_t>(i);
+    const __m512i iota = _mm512_load_si512(numbers);
+#endif
     Tally tally;
     uint32_t count = 0;
     int next = 0;
@@ -168,6 +213,14 @@ void compress_row(const CompressArgs& args) {
         for (; next < args.runs[run].end; next++, x += kBlock, kept += kBlock) {
             starts[next] = count;
             int nonzero = 0, deltas = 0;
+#if defined(__AVX512VBMI2__)
+            if constexpr (kFull == 4 && kArithmetic == Arithmetic::fp32) {
+                deltas = compress_pixel64<kPaper>(x, x_block, kept, snapshot_block, next_row,
+                                                  (__m512)threshold, values + count, units + count,
+                                                  iota, tally.trace, nonzero);
+                count += static_cast<uint32_t>(deltas);
+            } else
+#endif
 #pragma GCC unroll 8
             for (int v = 0; v < vectors; v++) {
                 const uint32_t lanes =

@@ -1,0 +1,188 @@
+"""A native network as plain data, and what runs it. Needs no torch.
+
+PyTorch takes half a gigabyte in every process and seconds to import. It is needed to find out what
+a network consists of, but not to run one whose operations are all native: workers run those from
+here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rrm_extract.engine.kernels import native_module
+from rrm_extract.engine.seen import CountedLayer, Seen, joined, seen_by
+from rrm_extract.engine.tape import Call, replayed
+from rrm_extract.errors import EngineError
+
+__all__ = ["CompiledNetwork", "CompiledOutput", "CompiledPart", "CompiledPlan", "Reordered"]
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CompiledPart:
+    """Steps that run without a break.
+
+    Attributes:
+        calls: what makes the native network.
+        inputs, exports: numbers of the tensors that go in and come out.
+        deltas: how many inputs of linear layers it counts.
+    """
+
+    calls: tuple[Call, ...]
+    inputs: tuple[int, ...]
+    exports: tuple[int, ...]
+    deltas: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reordered:
+    """A tensor with its dimensions (T, C, H, W) in another order."""
+
+    source: int
+    order: tuple[int, ...]
+    out: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CompiledOutput:
+    """How an output is made of tensors.
+
+    Attributes:
+        sources: numbers of the tensors.
+        index: for each element its place in the flattened sources one after the other; None for all
+            of them as they are.
+        shape: of one frame.
+    """
+
+    sources: tuple[int, ...]
+    index: NDArray[np.int64] | None
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CompiledPlan:
+    """A network whose operations are all native; it can be pickled.
+
+    Attributes:
+        parts: in order.
+        frames: number of the tensor that is the network's input.
+        outputs: one for each output of the network.
+        layers: the linear layers, in order.
+        counts: of each layer the part and the position among its counts.
+        isa: instruction set.
+        precision: "fp32" or "bf16".
+        batch: most frames that pass a layer together.
+    """
+
+    parts: tuple[CompiledPart | Reordered, ...]
+    frames: int
+    outputs: tuple[CompiledOutput, ...]
+    layers: tuple[CountedLayer, ...]
+    counts: tuple[tuple[int, int], ...]
+    isa: str
+    precision: str
+    batch: int
+
+
+class CompiledNetwork:
+    """Runs a :class:`CompiledPlan`, with a state of its own.
+
+    Args:
+        plan: the network; its arrays are used as they are, wherever they lie.
+
+    Raises:
+        EngineError: the native engine is not part of this installation.
+    """
+
+    def __init__(self, plan: CompiledPlan) -> None:
+        native = native_module()
+        self.plan = plan
+        self._lanes: list[Any] = [
+            native.Lane(self._network(part)) if isinstance(part, CompiledPart) else None
+            for part in plan.parts
+        ]
+        self._fresh = True
+
+    def _network(self, part: CompiledPart) -> Any:
+        plan = self.plan
+        return replayed(
+            native_module(), part.calls, isa=plan.isa, precision=plan.precision, batch=plan.batch
+        )
+
+    def reset(self) -> None:
+        """Forgets the past: the next frame is a key frame."""
+        for lane in self._lanes:
+            if lane is not None:
+                lane.reset()
+        self._fresh = True
+
+    def run(self, frames: Floats) -> tuple[tuple[Floats, ...], Seen]:
+        """The outputs for T consecutive frames.
+
+        Args:
+            frames: (T, C, H, W) float32, contiguous.
+
+        Returns:
+            One (T, ...) array for each output, and what the layers saw. Frames in which something
+            is not finite are computed densely, each by itself.
+        """
+        outputs: list[tuple[Floats, ...]] = []
+        seen: list[Seen] = []
+        for begin in range(0, len(frames), self.plan.batch):
+            some = frames[begin : begin + self.plan.batch]
+            result = self._attempt(some)
+            if result is None:
+                # As in NativeNetwork: a NaN must not stay in an accumulator.
+                for frame in some:
+                    self.reset()
+                    alone = self._attempt(frame[None], keep_broken=True)
+                    if alone is None:
+                        msg = "a frame computed by itself was refused"
+                        raise EngineError(msg)
+                    outputs.append(alone[0])
+                    seen.append(alone[1])
+                self.reset()
+            else:
+                outputs.append(result[0])
+                seen.append(result[1])
+        return tuple(np.concatenate(parts) for parts in zip(*outputs, strict=True)), joined(seen)
+
+    def _attempt(
+        self, frames: Floats, *, keep_broken: bool = False
+    ) -> tuple[tuple[Floats, ...], Seen] | None:
+        arrays: dict[int, Floats] = {self.plan.frames: frames}
+        counts: dict[int, NDArray[np.int64]] = {}
+        broken = False
+        for number, (part, lane) in enumerate(zip(self.plan.parts, self._lanes, strict=True)):
+            if isinstance(part, Reordered):
+                arrays[part.out] = arrays[part.source].transpose(part.order)  # a view
+                continue
+            finite = lane.run([arrays[tensor] for tensor in part.inputs])
+            broken = broken or not finite
+            for position, tensor in enumerate(part.exports):
+                arrays[tensor] = lane.output(position)
+            counts[number] = np.asarray(lane.counts()).reshape(part.deltas, len(frames), 3)
+        if broken and not keep_broken:
+            self.reset()
+            return None
+        outputs = tuple(_assembled(output, arrays, len(frames)) for output in self.plan.outputs)
+        seen = seen_by(
+            self.plan.layers,
+            [counts[part][position] for part, position in self.plan.counts],
+            frames=len(frames),
+            fresh=self._fresh,
+        )
+        self._fresh = broken
+        return outputs, seen
+
+
+def _assembled(output: CompiledOutput, arrays: dict[int, Floats], frames: int) -> Floats:
+    shape = (frames, *output.shape)
+    flat = [arrays[source].reshape(frames, -1) for source in output.sources]
+    whole = flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
+    return (whole if output.index is None else whole[:, output.index]).reshape(shape)

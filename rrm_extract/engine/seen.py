@@ -1,0 +1,88 @@
+"""What the linear layers saw, from the kernels' counts. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CountedLayer", "Seen", "joined", "seen_by"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountedLayer:
+    """A linear layer as the accounting needs it.
+
+    Attributes:
+        macs: dense multiply-accumulates of one frame.
+        elements: of its input, one frame.
+        always_sparse: it never runs dense but at a key frame, whatever the density.
+    """
+
+    macs: int
+    elements: int
+    always_sparse: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What the linear layers saw in each frame of one call.
+
+    Attributes:
+        density: (T, L) float64, share of non-zeros of each layer's plain input.
+        density_delta: (T, L) float64, share of non-zeros of its delta; at a key frame that of the
+            plain input.
+        key_frame: (T,) bool, the frame was computed densely by every layer.
+        work: (T,) float64, share of the dense MACs that was done.
+    """
+
+    density: NDArray[np.float64]
+    density_delta: NDArray[np.float64]
+    key_frame: NDArray[np.bool_]
+    work: NDArray[np.float64]
+
+
+def seen_by(
+    layers: Sequence[CountedLayer],
+    counts: Sequence[NDArray[np.int64] | None],
+    *,
+    frames: int,
+    fresh: bool,
+) -> Seen:
+    """What some layers saw.
+
+    Args:
+        layers: L layers.
+        counts: for each (T, 3): non-zero inputs, deltas, and 1 where it ran dense; None for a layer
+            that is always dense and that nobody counts.
+        frames: T.
+        fresh: whether the first frame was computed from nothing.
+    """
+    density = np.ones((frames, len(layers)))
+    density_delta = np.ones((frames, len(layers)))
+    dense = np.ones((frames, len(layers)), bool)
+    first = np.arange(frames) == (0 if fresh else -1)
+    for position, (layer, values) in enumerate(zip(layers, counts, strict=True)):
+        if values is None:
+            continue
+        density[:, position] = values[:, 0] / layer.elements
+        density_delta[:, position] = values[:, 1] / layer.elements
+        dense[:, position] = first if layer.always_sparse else values[:, 2] > 0
+        density_delta[first, position] = density[first, position]
+    macs = np.array([layer.macs for layer in layers], np.float64)
+    share = np.where(dense, 1.0, density_delta)
+    work = share @ macs / macs.sum() if macs.sum() else np.ones(frames)
+    key_frame: NDArray[np.bool_] = np.logical_and.reduce(dense, axis=1)
+    return Seen(density=density, density_delta=density_delta, key_frame=key_frame, work=work)
+
+
+def joined(parts: Sequence[Seen]) -> Seen:
+    """The same for the frames of several calls."""
+    return Seen(
+        density=np.concatenate([part.density for part in parts]),
+        density_delta=np.concatenate([part.density_delta for part in parts]),
+        key_frame=np.concatenate([part.key_frame for part in parts]),
+        work=np.concatenate([part.work for part in parts]),
+    )
