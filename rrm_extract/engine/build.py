@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rrm_extract.engine.lower import Part
+from rrm_extract.engine.parts import Part
 from rrm_extract.engine.plan import (
     BLOCK,
     ConvStep,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from rrm_extract.engine.lower import Lowered, Part
+from rrm_extract.engine.parts import Lowered, Part
 from rrm_extract.engine.plan import (
     NO_ACTIVATION,
     ConvStep,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rrm_extract.engine.forms import as_convolution, break_even, form_of, window_of
+from rrm_extract.engine.parts import Island, Lowered, Opaque, Part, Rearrangement
 from rrm_extract.engine.places import Places, aligned_planes
 from rrm_extract.engine.plan import (
     ConvStep,
@@ -22,101 +22,18 @@ from rrm_extract.engine.plan import (
     PointwiseStep,
     PoolStep,
     Step,
-    Window,
 )
 from rrm_extract.engine.pointwise import activation_of
+from rrm_extract.engine.pooling import pool_of
+from rrm_extract.engine.refusal import NoStepError, name_of
 from rrm_extract.graph import Convolution, FullyConnected, Op, Program
 from rrm_extract.graph.program import execute, substitute
 
-__all__ = ["Island", "Lowered", "Opaque", "Part", "Rearrangement", "lower"]
-
-BREAK_EVEN = {"window": 0.80, "taps": 0.72, "columns": 0.50, "depthwise": 2.0}
-"""Densities at which the dense kernel takes over, measured with scripts/measure_break_even.py."""
+__all__ = ["lower"]
 
 _MOVES = (torch.unsqueeze, torch.channel_shuffle, torch.stack, torch.narrow, torch.select)
 _ADDITIONS = (operator.add, torch.add)
 _PRODUCTS = (operator.mul, torch.mul)
-
-
-@dataclass(eq=False)
-class Opaque:
-    """A value that only PyTorch can work with."""
-
-    name: str
-
-
-@dataclass(eq=False)
-class Island:
-    """One operation that runs as plain PyTorch, for all frames of a batch together.
-
-    Attributes:
-        op: the operation.
-        args, kwargs: its arguments; tensors are given as places (int64) or :class:`Opaque`.
-        out: the tensor of its result, if native steps can read it.
-        reason: why it is no native step.
-    """
-
-    op: Op
-    args: Any
-    kwargs: Any
-    reason: str
-    out: PlanTensor | None = None
-
-
-@dataclass(eq=False)
-class Rearrangement:
-    """A tensor with its dimensions in another order, such as frames with the channels last.
-
-    Attributes:
-        order: of the dimensions (T, C, H, W), as for ``torch.permute``.
-    """
-
-    source: PlanTensor
-    order: tuple[int, ...]
-    out: PlanTensor
-
-
-@dataclass(eq=False)
-class Part:
-    """Native steps between two islands.
-
-    Attributes:
-        inputs: tensors that come from outside.
-        exports: tensors that are read outside.
-    """
-
-    steps: list[Step] = field(default_factory=list)
-    inputs: list[PlanTensor] = field(default_factory=list)
-    exports: list[PlanTensor] = field(default_factory=list)
-
-
-@dataclass(eq=False)
-class Lowered:
-    """A Program in the order in which the engine runs it.
-
-    Attributes:
-        sequence: native parts and islands.
-        frames: the network's input.
-        outputs: the Program's outputs, as places or :class:`Opaque`.
-        layers: for each linear operation its input, None where it is an island.
-        shapes: of each operation's result for one frame.
-    """
-
-    sequence: list[Part | Island | Rearrangement]
-    frames: PlanTensor
-    outputs: list[Any]
-    layers: dict[str, DeltaInput | None]
-    places: Places
-    shapes: Mapping[str, tuple[int, ...]]
-
-    @property
-    def islands(self) -> list[Island]:
-        """The operations without a native step, in order."""
-        return [item for item in self.sequence if isinstance(item, Island)]
-
-
-class _NoStep(Exception):  # noqa: N818 - not an error: the operation becomes an island
-    """Says why an operation has no native step."""
 
 
 def lower(
@@ -124,6 +41,7 @@ def lower(
     *,
     input_shape: tuple[int, int, int],
     thresholds: Mapping[str, float],
+    precision: str,
     group_blocks: int,
 ) -> Lowered:
     """Finds a native step for every operation that has one.
@@ -132,9 +50,10 @@ def lower(
         program: the network, batch normalisation folded.
         input_shape: (C, H, W) of a frame.
         thresholds: of each linear operation, by its name.
+        precision: "fp32" or "bf16".
         group_blocks: blocks of channels that a list keeps together.
     """
-    lowering = _Lowering(program, input_shape, thresholds, group_blocks)
+    lowering = _Lowering(program, input_shape, thresholds, precision, group_blocks)
     return lowering.run()
 
 
@@ -144,10 +63,12 @@ class _Lowering:
         program: Program,
         input_shape: tuple[int, int, int],
         thresholds: Mapping[str, float],
+        precision: str,
         group_blocks: int,
     ) -> None:
         self.program = program
         self.thresholds = thresholds
+        self.precision = precision
         self.group_blocks = group_blocks
         self.places = Places()
         self.frames = PlanTensor(*input_shape, name=program.input)
@@ -167,7 +88,7 @@ class _Lowering:
             kwargs = substitute(dict(op.kwargs), self.values)
             try:
                 self.values[op.name] = self._lower(op, args, kwargs)
-            except _NoStep as why:
+            except NoStepError as why:
                 self.values[op.name] = self._island(op, args, kwargs, str(why))
         outputs = [self.values[name] for name in self.program.outputs]
         return Lowered(
@@ -187,7 +108,7 @@ class _Lowering:
 
     def _lower(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if any(isinstance(value, Opaque) for value in _leaves((args, kwargs))):
-            raise _NoStep("reads the result of another island")
+            raise NoStepError("reads the result of another island")
         if op.kind in ("conv", "linear"):
             return self._linear(op, args[0] if args else kwargs["input"])
         tensors = [value for value in _leaves((args, kwargs)) if isinstance(value, Tensor)]
@@ -204,35 +125,35 @@ class _Lowering:
             return self._batch_norm(op.call, args[0])
         if op.call in _ADDITIONS or op.call in _PRODUCTS or op.kind in ("add", "multiply"):
             return self._arithmetic(op, args, kwargs)
-        raise _NoStep(f"no kernel for {_name_of(op)}")
+        raise NoStepError(f"no kernel for {name_of(op)}")
 
     def _linear(self, op: Op, x: Tensor) -> Tensor:
         linear = op.linear_map
         if linear.weight.dtype != torch.float32:
-            raise _NoStep(f"its weights are {linear.weight.dtype}")
+            raise NoStepError(f"its weights are {linear.weight.dtype}")
         if isinstance(linear, Convolution):
             if linear.weight.dim() != 4:
-                raise _NoStep(f"a convolution over {linear.weight.dim() - 2} dimensions")
+                raise NoStepError(f"a convolution over {linear.weight.dim() - 2} dimensions")
             if linear.padding_mode != "zeros":
-                raise _NoStep(f"padding mode {linear.padding_mode!r}")
+                raise NoStepError(f"padding mode {linear.padding_mode!r}")
             return self.places.of(self._convolution(op, linear, self._image(x)))
         if not isinstance(linear, FullyConnected):
-            raise _NoStep(f"no kernel for {type(linear).__name__}")
+            raise NoStepError(f"no kernel for {type(linear).__name__}")
         if x.dim() == 2:
             source = self.places.in_order(x) or self._image(x[:, :, None, None])
             kernel = (source.height, source.width)
-            out = self._convolution(op, _as_convolution(linear, kernel), source)
+            out = self._convolution(op, as_convolution(linear, kernel), source)
             return self.places.of(out).flatten(1)
         if x.dim() == 4:  # over the last dimension: a convolution of one pixel
             source = self._image(x.permute(0, 3, 1, 2))
-            out = self._convolution(op, _as_convolution(linear, (1, 1)), source)
+            out = self._convolution(op, as_convolution(linear, (1, 1)), source)
             return self.places.of(out).permute(0, 2, 3, 1)
-        raise _NoStep(f"a fully-connected layer over {x.dim()} dimensions")
+        raise NoStepError(f"a fully-connected layer over {x.dim()} dimensions")
 
     def _convolution(self, op: Op, linear: Convolution, source: PlanTensor) -> PlanTensor:
         source = self._made(source)
-        window = _window_of(linear)
-        form = _form_of(linear, window, source)
+        window = window_of(linear)
+        form = form_of(linear, window, source)
         key = {"columns": "columns", "depthwise": "select"}.get(form, "list")
         groups = 1 if linear.groups > 1 else self.group_blocks
         threshold = self.thresholds[op.name]
@@ -245,9 +166,9 @@ class _Lowering:
                 form=key,
                 threshold=threshold,
                 group_blocks=groups,
-                break_even=BREAK_EVEN[form],
+                break_even=break_even(form, self.precision),
             )
-        delta.break_even = min(delta.break_even, BREAK_EVEN[form])
+        delta.break_even = min(delta.break_even, break_even(form, self.precision))
         delta.halo = max(delta.halo, *window.padding)
         self.layers[op.name] = delta
         height, width = window.output(source.height, source.width)
@@ -260,7 +181,7 @@ class _Lowering:
     def _activation(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         activation = activation_of(op.call, args[1:], kwargs)
         if activation is None:
-            raise _NoStep(f"no kernel for {_name_of(op)}")
+            raise NoStepError(f"no kernel for {name_of(op)}")
         return self._elementwise(args[0], activation=activation)
 
     def _elementwise(self, x: Tensor, **change: Any) -> Tensor:
@@ -277,7 +198,7 @@ class _Lowering:
 
     def _batch_norm(self, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
         if norm.running_mean is None or norm.running_var is None:
-            raise _NoStep("batch normalisation without running statistics")
+            raise NoStepError("batch normalisation without running statistics")
         scale = 1 / torch.sqrt(norm.running_var.double() + norm.eps)
         if norm.weight is not None:
             scale = scale * norm.weight.detach().double()
@@ -303,9 +224,9 @@ class _Lowering:
         source = self._image(args[0] if args else kwargs["input"])
         shape = tuple(self.results[op.name].shape)
         pixels = (source.height, source.width)
-        described = _pool_of(op, args[1:], kwargs, pixels)
+        described = pool_of(op, args[1:], kwargs, pixels)
         if described is None:
-            raise _NoStep(f"no kernel for {_name_of(op)} with these arguments")
+            raise NoStepError(f"no kernel for {name_of(op)} with these arguments")
         if isinstance(described, str) and described == "same":
             return self.places.of(source)
         out = PlanTensor(source.channels, 1, 1, name=op.name)
@@ -328,7 +249,7 @@ class _Lowering:
     def _arithmetic(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         multiply = op.kind == "multiply" or op.call in _PRODUCTS
         if kwargs or len(args) != 2:
-            raise _NoStep(f"{_name_of(op)} with more than two operands")
+            raise NoStepError(f"{name_of(op)} with more than two operands")
         a, b = args
         if not isinstance(a, Tensor) or a.dtype != torch.int64 or self._is_constant(a):
             a, b = b, a
@@ -336,15 +257,15 @@ class _Lowering:
             number = torch.as_tensor(b, dtype=torch.float64)
             if a.dim() != 4:
                 if number.numel() != 1:
-                    raise _NoStep("a product with a constant of this shape")
+                    raise NoStepError("a product with a constant of this shape")
                 a_tensor = self.places.whole(a)
                 if a_tensor is None:
-                    raise _NoStep("a rearranged operand")
+                    raise NoStepError("a rearranged operand")
             channels = a.shape[1]
             if number.numel() not in (1, channels) or number.numel() != max(
                 1, *number.shape[-3:-2] or (1,)
             ):
-                raise _NoStep("a constant that is no number by channel")
+                raise NoStepError("a constant that is no number by channel")
             number = number.flatten()
             one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
             if a.dim() == 4:
@@ -367,18 +288,18 @@ class _Lowering:
                 (second.height, second.width) in ((1, 1), (first.height, first.width))
             )
             if not fits:
-                raise _NoStep("operands of these shapes")
+                raise NoStepError("operands of these shapes")
             out = PlanTensor(first.channels, first.height, first.width, name=self.op.name)
             inputs = [first, second]
             self._add(PointwiseStep(name=self.op.name, out=out, inputs=inputs, multiply=multiply))
             return self.places.of(out)
         one, two = self.places.whole(a), self.places.whole(b)
         if one is None or two is None or a.shape != b.shape:
-            raise _NoStep("operands of these shapes")
+            raise NoStepError("operands of these shapes")
         of_one, of_two = self.places.of(one).flatten()[0], self.places.of(two).flatten()[0]
         same = (one.channels, one.height, one.width) == (two.channels, two.height, two.width)
         if not same or not torch.equal(a - of_one, b - of_two):
-            raise _NoStep("operands in different orders")
+            raise NoStepError("operands in different orders")
         out = PlanTensor(one.channels, one.height, one.width, name=self.op.name)
         self._add(PointwiseStep(name=self.op.name, out=out, inputs=[one, two], multiply=multiply))
         return a - of_one + self.places.of(out).flatten()[0]
@@ -391,7 +312,7 @@ class _Lowering:
     def _image(self, x: Tensor) -> PlanTensor:
         """The (1, C, H, W) value as one tensor: itself, a view of blocks, or gathered channels."""
         if x.dtype != torch.int64:
-            raise _NoStep("works on a constant")
+            raise NoStepError("works on a constant")
         channels = self.places.channels(x)
         if channels is None:
             return self._rearranged(x)
@@ -416,7 +337,7 @@ class _Lowering:
         """A value whose dimensions come in another order enters the network as a tensor anew."""
         found = self.places.permuted(x)
         if found is None:
-            raise _NoStep("its input is rearranged inside of the channels")
+            raise NoStepError("its input is rearranged inside of the channels")
         key = (id(found[0]), found[1])
         tensor = self.gathered.get(key)
         if tensor is None:
@@ -475,125 +396,6 @@ def _results(program: Program, input_shape: tuple[int, int, int]) -> dict[str, A
 
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor) and value.numel() > 0
-
-
-def _window_of(linear: Convolution) -> Window:
-    kernel = (linear.weight.shape[2], linear.weight.shape[3])
-    dilation = (linear.dilation[0], linear.dilation[1])
-    if linear.padding == "valid":
-        padding = (0, 0)
-    elif isinstance(linear.padding, str):
-        extra = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-        if any(amount % 2 for amount in extra):
-            raise _NoStep("padding that is not the same on both sides")
-        padding = (extra[0] // 2, extra[1] // 2)
-    else:
-        padding = (linear.padding[0], linear.padding[1])
-    return Window(kernel, (linear.stride[0], linear.stride[1]), padding, dilation)
-
-
-def _form_of(linear: Convolution, window: Window, source: PlanTensor) -> str:
-    outputs = linear.weight.shape[0]
-    if linear.groups > 1 and linear.groups == source.channels == outputs:
-        return "depthwise"
-    few = source.channels <= 4 and linear.groups == 1 and window.dilation == (1, 1)
-    reached = -(-window.kernel[1] // window.stride[1])
-    if few and reached <= 4 and source.height * source.channels < 1 << 16:
-        return "columns"
-    plain = window.stride == (1, 1) and window.dilation == (1, 1)
-    if window.kernel == (3, 3) and plain and max(window.padding) <= 2:
-        return "window"
-    return "taps"
-
-
-def _as_convolution(linear: FullyConnected, kernel: tuple[int, int]) -> Convolution:
-    outputs = linear.weight.shape[0]
-    return Convolution(
-        weight=linear.weight.reshape(outputs, -1, *kernel),
-        bias=linear.bias,
-        stride=(1, 1),
-        padding=(0, 0),
-        dilation=(1, 1),
-        groups=1,
-    )
-
-
-def _pool_of(
-    op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], size: tuple[int, int]
-) -> tuple[Window, bool, bool] | str | None:
-    """(window, maximum, padding counts), "global", "same", or None."""
-    call = op.call
-    names: tuple[str, ...]
-    if isinstance(call, nn.Module):
-        given = {name: getattr(call, name) for name in _POOL_NAMES if hasattr(call, name)}
-        kind = type(call).__name__
-    else:
-        kind, names = _POOL_FUNCTIONS.get(_name_of(op), ("", ()))
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
-    if kind == "mean":
-        dims = given.get("dim", ())
-        whole = isinstance(dims, (tuple, list)) and sorted(d % 4 for d in dims) == [2, 3]
-        return "global" if whole else None
-    if kind == "AdaptiveAvgPool2d":
-        wanted = given["output_size"]
-        wanted = wanted if isinstance(wanted, (tuple, list)) else (wanted, wanted)
-        rows, columns = (s if w is None else w for w, s in zip(wanted, size, strict=True))
-        if (rows, columns) == size:
-            return "same"
-        if (rows, columns) == (1, 1):
-            return "global"
-        if size[0] % rows or size[1] % columns:
-            return None
-        kernel = (size[0] // rows, size[1] // columns)
-        return Window(kernel, kernel), False, True
-    if kind not in ("MaxPool2d", "AvgPool2d"):
-        return None
-    if given.get("return_indices") or given.get("divisor_override") is not None:
-        return None
-    kernel = _pair(given["kernel_size"])
-    stride = given.get("stride")
-    window = Window(
-        kernel,
-        _pair(stride) if stride is not None and stride != [] else kernel,
-        _pair(given.get("padding", 0)),
-        _pair(given.get("dilation", 1)),
-    )
-    return window, kind == "MaxPool2d", bool(given.get("count_include_pad", True))
-
-
-_POOL_NAMES = (
-    "kernel_size",
-    "stride",
-    "padding",
-    "dilation",
-    "return_indices",
-    "count_include_pad",
-    "divisor_override",
-    "output_size",
-)
-_MAX_NAMES = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-_AVG_NAMES = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
-_POOL_FUNCTIONS = {
-    "mean": ("mean", ("dim", "keepdim")),
-    "adaptive_avg_pool2d": ("AdaptiveAvgPool2d", ("output_size",)),
-    "avg_pool2d": ("AvgPool2d", (*_AVG_NAMES, "divisor_override")),
-    "max_pool2d": ("MaxPool2d", _MAX_NAMES),
-}
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    if isinstance(value, (tuple, list)):
-        return (value[0], value[-1])
-    return (value, value)
-
-
-def _name_of(op: Op) -> str:
-    if op.call is F.max_pool2d:  # its own name is that of a dispatcher
-        return "max_pool2d"
-    method = getattr(op.call, "name", None)
-    if isinstance(method, str):
-        return method
-    return str(getattr(op.call, "__name__", type(op.call).__name__))
 
 
 def _numbers(values: Tensor, channels: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ from rrm_extract.engine.build import NativePart, Packed, build_part
 from rrm_extract.engine.compiled import CompiledOutput, CompiledPart, CompiledPlan, Reordered
 from rrm_extract.engine.fuse import fuse
 from rrm_extract.engine.kernels import isa_of_this_process, native_module
-from rrm_extract.engine.lower import Island, Lowered, Opaque, Part, Rearrangement, lower
+from rrm_extract.engine.lower import lower
+from rrm_extract.engine.parts import Island, Lowered, Opaque, Part, Rearrangement
 from rrm_extract.engine.plan import ConvStep, PlanTensor
 from rrm_extract.engine.seen import CountedLayer, seen_by
 from rrm_extract.errors import ConfigError, EngineError
@@ -98,6 +99,7 @@ class NativeNetwork:
             program,
             input_shape=input_shape,
             thresholds=layer_thresholds(program, threshold),
+            precision=precision,
             group_blocks=GROUP_BLOCKS[precision],
         )
         _connect(lowered)
@@ -172,6 +174,11 @@ class NativeNetwork:
             if isinstance(part, NativePart)
             for name, packed in part.packed.items()
         }
+
+    @property
+    def sequence(self) -> Sequence[Part | Island | Rearrangement]:
+        """What runs, in order: native parts with their steps, and what is between them."""
+        return self._shared.lowered.sequence
 
     @property
     def islands(self) -> tuple[tuple[str, str], ...]:

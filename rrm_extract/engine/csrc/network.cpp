@@ -170,7 +170,8 @@ void State::begin(int frames) {
     for (size_t i = 0; i < deltas.size(); i++) {
         DeltaState& delta = deltas[i];
         for (int frame = 0; frame < frames; frame++) {
-            delta.dense[frame] = delta.dense_mode || (frame == 0 && !delta.valid);
+            delta.dense[frame] = delta.dense_mode || network->deltas[i].break_even < 0 ||
+                                 (frame == 0 && !delta.valid);
             delta.counts[frame] = Counts();
         }
     }

@@ -41,7 +41,7 @@ struct Delta {
     int group_blocks = 1;
     float threshold = 0;
     bool paper = false;
-    float break_even = 1;             // density above which the layers run dense
+    float break_even = 1;             // density above which the layers run dense; below 0 always
     int versions = 1;                 // frames that are kept at a time
 
     int blocks() const { return (channels + kBlock - 1) / kBlock; }

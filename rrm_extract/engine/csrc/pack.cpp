@@ -44,6 +44,28 @@ std::pair<int, int> unit_range(const Weights& w, Arithmetic arithmetic, int grou
     return {first_unit, std::min(all, end_unit)};
 }
 
+// All taps of a set, [tap][unit][output], from a layer without groups in fp32: the usual case, and
+// layers of a hundred million weights. Some units at a time, whose weights stay in the cache while
+// they are spread over the taps.
+void fill_taps(const Weights& w, const WeightSet& set, uint32_t* out) {
+    constexpr int kTogether = 16;
+    const int outputs = set.blocks * kBlock, units = set.unit_end - set.unit_begin;
+    const int taps = w.rows * w.columns;
+    const int inputs = std::min(set.unit_end, w.inputs);
+    for (int unit = set.unit_begin; unit < inputs; unit += kTogether) {
+        const int end = std::min(inputs, unit + kTogether);
+        for (int lane = 0; lane < outputs; lane++) {
+            const int output = set.first_block * kBlock + lane;
+            if (output >= w.outputs) break;
+            const float* from = w.data + (static_cast<size_t>(output) * w.inputs + unit) * taps;
+            for (int u = unit; u < end; u++)
+                for (int tap = 0; tap < taps; tap++)
+                    out[(static_cast<size_t>(tap) * units + u - set.unit_begin) * outputs + lane] =
+                        bits_of(*from++);
+        }
+    }
+}
+
 }  // namespace
 
 float Weights::at(int output, int input, int row, int column) const {
@@ -82,12 +104,19 @@ Packed pack_taps(const Weights& w, Arithmetic arithmetic, int group_blocks) {
             count /= 2;
         const auto [begin, end] = unit_range(w, arithmetic, group_blocks, block, count);
         packed.sets.push_back({block, count, begin, end, packed.elements.size()});
-        for (int row = 0; row < w.rows; row++)
-            for (int column = 0; column < w.columns; column++)
-                for (int unit = begin; unit < end; unit++)
-                    for (int lane = 0; lane < count * kBlock; lane++)
-                        packed.elements.push_back(
-                            element(w, arithmetic, block * kBlock + lane, unit, row, column));
+        const size_t at = packed.elements.size();
+        packed.elements.resize(at + static_cast<size_t>(w.rows) * w.columns * (end - begin) *
+                                        count * kBlock);
+        uint32_t* out = packed.elements.data() + at;
+        if (w.groups == 1 && arithmetic == Arithmetic::fp32)
+            fill_taps(w, packed.sets.back(), out);
+        else
+            for (int row = 0; row < w.rows; row++)
+                for (int column = 0; column < w.columns; column++)
+                    for (int unit = begin; unit < end; unit++)
+                        for (int lane = 0; lane < count * kBlock; lane++)
+                            *out++ =
+                                element(w, arithmetic, block * kBlock + lane, unit, row, column);
         block += count;
     }
     return packed;

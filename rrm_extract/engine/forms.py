@@ -1,0 +1,67 @@
+"""Which kernel a convolution gets, and from which density on it runs dense."""
+
+from __future__ import annotations
+
+from rrm_extract.engine.plan import PlanTensor, Window
+from rrm_extract.engine.refusal import NoStepError
+from rrm_extract.graph import Convolution, FullyConnected
+
+__all__ = ["BREAK_EVEN", "as_convolution", "break_even", "form_of", "window_of"]
+
+BREAK_EVEN = {"window": 0.80, "taps": 0.72, "columns": 0.30, "depthwise": 2.0}
+"""Densities at which the dense kernel takes over, fp32, see scripts/measure_break_even.py."""
+
+
+BF16_SHARE = 0.62
+"""Of that in bfloat16: a unit is a pair of channels, of which one is enough to be computed."""
+
+
+def break_even(form: str, precision: str) -> float:
+    """Share of changed inputs above which a layer runs dense."""
+    # The first layer always computes in fp32.
+    share = BF16_SHARE if precision == "bf16" and form in ("window", "taps") else 1.0
+    return BREAK_EVEN[form] * share
+
+
+def window_of(linear: Convolution) -> Window:
+    """The geometry of a convolution; NoStepError for padding that differs between the sides."""
+    kernel = (linear.weight.shape[2], linear.weight.shape[3])
+    dilation = (linear.dilation[0], linear.dilation[1])
+    if linear.padding == "valid":
+        padding = (0, 0)
+    elif isinstance(linear.padding, str):
+        extra = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        if any(amount % 2 for amount in extra):
+            raise NoStepError("padding that is not the same on both sides")
+        padding = (extra[0] // 2, extra[1] // 2)
+    else:
+        padding = (linear.padding[0], linear.padding[1])
+    return Window(kernel, (linear.stride[0], linear.stride[1]), padding, dilation)
+
+
+def form_of(linear: Convolution, window: Window, source: PlanTensor) -> str:
+    """The kernel for a convolution: "window", "taps", "columns" or "depthwise"."""
+    outputs = linear.weight.shape[0]
+    if linear.groups > 1 and linear.groups == source.channels == outputs:
+        return "depthwise"
+    few = source.channels <= 4 and linear.groups == 1 and window.dilation == (1, 1)
+    reached = -(-window.kernel[1] // window.stride[1])
+    if few and reached <= 4 and source.height * source.channels < 1 << 16:
+        return "columns"
+    plain = window.stride == (1, 1) and window.dilation == (1, 1)
+    if window.kernel == (3, 3) and plain and max(window.padding) <= 2:
+        return "window"
+    return "taps"
+
+
+def as_convolution(linear: FullyConnected, kernel: tuple[int, int]) -> Convolution:
+    """A fully-connected layer as a convolution over a whole input of the kernel's size."""
+    outputs = linear.weight.shape[0]
+    return Convolution(
+        weight=linear.weight.reshape(outputs, -1, *kernel),
+        bias=linear.bias,
+        stride=(1, 1),
+        padding=(0, 0),
+        dilation=(1, 1),
+        groups=1,
+    )

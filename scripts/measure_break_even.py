@@ -1,0 +1,119 @@
+"""Measures from which density on a layer should run dense, for each kernel and precision.
+
+    python scripts/measure_break_even.py [--json FILE]
+
+One layer at a time, between random frames of which a given share of the numbers changes: on lists
+of deltas and dense, in turn, medians of several repeats on one thread. The density where the two
+take the same time is what BREAK_EVEN in rrm_extract/engine/forms.py should say, a little lower
+where the layers differ, for a job on another processor must not lose much either.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from benchmarking import machine, median, save_json, versions
+from torch import nn
+
+from rrm_extract.engine import forms
+from rrm_extract.engine.native import NativeNetwork
+from rrm_extract.graph import fold_batch_norm, trace
+
+LAYERS: dict[
+    str, tuple[str, int, int, Callable[[], nn.Module]]
+] = {  # kernel: (channels, size, the layer)
+    "window 64": ("window", 64, 56, lambda: nn.Conv2d(64, 64, 3, padding=1)),
+    "window 256": ("window", 256, 14, lambda: nn.Conv2d(256, 256, 3, padding=1)),
+    "1x1": ("taps", 256, 28, lambda: nn.Conv2d(256, 128, 1)),
+    "1x1 wide": ("taps", 64, 28, lambda: nn.Conv2d(64, 256, 1)),
+    "3x3 stride 2": ("taps", 128, 28, lambda: nn.Conv2d(128, 256, 3, stride=2, padding=1)),
+    "5x5": ("taps", 64, 27, lambda: nn.Conv2d(64, 192, 5, padding=2)),
+    "first 7x7": ("columns", 3, 224, lambda: nn.Conv2d(3, 64, 7, stride=2, padding=3)),
+    "first 3x3": ("columns", 3, 224, lambda: nn.Conv2d(3, 64, 3, padding=1)),
+}
+DENSITIES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+def main() -> None:
+    """Prints a table; with --json also writes it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--json", metavar="FILE", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    records = [
+        measure(name, precision, options.frames, options.repeats)
+        for name in LAYERS
+        for precision in options.precisions
+    ]
+    if options.json:
+        found = {"machine": machine(), "versions": versions(["torch"]), "records": records}
+        save_json(found, options.json)
+
+
+def measure(name: str, precision: str, frames: int, repeats: int) -> dict[str, Any]:
+    """One layer at all densities."""
+    form, channels, size, make = LAYERS[name]
+    torch.manual_seed(0)
+    program = fold_batch_norm(trace(nn.Sequential(make()).eval()))
+    shape = (channels, size, size)
+    networks = {
+        kind: _network(program, shape, precision, break_even)
+        for kind, break_even in (("list", 2.0), ("dense", -1.0))
+    }
+    ratios = []
+    for density in DENSITIES:
+        clip = _clip(shape, frames, density)
+        times: dict[str, list[float]] = {kind: [] for kind in networks}
+        for _ in range(repeats):
+            for kind, network in networks.items():
+                network.reset()
+                network.run(clip[:1])
+                before = sum(network.profile().values())
+                network.run(clip[1:])
+                times[kind].append(sum(network.profile().values()) - before)
+        ratios.append(median(times["list"]) / median(times["dense"]))
+    crossing = float(np.interp(1.0, ratios, DENSITIES)) if ratios[-1] > 1 else 1.0
+    shown = " ".join(f"{d:.1f}:{r:.2f}" for d, r in zip(DENSITIES, ratios, strict=True))
+    print(f"{name:14} {precision}  break-even {crossing:.2f}   list/dense {shown}", flush=True)
+    return {
+        "layer": name,
+        "form": form,
+        "precision": precision,
+        "break_even": crossing,
+        "densities": list(DENSITIES),
+        "list_over_dense": ratios,
+    }
+
+
+def _network(
+    program: Any, shape: tuple[int, int, int], precision: str, break_even: float
+) -> NativeNetwork:
+    own = dict(forms.BREAK_EVEN)
+    try:
+        forms.BREAK_EVEN.update(dict.fromkeys(own, break_even))
+        # Above 0, or what bf16 rounds off would count as a change of the next frame.
+        return NativeNetwork(program, input_shape=shape, threshold=1e-3, precision=precision)
+    finally:
+        forms.BREAK_EVEN.update(own)
+
+
+def _clip(shape: tuple[int, int, int], frames: int, density: float) -> torch.Tensor:
+    """Frames of which ``density`` of the numbers differ from the frame before."""
+    generator = torch.Generator().manual_seed(1)
+    clip = torch.rand(frames + 1, *shape, generator=generator)
+    changed = torch.rand(frames + 1, *shape, generator=generator) < density
+    for frame in range(1, frames + 1):
+        clip[frame] = torch.where(changed[frame], clip[frame], clip[frame - 1])
+    return clip
+
+
+if __name__ == "__main__":
+    main()
