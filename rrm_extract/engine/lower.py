@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from rrm_extract.engine.forms import as_convolution, break_even, form_of, window_of
-from rrm_extract.engine.parts import Island, Lowered, Opaque, Part, Rearrangement
+from rrm_extract.engine.parts import (
+    Island,
+    Known,
+    Lowered,
+    Opaque,
+    Part,
+    Rearrangement,
+    unwrapped,
+)
 from rrm_extract.engine.places import Places, aligned_planes
 from rrm_extract.engine.plan import (
     ConvStep,
@@ -31,7 +39,7 @@ from rrm_extract.graph.program import execute, substitute
 
 __all__ = ["lower"]
 
-_MOVES = (torch.unsqueeze, torch.channel_shuffle, torch.stack, torch.narrow, torch.select)
+_MOVES = (getattr, torch.unsqueeze, torch.channel_shuffle, torch.stack, torch.narrow, torch.select)
 _ADDITIONS = (operator.add, torch.add)
 _PRODUCTS = (operator.mul, torch.mul)
 
@@ -109,15 +117,21 @@ class _Lowering:
     def _lower(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if any(isinstance(value, Opaque) for value in _leaves((args, kwargs))):
             raise NoStepError("reads the result of another island")
+        leaves = _leaves((args, kwargs))
+        if op.kind == "constant":
+            return Known(op.call())
+        has_known = any(isinstance(leaf, Known) for leaf in leaves)
+        has_places = any(isinstance(leaf, Tensor) for leaf in leaves)
+        if has_known and not has_places:  # the same for all frames
+            return _known(op.call(*unwrapped(args), **unwrapped(kwargs)))
+        moves = op.kind in ("reshape", "identity", "concat") or op.call in _MOVES
+        if not has_known and (moves or not has_places):
+            return op.call(*args, **kwargs)
+        if has_known and op.kind not in ("add", "multiply"):
+            raise NoStepError("works with a constant")
         if op.kind in ("conv", "linear"):
             return self._linear(op, args[0] if args else kwargs["input"])
-        tensors = [value for value in _leaves((args, kwargs)) if isinstance(value, Tensor)]
-        if op.kind == "constant":
-            return op.call()
-        moves = op.kind in ("reshape", "identity", "concat") or op.call in _MOVES
-        if moves or not tensors:
-            return op.call(*args, **kwargs)
-        if op.kind == "activation":
+        if op.kind == "activation" or activation_of(op.call, args[1:], kwargs) is not None:
             return self._activation(op, args, kwargs)
         if op.kind == "pool":
             return self._pool(op, args, kwargs)
@@ -251,10 +265,10 @@ class _Lowering:
         if kwargs or len(args) != 2:
             raise NoStepError(f"{name_of(op)} with more than two operands")
         a, b = args
-        if not isinstance(a, Tensor) or a.dtype != torch.int64 or self._is_constant(a):
+        if not isinstance(a, Tensor):
             a, b = b, a
-        if not isinstance(b, Tensor) or self._is_constant(b):
-            number = torch.as_tensor(b, dtype=torch.float64)
+        if not isinstance(b, Tensor):
+            number = torch.as_tensor(unwrapped(b), dtype=torch.float64)
             if a.dim() != 4:
                 if number.numel() != 1:
                     raise NoStepError("a product with a constant of this shape")
@@ -304,15 +318,10 @@ class _Lowering:
         self._add(PointwiseStep(name=self.op.name, out=out, inputs=[one, two], multiply=multiply))
         return a - of_one + self.places.of(out).flatten()[0]
 
-    def _is_constant(self, value: Tensor) -> bool:
-        return value.is_floating_point()
-
     # Values as tensors of the plan.
 
     def _image(self, x: Tensor) -> PlanTensor:
         """The (1, C, H, W) value as one tensor: itself, a view of blocks, or gathered channels."""
-        if x.dtype != torch.int64:
-            raise NoStepError("works on a constant")
         channels = self.places.channels(x)
         if channels is None:
             return self._rearranged(x)
@@ -402,6 +411,13 @@ def _numbers(values: Tensor, channels: int) -> np.ndarray:
     padded = np.zeros(-(-channels // 16) * 16, np.float32)
     padded[:channels] = values.detach().float().expand(channels).numpy()
     return padded
+
+
+def _known(value: Any) -> Any:
+    """What was made of constants: tensors as constants, other values as they are."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(_known(item) for item in value)
+    return Known(value) if isinstance(value, Tensor) else value
 
 
 def _leaves(tree: Any) -> list[Any]:

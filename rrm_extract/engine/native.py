@@ -16,12 +16,13 @@ from rrm_extract.engine.compiled import CompiledOutput, CompiledPart, CompiledPl
 from rrm_extract.engine.fuse import fuse
 from rrm_extract.engine.kernels import isa_of_this_process, native_module
 from rrm_extract.engine.lower import lower
-from rrm_extract.engine.parts import Island, Lowered, Opaque, Part, Rearrangement
+from rrm_extract.engine.parts import Island, Known, Lowered, Opaque, Part, Rearrangement
 from rrm_extract.engine.plan import ConvStep, PlanTensor
 from rrm_extract.engine.seen import CountedLayer, seen_by
-from rrm_extract.errors import ConfigError, EngineError
+from rrm_extract.errors import ConfigError
 from rrm_extract.graph import Program
-from rrm_extract.rrm import FrameDensities, LayerCost, Policy, layer_thresholds
+from rrm_extract.rrm import FrameDensities, LayerCost, Policy, RecurrentNetwork, layer_thresholds
+from rrm_extract.rrm.truncate import POLICIES
 
 __all__ = ["NativeNetwork", "isa_of_this_process", "native_module"]
 
@@ -73,7 +74,8 @@ class NativeNetwork:
         packed: the weights in the kernels' order, from another network's ``packed``.
 
     Raises:
-        ConfigError: a threshold is negative or not a number, or the precision is unknown.
+        ConfigError: a threshold is negative or not a number, or the policy or the precision is
+            unknown.
         LayerError: a threshold names no convolution or fully-connected layer.
         EngineError: the native engine is not part of this installation, or RRM_ISA does not fit.
     """
@@ -92,6 +94,9 @@ class NativeNetwork:
     ) -> None:
         if precision not in GROUP_BLOCKS:
             msg = f"precision {precision!r} is unknown; expected one of {', '.join(GROUP_BLOCKS)}"
+            raise ConfigError(msg)
+        if policy not in POLICIES:
+            msg = f"policy {policy!r} is unknown; expected one of {', '.join(POLICIES)}"
             raise ConfigError(msg)
         native = native_module()
         isa = isa_of_this_process()
@@ -305,10 +310,7 @@ class NativeNetwork:
             # computed one by one from nothing, and so is the one that follows.
             for frame in some:
                 self.reset()
-                alone = self._attempt(frame[None], keep_broken=True)
-                if alone is None:
-                    msg = "a frame computed by itself was refused"
-                    raise EngineError(msg)
+                alone = self._attempt(frame[None]) or self._ordinary(frame[None])
                 outputs.append(alone[0])
                 seen.append(alone[1])
             self.reset()
@@ -321,6 +323,16 @@ class NativeNetwork:
         ``density_delta`` is over the frames that were not key frames (NaN if there were none).
         """
         names = self._shared.program.linear_names()
+        lanes = [self, *self._others]
+        totals = {
+            name: _Totals(
+                density=sum(lane._totals[name].density for lane in lanes),
+                density_delta=sum(lane._totals[name].density_delta for lane in lanes),
+                frames=sum(lane._totals[name].frames for lane in lanes),
+                delta_frames=sum(lane._totals[name].delta_frames for lane in lanes),
+            )
+            for name in self._totals
+        }
         return tuple(
             LayerCost(
                 name=names[name],
@@ -332,13 +344,20 @@ class NativeNetwork:
                     total.density_delta / total.delta_frames if total.delta_frames else float("nan")
                 ),
             )
-            for name, total in self._totals.items()
+            for name, total in totals.items()
         )
 
-    def _attempt(
-        self, frames: Tensor, *, keep_broken: bool = False
-    ) -> tuple[tuple[Tensor, ...], FrameDensities] | None:
-        """Runs at most a batch; None when something was not finite and is not to be kept."""
+    def _ordinary(self, frame: Tensor) -> tuple[tuple[Tensor, ...], FrameDensities]:
+        """A frame with infinities or NaN, as PyTorch computes it."""
+        network = RecurrentNetwork(self.program, threshold=0)
+        outputs, densities = network.run(frame)
+        for position, total in enumerate(self._totals.values()):
+            total.frames += 1
+            total.density += float(densities.density[0, position])
+        return outputs, densities
+
+    def _attempt(self, frames: Tensor) -> tuple[tuple[Tensor, ...], FrameDensities] | None:
+        """Runs at most a batch; None when something was not finite."""
         shared = self._shared
         lowered = shared.lowered
         arrays: dict[PlanTensor, NDArray[np.float32]] = {lowered.frames: frames.numpy()}
@@ -359,18 +378,30 @@ class NativeNetwork:
             seen = np.asarray(lane.counts()).reshape(len(part.deltas), len(frames), 3)
             for delta, values in zip(part.deltas, seen, strict=True):
                 counts[id(delta)] = values
-        if broken and not keep_broken:
+        if broken:
             self.reset()
             return None
         outputs = tuple(
-            opaque[value.name]
-            if isinstance(value, Opaque)
-            else self._torch(value, arrays, len(frames))
-            for value in lowered.outputs
+            self._output(value, arrays, opaque, len(frames)) for value in lowered.outputs
         )
         densities = self._count(counts, len(frames))
-        self._fresh = broken
+        self._fresh = False
         return outputs, densities
+
+    def _output(
+        self,
+        value: Any,
+        arrays: Mapping[PlanTensor, NDArray[np.float32]],
+        opaque: Mapping[str, Any],
+        frames: int,
+    ) -> Tensor:
+        if isinstance(value, Opaque):
+            result: Tensor = opaque[value.name]
+            return result
+        if isinstance(value, Known):
+            constant: Tensor = value.value
+            return constant.expand(frames, *constant.shape[1:])
+        return self._torch(value, arrays, frames)
 
     def _run_island(
         self,
@@ -382,6 +413,8 @@ class NativeNetwork:
         def value(item: Any) -> Any:
             if isinstance(item, Opaque):
                 return opaque[item.name]
+            if isinstance(item, Known):
+                return item.value
             if isinstance(item, Tensor) and item.dtype == torch.int64:
                 return self._torch(item, arrays, frames)
             return item

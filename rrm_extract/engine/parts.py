@@ -10,7 +10,7 @@ from rrm_extract.engine.places import Places
 from rrm_extract.engine.plan import DeltaInput, PlanTensor, Step
 from rrm_extract.graph import Op
 
-__all__ = ["Island", "Lowered", "Opaque", "Part", "Rearrangement"]
+__all__ = ["Island", "Known", "Lowered", "Opaque", "Part", "Rearrangement", "unwrapped"]
 
 
 @dataclass(eq=False)
@@ -21,12 +21,20 @@ class Opaque:
 
 
 @dataclass(eq=False)
+class Known:
+    """A value that is the same for all frames: a parameter, a buffer, or made of such."""
+
+    value: Any
+
+
+@dataclass(eq=False)
 class Island:
     """One operation that runs as plain PyTorch, for all frames of a batch together.
 
     Attributes:
         op: the operation.
-        args, kwargs: its arguments; tensors are given as places (int64) or :class:`Opaque`.
+        args, kwargs: its arguments; tensors are given as places (int64), :class:`Opaque` or
+            :class:`Known`.
         out: the tensor of its result, if native steps can read it.
         reason: why it is no native step.
     """
@@ -72,7 +80,7 @@ class Lowered:
     Attributes:
         sequence: native parts and islands.
         frames: the network's input.
-        outputs: the Program's outputs, as places or :class:`Opaque`.
+        outputs: the Program's outputs, as places, :class:`Opaque` or :class:`Known`.
         layers: for each linear operation its input, None where it is an island.
         shapes: of each operation's result for one frame.
     """
@@ -88,3 +96,14 @@ class Lowered:
     def islands(self) -> list[Island]:
         """The operations without a native step, in order."""
         return [item for item in self.sequence if isinstance(item, Island)]
+
+
+def unwrapped(tree: Any) -> Any:
+    """Nested tuples, lists and mappings with every :class:`Known` replaced by its value."""
+    if isinstance(tree, Known):
+        return tree.value
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(unwrapped(item) for item in tree)
+    if isinstance(tree, Mapping):
+        return {key: unwrapped(item) for key, item in tree.items()}
+    return tree

@@ -43,6 +43,10 @@ def activation_of(
     rest = {name: value for name, value in kwargs.items() if name != "inplace"}
     if isinstance(call, nn.ReLU6) or (call is F.relu6 and not args):
         return Activation("clamp", 0.0, 6.0)
+    if call is F.hardtanh:
+        given = {"min_val": -1.0, "max_val": 1.0, **rest}
+        given.update(zip(("min_val", "max_val"), args, strict=False))
+        return Activation("clamp", float(given["min_val"]), float(given["max_val"]))
     if isinstance(call, nn.Hardtanh):
         return Activation("clamp", float(call.min_val), float(call.max_val))
     if isinstance(call, nn.LeakyReLU):

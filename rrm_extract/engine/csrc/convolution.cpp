@@ -252,7 +252,8 @@ void Convolution::run(State& state, int begin, int end) const {
     const std::vector<uint8_t>& dense = state.deltas[delta].dense;
     float* const accumulators = state.operations[index].accumulators.data() + l.origin;
     const ptrdiff_t frame_stride = l.block * kStageBlocks;
-    const bool in_place = cached || end - begin == 1;
+    // The same way for any number of frames, so that results do not depend on it.
+    const bool in_place = cached || frames == 1;
     float* const scratch =
         in_place ? nullptr : state.batch_scratch(static_cast<size_t>(frame_stride) * (end - begin));
     std::vector<float*> y(end - begin);

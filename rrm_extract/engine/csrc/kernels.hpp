@@ -162,7 +162,8 @@ struct KeepArgs {
 };
 
 // The input of a layer that has no sparse form: next = |x - last| > threshold ? x : last.
-// The two may be the same memory.
+// The two may be the same memory. Under the paper's policy what is below the threshold is lost:
+// next = last + trunc(x - previous), and x becomes the previous.
 struct SelectArgs {
     const float* x;
     ptrdiff_t x_block;
@@ -177,6 +178,8 @@ struct SelectArgs {
     float threshold;
     bool paper;
     Counts* counts;
+    float* previous = nullptr;   // only under the paper's policy
+    ptrdiff_t previous_block = 0;
 };
 
 // One row of the first layer's input, [width][channels], into the lists of its columns.

@@ -125,6 +125,7 @@ State::State(std::shared_ptr<const Network> plan)
                 Buffer<float>(static_cast<size_t>(whole_block(static_cast<int>(i))) *
                                   plan.blocks() * rings(plan), true);
             state.occupied = Buffer<uint8_t>(pixels * ((plan.blocks() + 7) / 8));
+            if (plan.paper) state.previous = Buffer<float>(pixels * plan.blocks() * kBlock, true);
         } else if (plan.kind == DeltaKind::columns) {
             state.snapshot = Buffer<float>(pixels * plan.channels);
             for (int version = 0; version < plan.versions; version++) {
@@ -298,6 +299,7 @@ bool State::needs_all(int tensor, int frame) const {
     if (plan.stored) return plan.versions > 1;  // else the rest is there from the frame before
     for (const int index : plan.deltas) {
         const Delta& delta = network->deltas[index];
+        if (delta.kind == DeltaKind::columns) return true;
         if (delta.kind == DeltaKind::select ? rings(delta) > 1 : deltas[index].dense[frame] != 0)
             return true;
     }
@@ -315,20 +317,17 @@ void State::emit(int tensor, int frame, int block, int blocks, int row, const fl
     for (const int index : network->tensors[tensor].deltas) {
         const Delta& plan = network->deltas[index];
         DeltaState& state = deltas[index];
+        const size_t plane = static_cast<size_t>(plan.height) * plan.width * kBlock;
+        const size_t offset = static_cast<size_t>(row) * plan.width * kBlock;
         if (plan.kind == DeltaKind::columns) {
             pixels_.resize(static_cast<size_t>(plan.width) * plan.channels);
-            const float* kept = state.snapshot.data() + row * pixels_.size();
-            std::copy(kept, kept + pixels_.size(), pixels_.begin());
-            for (const Run& run : runs)
-                for (int column = run.begin; column < run.end; column++)
-                    for (int channel = 0; channel < plan.channels; channel++)
-                        pixels_[static_cast<size_t>(column) * plan.channels + channel] =
-                            x[column * kBlock + channel];
+            for (int column = 0; column < plan.width; column++)
+                for (int channel = 0; channel < plan.channels; channel++)
+                    pixels_[static_cast<size_t>(column) * plan.channels + channel] =
+                        x[column * kBlock + channel];
             emit_input(index, frame, row, pixels_.data());
             continue;
         }
-        const size_t plane = static_cast<size_t>(plan.height) * plan.width * kBlock;
-        const size_t offset = static_cast<size_t>(row) * plan.width * kBlock;
         Counts* counts = &state.counts[frame];
         if (plan.kind == DeltaKind::select) {
             const bool first = frame == 0 && !state.valid;
@@ -348,7 +347,10 @@ void State::emit(int tensor, int frame, int block, int blocks, int row, const fl
                                 whole_block(index), run.end - run.begin,
                                 std::min(blocks * kBlock, plan.channels - block * kBlock),
                                 occupied + run.begin, hits + run.begin, false, plan.threshold,
-                                plan.paper, counts});
+                                plan.paper, counts,
+                                plan.paper ? state.previous.data() + block * plane + offset + at
+                                           : nullptr,
+                                static_cast<ptrdiff_t>(plane)});
             }
             continue;
         }

@@ -114,6 +114,7 @@ struct DeltaState {
     bool dense_mode = false;          // too much changes: the layers run dense
     Buffer<float> snapshot;           // of a select: versions + 1 of them with halo, in a ring
     int ring = 0;                     // version of the last frame before this batch
+    Buffer<float> previous;           // of a select under the paper's policy: the input before
     std::vector<uint8_t> dense;       // form of each frame of the batch
     std::vector<Counts> counts;       // of each frame of the batch
     std::vector<List> lists;          // one for each version, as the rest

@@ -97,7 +97,8 @@ Packed pack_taps(const Weights& w, Arithmetic arithmetic, int group_blocks) {
     const int blocks = (w.outputs + kBlock - 1) / kBlock;
     for (int block = 0; block < blocks;) {
         int count = 8;
-        while (count > blocks - block) count /= 2;
+        // A set belongs to one stage of eight blocks.
+        while (count > blocks - block || count > 8 - block % 8) count /= 2;
         // Only blocks of the same groups share a set: the others would read zeros.
         while (count > 1 && unit_range(w, arithmetic, group_blocks, block, count) !=
                                 unit_range(w, arithmetic, group_blocks, block, 1))

@@ -228,14 +228,22 @@ void select(const SelectArgs& args) {
                 continue;
             }
             const float last = args.last[block * args.last_block + at];
-            const bool chosen = !(std::fabs(x - last) <= args.threshold);
+            const float from =
+                args.paper ? args.previous[block * args.previous_block + at] : last;
+            const bool chosen = !(std::fabs(x - from) <= args.threshold);
             deltas += counted && chosen;
-            next = (chosen || args.paper) ? x : last;
+            next = !chosen ? last : (args.paper ? last + (x - from) : x);
         }
+        if (args.previous != nullptr)
+            for (int channel = 0; channel < blocks * kBlock; channel++) {
+                const ptrdiff_t at = column * kBlock + channel % kBlock;
+                args.previous[channel / kBlock * args.previous_block + at] =
+                    args.x[channel / kBlock * args.x_block + at];
+            }
         args.counts->nonzero += nonzero - args.occupied[column];
         args.counts->deltas += deltas;
         args.occupied[column] = static_cast<uint8_t>(nonzero);
-        const bool hit = args.last == nullptr || deltas > 0 || args.paper;
+        const bool hit = args.last == nullptr || deltas > 0;
         args.hits[column] = static_cast<uint8_t>((args.first ? 0 : args.hits[column]) | hit);
     }
 }

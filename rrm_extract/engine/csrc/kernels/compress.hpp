@@ -325,15 +325,30 @@ void select(const SelectArgs& args) {
                 continue;
             }
             const Vec before = load(args.last + (v / kSlices) * args.last_block + offset);
+            if (args.paper) {
+                const float* previous =
+                    args.previous + (v / kSlices) * args.previous_block + offset;
+                const Vec delta = value - load(previous);
+                const uint32_t mask = beyond(delta, threshold);
+                deltas += ones(mask & lanes);
+                store(next, before + blend(mask, splat(0.0f), delta));
+                continue;
+            }
             const uint32_t mask = beyond(value - before, threshold);
             deltas += ones(mask & lanes);
-            store(next, args.paper ? value : blend(mask, before, value));
+            store(next, blend(mask, before, value));
         }
+        if (args.previous != nullptr)
+            for (int v = 0; v < vectors; v++) {
+                const ptrdiff_t offset = column * kBlock + (v % kSlices) * kLanes;
+                store(args.previous + (v / kSlices) * args.previous_block + offset,
+                      load(args.x + (v / kSlices) * args.x_block + offset));
+            }
         if (args.last == nullptr) deltas = nonzero;
         tally.nonzero += nonzero - args.occupied[column];
         tally.deltas += deltas;
         args.occupied[column] = static_cast<uint8_t>(nonzero);
-        const bool hit = args.last == nullptr || deltas > 0 || args.paper;
+        const bool hit = args.last == nullptr || deltas > 0;
         args.hits[column] = static_cast<uint8_t>((args.first ? 0 : args.hits[column]) | hit);
     }
     tally.add_to(*args.counts);

@@ -53,7 +53,15 @@ RRM_INLINE Vec activate(Vec x, Vec low, Vec high) {
         return x * minimum(splat(6.0f), maximum(zero, x + splat(3.0f))) * splat(1.0f / 6.0f);
     if constexpr (kActivation == Activation::tanh) {
         const Vec e = exponential(x + x);
-        return keep_nan(x, (e - one) / (e + one));
+        // Near zero the quotient would be a difference of numbers near one (Cephes' polynomial).
+        const Vec z = x * x;
+        Vec p = splat(-5.70498872745e-3f);
+        p = p * z + splat(2.06390887954e-2f);
+        p = p * z + splat(-5.37397155531e-2f);
+        p = p * z + splat(1.33314422036e-1f);
+        p = p * z + splat(-3.33332819422e-1f);
+        const VecInt small = magnitude(x) < splat(0.625f);
+        return keep_nan(x, small ? x + x * z * p : (e - one) / (e + one));
     }
     return x;
 }

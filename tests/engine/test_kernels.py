@@ -1,0 +1,791 @@
+"""Every kernel on every instruction set, against the readable engine in float64.
+
+Most networks here compute with multiples of 1/16: their sums have no rounding, so that results
+have to be equal to the bit, and selections to the last element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
+
+from tests.closeness import EXACT_RECURRENCE, relative_l2
+from tests.engine.running import (
+    CHANGES,
+    ISAS,
+    assert_same_costs,
+    assert_same_densities,
+    clip,
+    make_coarse,
+    native,
+    program_of,
+    readable,
+)
+
+THRESHOLD = 0.3
+"""No multiple of 1/16, so that no difference equals it."""
+
+SIZES = st.integers(1, 20)
+CHANNELS = st.integers(1, 70)
+SEEDS = st.integers(0, 1000)
+
+
+def few(examples: int) -> Callable[[Any], Any]:
+    return settings(deadline=None, derandomize=True, max_examples=examples, database=None)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a clip is run."""
+
+    changes: tuple[str, ...]
+    batch: int
+    policy: Any
+    threshold: float
+    adaptive: bool
+    split: int
+
+
+@st.composite
+def ways(draw: st.DrawFn) -> Way:
+    threshold = draw(st.sampled_from([0.0, THRESHOLD]))
+    return Way(
+        changes=tuple(draw(st.lists(st.sampled_from(CHANGES), max_size=9))),
+        batch=draw(st.sampled_from([1, 2, 3, 8])),
+        policy=draw(st.sampled_from(["bounded", "paper"])),
+        threshold=threshold,
+        # Layers that run dense truncate nothing: only without a threshold is that the same.
+        adaptive=threshold == 0 and draw(st.booleans()),
+        split=draw(st.integers(0, 9)),
+    )
+
+
+def check(
+    module: nn.Module,
+    shape: tuple[int, int, int],
+    way: Way,
+    *,
+    seed: int,
+    exact: bool = True,
+    islands: int = 0,
+) -> None:
+    """Runs every instruction set in two calls, and the readable engine."""
+    generator = torch.Generator().manual_seed(seed)
+    if exact:
+        make_coarse(module, generator)
+    frames = clip(shape, way.changes, generator=generator, exact=exact)
+    same = {"threshold": way.threshold, "policy": way.policy}
+    expected, seen, costs = readable(module, frames, **same)
+    program = program_of(module)
+    for isa in ISAS:
+        network = native(program, shape, isa=isa, adaptive=way.adaptive, batch=way.batch, **same)
+        assert network.isa == isa
+        assert len(network.islands) == islands
+        calls = [part for part in (frames[: way.split], frames[way.split :]) if len(part)]
+        results = [network.run(part) for part in calls]
+        for number, values in enumerate(expected):
+            result = torch.cat([outputs[number] for outputs, _ in results])
+            assert result.shape == values.shape
+            if exact:
+                assert torch.equal(result, values.float()), isa
+            else:
+                assert relative_l2(result.double(), values) < EXACT_RECURRENCE, isa
+        if way.adaptive or not exact:
+            continue
+        if len(calls) == 1:
+            assert_same_densities(results[0][1], seen)
+        assert_same_costs(network.stats(), costs)
+
+
+# --- linear layers
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Convolutions of one kind: arguments of Conv2d, and what may be chosen."""
+
+    kernel: tuple[int, int]
+    options: dict[str, Any] = field(default_factory=dict)
+    paddings: tuple[Any, ...] = (0,)
+    channels: Any = CHANNELS
+    groups: int = 1
+    """Inputs of a group when more than one is wanted; 1 for a plain convolution."""
+
+
+KINDS = {
+    "1x1": Kind((1, 1)),
+    "1x1 stride 2": Kind((1, 1), {"stride": 2}),
+    "3x3": Kind((3, 3), paddings=(0, 1, 2)),
+    "3x3 stride 2": Kind((3, 3), {"stride": 2}, (0, 1)),
+    "3x3 dilated": Kind((3, 3), {"dilation": 2}, (0, 2)),
+    "3x3 padding beyond": Kind((3, 3), paddings=(3, (1, 2), (2, 0))),
+    "5x5": Kind((5, 5), paddings=(0, 2)),
+    "1x3": Kind((1, 3), paddings=((0, 1),)),
+    "3x1": Kind((3, 1), paddings=((1, 0), "same")),
+    "7x7 stride 2": Kind((7, 7), {"stride": 2}, (3,), st.integers(1, 8)),
+    "11x11 stride 4": Kind((11, 11), {"stride": 4}, (2,), st.integers(1, 5)),
+    "patches of 4": Kind((4, 4), {"stride": 4}, (0,), st.integers(1, 4)),
+    "strides 2 and 1": Kind((3, 3), {"stride": (2, 1)}, (1,)),
+    "few channels dilated": Kind((3, 3), {"dilation": (1, 2)}, (1,), st.integers(1, 4)),
+    "groups of 4": Kind((3, 3), {}, (1,), groups=4),
+    "groups of 8": Kind((3, 3), {"stride": 2}, (1,), groups=8),
+    "groups of 24": Kind((1, 1), groups=24),
+    "groups of 5": Kind((3, 3), {}, (1,), groups=5),
+}
+
+
+@st.composite
+def convolutions(draw: st.DrawFn, kind: Kind) -> tuple[nn.Module, tuple[int, int, int]]:
+    inputs, outputs = draw(kind.channels), draw(CHANNELS)
+    options = dict(kind.options)
+    if kind.groups > 1:
+        groups = draw(st.integers(2, max(2, 72 // kind.groups)))
+        inputs = groups * kind.groups
+        outputs = groups * draw(st.integers(1, 12))
+        options["groups"] = groups
+    padding = draw(st.sampled_from(kind.paddings))
+    dilation = options.get("dilation", 1)
+    around = 0 if padding == "same" else padding
+    least = [
+        max(1, (d * (k - 1) + 1) - 2 * p + (k // 2 if padding == "same" else 0))
+        for k, d, p in zip(kind.kernel, pair(dilation), pair(around), strict=True)
+    ]
+    height, width = (draw(st.integers(size, max(size, 20))) for size in least)
+    bias = draw(st.booleans())
+    layer = nn.Conv2d(inputs, outputs, kind.kernel, padding=padding, bias=bias, **options)
+    return layer, (inputs, height, width)
+
+
+def pair(value: Any) -> tuple[int, int]:
+    return value if isinstance(value, tuple) else (value, value)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_convolution(name: str) -> None:
+    @few(10)
+    @given(convolutions(KINDS[name]), ways(), SEEDS)
+    def holds(layer: tuple[nn.Module, tuple[int, int, int]], way: Way, seed: int) -> None:
+        check(layer[0], layer[1], way, seed=seed)
+
+    holds()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_convolution_behind_a_convolution(name: str) -> None:
+    # Here not all of the input is looked at: only pixels that the first one may have changed.
+    @few(6)
+    @given(convolutions(KINDS[name]), ways(), SEEDS)
+    def holds(layer: tuple[nn.Module, tuple[int, int, int]], way: Way, seed: int) -> None:
+        inputs, height, width = layer[1]
+        if inputs <= 4:  # in columns, see below
+            way = exactly_0(way)
+        before = nn.Conv2d(3, inputs, 1)
+        check(nn.Sequential(before, nn.ReLU(), layer[0]), (3, height, width), way, seed=seed)
+
+    holds()
+
+
+def of_depthwise(way: Way) -> Way:
+    """The policy of the paper is another one in depthwise layers, see below."""
+    return replace(way, policy="bounded") if way.threshold > 0 else way
+
+
+@pytest.mark.parametrize("size", [3, 5, (3, 5)], ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise(size: Any, stride: int) -> None:
+    @few(8)
+    @given(st.integers(2, 150), SIZES, SIZES, st.booleans(), st.integers(1, 2), ways(), SEEDS)
+    def holds(
+        channels: int, height: int, width: int, bias: bool, dilation: int, way: Way, seed: int
+    ) -> None:
+        padding = tuple(dilation * (k // 2) for k in pair(size))
+        layer = nn.Conv2d(
+            channels, channels, size, stride=stride, padding=padding, dilation=dilation,
+            groups=channels, bias=bias,
+        )  # fmt: skip
+        mix = nn.Conv2d(channels, 4, 1)
+        way = of_depthwise(way)
+        check(nn.Sequential(layer, nn.ReLU6(), mix), (channels, height, width), way, seed=seed)
+        before = nn.Conv2d(2, channels, 1)
+        check(nn.Sequential(before, nn.ReLU(), layer, mix), (2, height, width), way, seed=seed)
+
+    holds()
+
+
+def test_depthwise_with_the_policy_of_the_paper() -> None:
+    way = Way(("few", "half", "pixel"), 8, "paper", THRESHOLD, False, 0)
+    check(nn.Conv2d(20, 20, 3, groups=20), (20, 6, 6), way, seed=0)
+
+
+def test_columns_behind_a_layer_count_what_they_read() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Conv2d(2, 5, 4, stride=4))
+    way = Way(("few", "pixel", "few", "pixel"), 1, "bounded", THRESHOLD, False, 0)
+    check(module, (3, 8, 8), way, seed=2)
+
+
+@few(15)
+@given(CHANNELS, st.integers(1, 7), st.integers(1, 7), CHANNELS, ways(), SEEDS)
+def test_fully_connected(
+    channels: int, height: int, width: int, outputs: int, way: Way, seed: int
+) -> None:
+    module = nn.Sequential(
+        nn.Flatten(), nn.Linear(channels * height * width, outputs), nn.ReLU(),
+        nn.Dropout(), nn.Linear(outputs, 7),
+    )  # fmt: skip
+    check(module, (channels, height, width), way, seed=seed)
+
+
+class _OverChannelsLast(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mix = nn.Linear(channels, 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+@few(8)
+@given(CHANNELS, SIZES, SIZES, ways(), SEEDS)
+def test_fully_connected_over_channels_last(
+    channels: int, height: int, width: int, way: Way, seed: int
+) -> None:
+    check(_OverChannelsLast(channels), (channels, height, width), way, seed=seed)
+
+
+@pytest.mark.parametrize("batch", [2, 8])
+def test_groups_wider_than_a_stage(batch: int) -> None:
+    # Nine blocks of outputs in a group: their sets do not end where eight blocks do.
+    way = Way(("half", "few", "all", "pixel"), batch, "bounded", 0.0, False, 0)
+    check(nn.Conv2d(32, 288, 1, groups=2), (32, 3, 4), way, seed=0)
+
+
+def test_groups_of_seven_blocks() -> None:
+    # As in regnet_y_16gf: groups of 112 channels, stride 2.
+    way = Way(("half", "few", "all", "pixel"), 8, "bounded", 0.0, False, 0)
+    layer = nn.Conv2d(224, 224, 3, stride=2, padding=1, groups=2)
+    check(layer, (224, 5, 4), way, seed=0)
+
+
+@few(12)
+@given(st.integers(2, 3), st.integers(60, 130), ways(), SEEDS)
+def test_wide_layers(blocks: int, outputs: int, way: Way, seed: int) -> None:
+    # More than a stage of outputs, more than a group of inputs.
+    inputs = blocks * 60
+    module = nn.Sequential(
+        nn.Conv2d(inputs, outputs, 1), nn.ReLU(), nn.Conv2d(outputs, 150, 3, padding=1)
+    )
+    check(module, (inputs, 3, 5), way, seed=seed)
+
+
+# --- what lies between linear layers
+
+
+class Between(nn.Module):
+    """Two convolutions, and something between them."""
+
+    def __init__(self, inputs: int, channels: int, middle: nn.Module) -> None:
+        super().__init__()
+        self.before = nn.Conv2d(inputs, channels, 3, padding=1)
+        self.middle = middle
+        self.after = nn.Conv2d(channels, 5, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.middle(self.before(x)))
+
+
+EXACT_ACTIVATIONS = {
+    "relu": nn.ReLU(),
+    "relu6": nn.ReLU6(),
+    "hardtanh": nn.Hardtanh(-1.0, 2.0),
+    "leaky_relu": nn.LeakyReLU(0.25),
+    "nothing": nn.Identity(),
+}
+ROUNDED_ACTIVATIONS = {
+    "leaky_relu 0.01": nn.LeakyReLU(),
+    "sigmoid": nn.Sigmoid(),
+    "silu": nn.SiLU(),
+    "hardsigmoid": nn.Hardsigmoid(),
+    "hardswish": nn.Hardswish(),
+    "tanh": nn.Tanh(),
+}
+
+
+@pytest.mark.parametrize("name", EXACT_ACTIVATIONS)
+def test_exact_activation(name: str) -> None:
+    @few(6)
+    @given(CHANNELS, SIZES, SIZES, ways(), SEEDS)
+    def holds(channels: int, height: int, width: int, way: Way, seed: int) -> None:
+        module = Between(3, channels, EXACT_ACTIVATIONS[name])
+        check(module, (3, height, width), way, seed=seed)
+
+    holds()
+
+
+def exactly_0(way: Way) -> Way:
+    return replace(way, threshold=0.0)
+
+
+@pytest.mark.parametrize("name", ROUNDED_ACTIVATIONS)
+def test_rounded_activation(name: str) -> None:
+    @few(6)
+    @given(CHANNELS, SIZES, SIZES, ways(), SEEDS)
+    def holds(channels: int, height: int, width: int, way: Way, seed: int) -> None:
+        torch.manual_seed(seed)
+        module = Between(3, channels, ROUNDED_ACTIVATIONS[name])
+        check(module, (3, height, width), exactly_0(way), seed=seed, exact=False)
+        depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        module = nn.Sequential(nn.Conv2d(3, channels, 1), depthwise, ROUNDED_ACTIVATIONS[name])
+        check(module, (3, height, width), exactly_0(way), seed=seed, exact=False)
+
+    holds()
+
+
+@pytest.mark.parametrize("name", [*EXACT_ACTIVATIONS, *ROUNDED_ACTIVATIONS])
+@pytest.mark.parametrize("isa", ISAS)
+def test_activation_over_all_its_range(name: str, isa: str) -> None:
+    values = torch.cat(
+        [torch.linspace(-20, 20, 4001), torch.tensor([-1e30, -500.0, -89.0, 89.0, 1e30, 0.0])]
+    ).reshape(1, 1, 1, -1)
+    activation = nn.Sequential({**EXACT_ACTIVATIONS, **ROUNDED_ACTIVATIONS}[name])
+    network = native(program_of(activation), values.shape[1:], isa=isa)
+    (result,), _ = network.run(values)
+    assert not network.islands
+    torch.testing.assert_close(result, activation(values), rtol=2e-6, atol=2e-7)
+
+
+def test_tanh_of_small_numbers() -> None:
+    values = torch.tensor([1e-6, -3e-5, 1e-4, 1e-3]).reshape(1, 1, 1, 4)
+    (result,), _ = native(program_of(nn.Sequential(nn.Tanh())), (1, 1, 4)).run(values)
+    torch.testing.assert_close(result, values.tanh(), rtol=1e-5, atol=0)
+
+
+POOLS: dict[str, tuple[nn.Module, bool]] = {
+    # and whether an average is one of a power of two
+    "max 2": (nn.MaxPool2d(2), True),
+    "max 3 stride 2": (nn.MaxPool2d(3, 2), True),
+    "max 3 padded": (nn.MaxPool2d(3, 2, padding=1), True),
+    "max 3 stride 1": (nn.MaxPool2d(3, 1, padding=1), True),
+    "max ceil": (nn.MaxPool2d(3, 2, ceil_mode=True), True),
+    "max ceil padded": (nn.MaxPool2d((2, 3), (2, 3), padding=(1, 1), ceil_mode=True), True),
+    "max dilated": (nn.MaxPool2d(2, 1, dilation=2), True),
+    "average 2": (nn.AvgPool2d(2), True),
+    "average 2 padded": (nn.AvgPool2d(2, padding=1), True),
+    "average 2 ceil": (nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False), True),
+    "average 3": (nn.AvgPool2d(3, 1, padding=1), False),
+    "average 3 without padding": (nn.AvgPool2d(3, 2, padding=1, count_include_pad=False), False),
+    "average 3 ceil": (nn.AvgPool2d(3, 2, padding=1, ceil_mode=True), False),
+    "average 3 ceil without padding": (
+        nn.AvgPool2d((3, 2), 2, padding=1, ceil_mode=True, count_include_pad=False), False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_pool(name: str) -> None:
+    pool, exact = POOLS[name]
+
+    @few(6)
+    @given(CHANNELS, st.integers(3, 20), st.integers(3, 20), st.booleans(), ways(), SEEDS)
+    def holds(channels: int, height: int, width: int, relu: bool, way: Way, seed: int) -> None:
+        torch.manual_seed(seed)
+        middle = nn.Sequential(nn.ReLU(), pool) if relu else pool
+        module = Between(3, channels, middle)
+        way = way if exact else exactly_0(way)
+        check(module, (3, height, width), way, seed=seed, exact=exact)
+        module = nn.Sequential(pool, nn.Conv2d(3, 20, 3, padding=1))  # of the input itself
+        check(module, (3, height, width), way, seed=seed, exact=exact)
+
+    holds()
+
+
+class Residual(nn.Module):
+    """Sums in both orders, of layers and of what a layer read, before and after activations."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.before = nn.Conv2d(3, channels, 1)
+        self.a = nn.Conv2d(channels, channels, 3, padding=1)
+        self.b = nn.Conv2d(channels, channels, 1)
+        self.c = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.after = nn.Conv2d(channels, 5, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.relu(self.before(x))
+        y = F.relu(self.a(x) + x)
+        z = F.relu6(y + self.b(y))
+        z = z + self.c(z)
+        w = self.b(z)
+        return self.after(F.relu(w + w) + y), z + 0.5
+
+
+@few(12)
+@given(CHANNELS, SIZES, SIZES, ways(), SEEDS)
+def test_residual(channels: int, height: int, width: int, way: Way, seed: int) -> None:
+    check(Residual(channels), (3, height, width), of_depthwise(way), seed=seed)
+
+
+class PreActivation(nn.Module):
+    """As in DenseNet: batch norm and ReLU come first; concatenations grow."""
+
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__()
+        self.before = nn.Conv2d(3, channels, 3, stride=2, padding=1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels + i * growth) for i in range(3))
+        self.layers = nn.ModuleList(
+            nn.Conv2d(channels + i * growth, growth, 3, padding=1) for i in range(3)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = [self.before(x)]
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            features.append(layer(F.relu(norm(torch.cat(features, 1)))))
+        return torch.cat(features, 1)
+
+
+@few(10)
+@given(
+    st.sampled_from([16, 32, 7, 20]), st.sampled_from([16, 32, 5, 12]), SIZES, SIZES, ways(), SEEDS
+)
+def test_batch_norm_and_concatenation(
+    channels: int, growth: int, height: int, width: int, way: Way, seed: int
+) -> None:
+    module = PreActivation(channels, growth)
+    # Three layers deep, numbers are too long for sums without rounding.
+    check(module, (3, height, width), exactly_0(way), seed=seed, exact=False)
+
+
+class Concatenation(nn.Module):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(6, one, 1)
+        self.two = nn.Conv2d(6, two, 3, padding=1)
+        self.after = nn.Conv2d(one + two + 6, 5, 3, padding=1)
+        self.beside = nn.Conv2d(one + two, one + two, 3, padding=1, groups=one + two)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        one, two = F.relu(self.one(x)), F.relu(self.two(x))
+        both = torch.cat([one, two], 1)
+        return self.after(F.max_pool2d(torch.cat([both, x], 1), 3, 1, 1)), self.beside(both)
+
+
+@few(12)
+@given(
+    st.sampled_from([16, 32, 48, 1, 24]), st.sampled_from([16, 32, 3, 20]), SIZES, SIZES, ways(),
+    SEEDS,
+)  # fmt: skip
+def test_concatenation(one: int, two: int, height: int, width: int, way: Way, seed: int) -> None:
+    check(Concatenation(one, two), (6, height, width), of_depthwise(way), seed=seed)
+
+
+def _shuffle(x: Tensor) -> Tensor:
+    n, channels, height, width = x.size()
+    x = x.view(n, 2, channels // 2, height, width).transpose(1, 2)
+    return x.reshape(n, channels, height, width)
+
+
+def _halves(x: Tensor) -> Tensor:
+    one, two = x.chunk(2, dim=1)
+    return torch.cat([two, F.relu(one)], 1)
+
+
+MOVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "shuffle": _shuffle,
+    "shuffle of torch": nn.ChannelShuffle(2),
+    "halves": _halves,
+    "a slice": lambda x: torch.cat([x[:, 1:3], x[:, :2]], 1),
+    "pixels": lambda x: x[:, :, ::2, 1:],
+    "reversed": lambda x: x.transpose(2, 3),
+}
+
+
+class Moved(nn.Module):
+    def __init__(self, move: Callable[[Tensor], Tensor], channels: int, after: int) -> None:
+        super().__init__()
+        self.before = nn.Conv2d(2, channels, 1)
+        self.move = move
+        self.after = nn.Conv2d(after, 5, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.move(F.relu(self.before(x))))
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_moves(name: str) -> None:
+    @few(6)
+    @given(st.integers(2, 30), st.integers(2, 20), st.integers(2, 20), ways(), SEEDS)
+    def holds(half: int, height: int, width: int, way: Way, seed: int) -> None:
+        channels = 2 * half
+        after = 4 if name == "a slice" else channels
+        # Parts of the pixels have no native form; the rest of the network has.
+        module = Moved(MOVES[name], channels, after)
+        if name == "pixels":
+            check_islands(module, (2, height, width), way, seed=seed)
+        else:
+            check(module, (2, height, width), way, seed=seed)
+
+    holds()
+
+
+def check_islands(module: nn.Module, shape: tuple[int, int, int], way: Way, *, seed: int) -> None:
+    """The same with operations that only PyTorch has; nobody counts what those see."""
+    way = replace(way, threshold=0.0, adaptive=True)
+    check(module, shape, way, seed=seed, islands=1)
+
+
+class SqueezeExcite(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.before = nn.Conv2d(3, channels, 3, padding=1)
+        self.one = nn.Conv2d(channels, 4, 1)
+        self.two = nn.Conv2d(4, channels, 1)
+        self.after = nn.Conv2d(channels, 7, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.before(x))
+        scale = F.adaptive_avg_pool2d(x, 1)
+        scale = torch.sigmoid(self.two(F.relu(self.one(scale))))
+        x = self.after(scale * x)
+        return x.mean([2, 3])
+
+
+@few(12)
+@given(CHANNELS, SIZES, SIZES, ways(), SEEDS)
+def test_squeeze_excite(channels: int, height: int, width: int, way: Way, seed: int) -> None:
+    torch.manual_seed(seed)
+    module = SqueezeExcite(channels)
+    check(module, (3, height, width), exactly_0(way), seed=seed, exact=False)
+
+
+@few(10)
+@given(CHANNELS, st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4, 8]), ways(), SEEDS)
+def test_global_average(channels: int, height: int, width: int, way: Way, seed: int) -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, channels, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(channels, 3),
+    )  # fmt: skip
+    check(module, (3, height, width), way, seed=seed)
+
+
+class _Constants(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = nn.Conv2d(3, 20, 1)
+        self.register_buffer("scale", torch.arange(20).reshape(1, 20, 1, 1) / 4)
+        self.after = nn.Conv2d(20, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(2 * F.relu(self.before(x + 0.25) * self.scale) + 1)
+
+
+@few(6)
+@given(SIZES, SIZES, ways(), SEEDS)
+def test_constants(height: int, width: int, way: Way, seed: int) -> None:
+    check(_Constants(), (3, height, width), exactly_0(way), seed=seed)
+
+
+class _Functions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.leaky_relu(self.layer(x), 0.25)
+        return torch.tanh(x) + F.tanh(x) + x.tanh() + F.sigmoid(x) + F.hardtanh(x)
+
+
+def test_activations_as_functions_are_no_islands() -> None:
+    network = native(program_of(_Functions()), (3, 6, 6))
+    assert network.islands == ()
+
+
+class _Shape(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer(x)
+        return x.reshape(x.shape[0], -1)
+
+
+def test_reading_a_shape_is_no_island() -> None:
+    network = native(program_of(_Shape()), (3, 6, 6))
+    assert network.islands == ()
+
+
+class _IntegerConstant(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 3)
+        self.register_buffer("scale", torch.arange(8).reshape(1, 8, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * self.scale
+
+
+def test_integer_constants() -> None:
+    network = native(program_of(_IntegerConstant()), (3, 6, 6))
+    assert network.islands == ()
+
+
+# --- the form that layers run in
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_layers_run_dense_while_everything_changes(isa: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 20, 5, padding=2), nn.Conv2d(20, 40, 3, padding=1),
+        nn.Conv2d(40, 200, 1), nn.Conv2d(200, 9, 3, padding=1, stride=2),
+    )  # fmt: skip
+    make_coarse(module, generator)
+    frames = clip((3, 11, 9), ["all"] * 11 + ["same"] * 8, generator=generator)
+    frames[:12] += torch.arange(12)[:, None, None, None] * 8  # not one element stays
+    frames[12:] = frames[11]
+    expected, _, _ = readable(module, frames, threshold=0)
+    network = native(program_of(module), (3, 11, 9), isa=isa, threshold=0, batch=4)
+    (result,), seen = network.run(frames)
+    assert relative_l2(result.double(), expected[0]) < 1e-6
+    # The first four frames tell that lists do not pay, four frames of rest that they do again.
+    assert seen.key_frame.tolist() == [True, *[False] * 3, *[True] * 12, *[False] * 4]
+    assert seen.work[4:16].eq(1).all()
+    assert seen.work[16:].eq(0).all()
+    lists = native(program_of(module), (3, 11, 9), isa=isa, threshold=0, batch=4, adaptive=False)
+    assert lists.run(frames)[1].key_frame.tolist() == [True, *[False] * 19]
+
+
+@pytest.mark.parametrize("policy", ["bounded", "paper"])
+def test_real_numbers_select_alike(policy: Any) -> None:
+    # Numbers of full length: sums are rounded, and few selections are at the very threshold.
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 24, 3, padding=1, groups=6),
+        nn.Hardswish(), nn.Conv2d(24, 70, 1), nn.MaxPool2d(2), nn.Conv2d(70, 10, 3),
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    frames = clip((3, 16, 16), CHANGES * 2, generator=generator, exact=False)
+    frames += 0.01 * torch.randn(frames.shape, generator=generator)
+    expected, seen, costs = readable(module, frames, threshold=1e-2, policy=policy)
+    for isa in ISAS:
+        network = native(
+            program_of(module), (3, 16, 16), isa=isa, threshold=1e-2, policy=policy, adaptive=False
+        )
+        (result,), mine = network.run(frames)
+        assert relative_l2(result.double(), expected[0]) < 1e-4
+        torch.testing.assert_close(mine.density, seen.density, rtol=0, atol=1e-3)
+        torch.testing.assert_close(mine.density_delta, seen.density_delta, rtol=0, atol=1e-3)
+        assert_same_costs(network.stats(), costs, within=1e-3)
+
+
+# --- bf16
+
+
+@few(12)
+@given(st.integers(5, 140), CHANNELS, SIZES, SIZES, st.booleans(), ways(), SEEDS)
+def test_bf16_is_exact_on_short_numbers(
+    inputs: int, outputs: int, height: int, width: int, large: bool, way: Way, seed: int
+) -> None:
+    # Multiples of a quarter up to four have no more digits than bf16.
+    generator = torch.Generator().manual_seed(seed)
+    kernel = 3 if large else 1
+    module = make_coarse(
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, stride=1 + seed % 2), generator
+    )
+    frames = clip((inputs, height, width), way.changes, generator=generator)
+    options = {"threshold": way.threshold, "policy": way.policy}
+    expected, seen, _ = readable(module, frames, **options)
+    for isa in ISAS:
+        network = native(
+            program_of(module), frames.shape[1:], isa=isa, precision="bf16", batch=way.batch,
+            adaptive=way.adaptive, **options,
+        )  # fmt: skip
+        (result,), mine = network.run(frames)
+        assert torch.equal(result, expected[0].float()), isa
+        if not way.adaptive:
+            assert_same_densities(mine, seen)
+
+
+def emulated(layer: nn.Conv2d, frames: Tensor, *, threshold: float, policy: str) -> Tensor:
+    """One layer with weights and deltas of bf16 and sums of float64."""
+
+    def rounded(value: Tensor) -> Tensor:
+        return value.float().bfloat16().double()
+
+    bias = layer.bias
+    assert bias is not None
+
+    def respond(delta: Tensor) -> Tensor:
+        return F.conv2d(
+            delta[None], rounded(layer.weight), None, layer.stride, layer.padding, 1, layer.groups
+        )[0]
+
+    snapshot = rounded(frames[0])
+    y = respond(snapshot) + bias.double()[:, None, None]
+    outputs = [y]
+    for frame in frames[1:]:
+        difference = (frame - snapshot.float()).double()
+        delta = rounded(difference) * (difference.abs() > threshold)
+        y = y + respond(delta)
+        snapshot = frame.double() if policy == "paper" else snapshot + delta
+        outputs.append(y)
+    return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("policy", ["bounded", "paper"])
+@pytest.mark.parametrize("threshold", [0.0, 0.05])
+@pytest.mark.parametrize("isa", ISAS)
+def test_bf16_equals_its_emulation(isa: str, threshold: float, policy: Any) -> None:
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(40, 30, 3, padding=1), nn.Conv2d(5, 17, 1), nn.Conv2d(70, 150, 3, stride=2),
+        nn.Conv2d(48, 32, 3, padding=1, groups=4),
+    ]  # fmt: skip
+    for layer in layers:
+        generator = torch.Generator().manual_seed(1)
+        frames = clip((layer.in_channels, 7, 8), CHANGES * 2, generator=generator, exact=False)
+        with torch.no_grad():
+            expected = emulated(layer, frames, threshold=threshold, policy=policy)
+        network = native(
+            program_of(layer), frames.shape[1:], isa=isa, precision="bf16", threshold=threshold,
+            policy=policy, adaptive=False,
+        )  # fmt: skip
+        (result,), _ = network.run(frames)
+        assert relative_l2(result.double(), expected) < 5e-6
+        (full,) = readable(layer, frames, threshold=threshold, policy=policy)[0]
+        assert 1e-4 < relative_l2(result.double(), full) < 1e-2, "the weights are rounded"
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_bf16_does_not_drift(adaptive: bool) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1, stride=2),
+        nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 40, 1),
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    some = clip((3, 12, 12), ["few", "half", "pixel", "same", "few"] * 4, generator=generator)
+    frames = some.repeat(10, 1, 1, 1)[:200]
+    with torch.inference_mode():
+        expected = module(frames)
+    results = {}
+    for isa in (ISAS[-1], "portable"):
+        network = native(
+            program_of(module), (3, 12, 12), isa=isa, precision="bf16", threshold=0,
+            adaptive=adaptive,
+        )  # fmt: skip
+        (results[isa],), _ = network.run(frames)
+        parts = zip(results[isa].split(20), expected.split(20), strict=True)
+        errors = [relative_l2(a, b) for a, b in parts]
+        assert max(errors) < 1e-2
+        assert max(errors[5:]) < 1.2 * max(errors[:5])
+    assert relative_l2(results["portable"], results[ISAS[-1]]) < 5e-3

@@ -1,0 +1,463 @@
+"""Whole networks on the native engine, beside the readable one and plain PyTorch."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
+
+from rrm_extract.engine import NativeNetwork
+from rrm_extract.errors import ConfigError, LayerError
+from rrm_extract.graph import Program, select
+from rrm_extract.rrm import RecurrentNetwork
+from tests.closeness import EXACT_RECURRENCE, relative_l2
+from tests.engine.running import ISAS, assert_same_costs, clip, native, program_of
+from tests.graph import nets
+from tests.rrm.lively import lively
+from tests.rrm.videos import moving_frames
+
+FRAMES = 5
+FAMILIES = {
+    # and a size of input that its pooling layers can take
+    "densenet121": 64,
+    "efficientnet_b0": 64,
+    "googlenet": 96,
+    "inception_v3": 139,
+    "mnasnet0_5": 64,
+    "mobilenet_v2": 64,
+    "mobilenet_v3_small": 64,
+    "regnet_x_400mf": 64,
+    "regnet_y_400mf": 64,
+    "resnet18": 64,
+    "resnet50": 64,
+    "resnext50_32x4d": 64,
+    "shufflenet_v2_x0_5": 64,
+    "squeezenet1_1": 64,
+    "wide_resnet50_2": 64,
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_family(name: str) -> None:
+    network = lively(name, frames=FRAMES, size=FAMILIES[name])
+    shape = network.inputs.shape[1:]
+    options: dict[str, Any] = {"threshold": 0, "adaptive": False, "batch": 3}
+    mine = native(network.program, shape, **options)
+    assert mine.islands == ()
+    results, seen = mine.run(network.inputs)
+    assert len(results) == 2, "the penultimate feature and the logits"
+    for values, result in zip(network.expected, results, strict=True):
+        assert result.shape == values.shape
+        assert relative_l2(result, values) < EXACT_RECURRENCE
+    other = RecurrentNetwork(network.program, threshold=0)
+    expected, densities = other.run(network.inputs)
+    for values, result in zip(expected, results, strict=True):
+        assert relative_l2(result, values) < EXACT_RECURRENCE
+    # What rounding makes of a zero is another number, and so is its difference: 1e-2 of them.
+    assert torch.equal(seen.key_frame, densities.key_frame)
+    torch.testing.assert_close(seen.density, densities.density, rtol=0, atol=1e-3)
+    torch.testing.assert_close(seen.work[:1], densities.work[:1])
+    costs = [
+        (cost.name, cost.macs, cost.input_elements, cost.output_elements) for cost in mine.stats()
+    ]
+    assert costs == [
+        (cost.name, cost.macs, cost.input_elements, cost.output_elements) for cost in other.stats()
+    ]
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "squeezenet1_1"])
+def test_a_threshold_selects_as_the_readable_engine_does(name: str) -> None:
+    network = lively(name, frames=FRAMES, size=FAMILIES[name])
+    mine = native(network.program, network.inputs.shape[1:], threshold=1e-2, adaptive=False)
+    other = RecurrentNetwork(network.program, threshold=1e-2)
+    results, seen = mine.run(network.inputs)
+    expected, densities = other.run(network.inputs)
+    for values, result in zip(expected, results, strict=True):
+        assert relative_l2(result, values) < 1e-2  # rounding flips a selection now and then
+    for part, within in (("density", 3e-3), ("density_delta", 1e-2), ("work", 1e-3)):
+        mean = (getattr(seen, part) - getattr(densities, part)).abs()
+        assert float(mean.max()) < within, part
+    assert_same_costs(mine.stats(), other.stats(), within=3e-3)
+    assert 0 < float(seen.work[1:].mean()) < 1
+
+
+def test_convnext_runs_with_islands() -> None:
+    network = lively("convnext_tiny", frames=FRAMES, size=64)
+    mine = native(network.program, network.inputs.shape[1:], threshold=0, batch=2)
+    results, seen = mine.run(network.inputs)
+    for values, result in zip(network.expected, results, strict=True):
+        assert relative_l2(result, values) < EXACT_RECURRENCE
+    reasons = dict(mine.islands)
+    assert reasons
+    assert all("\n" not in reason for reason in reasons.values())
+    assert {op.name for op in network.program.linear_ops}.isdisjoint(reasons)
+    assert seen.density.shape == (FRAMES, len(network.program.linear_ops))
+
+
+@pytest.mark.parametrize("net", nets.ALL)
+def test_small_networks(net: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    module = nets.randomised(net()).eval()
+    frames = moving_frames(6, 16)
+    with torch.inference_mode():
+        expected = module(frames.clone())
+    for batch in (1, 4):
+        (result,), _ = native(program_of(module), (3, 16, 16), threshold=0, batch=batch).run(frames)
+        assert relative_l2(result, expected) < EXACT_RECURRENCE
+
+
+class _ChannelsLast(nn.Module):
+    """As networks of other frameworks take their frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 3, padding=1)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.relu(self.layer(x.permute(0, 3, 1, 2)))
+        return x.permute(0, 2, 3, 1), self.head(x.mean((2, 3)))
+
+
+def test_channels_last() -> None:
+    torch.manual_seed(0)
+    module = _ChannelsLast().eval()
+    frames = moving_frames(5, 16).permute(0, 2, 3, 1)
+    network = native(program_of(module), (16, 16, 3), threshold=0, batch=2)
+    assert network.islands == ()
+    with torch.inference_mode():
+        expected = module(frames)
+    for layout in (frames, frames.contiguous()):  # both kinds of memory
+        network.reset()
+        results, _ = network.run(layout)
+        for values, result in zip(expected, results, strict=True):
+            assert result.shape == values.shape
+            assert relative_l2(result, values) < EXACT_RECURRENCE
+
+
+class _OfConstants(nn.Module):
+    """A layer that reads parameters only, as position biases are made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 6, 3)
+        self.table = nn.Parameter(torch.randn(1, 5, 5, 2))
+        self.mix = nn.Linear(2, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + self.mix(self.table).mean((1, 2))[:, :, None, None]
+
+
+class _OfIndices(nn.Module):
+    """An operation without native form that is given indices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 6, 3)
+        self.register_buffer("order", torch.tensor([5, 3, 1, 0, 2, 4]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.index_select(F.gelu(self.layer(x)), 1, self.order)
+
+
+@pytest.mark.parametrize("net", [_OfConstants, _OfIndices])
+def test_constants_in_islands(net: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    module = net().eval()
+    frames = moving_frames(3, 16)
+    with torch.inference_mode():
+        expected = module(frames)
+    (result,), _ = native(program_of(module), (3, 16, 16), threshold=0).run(frames)
+    assert relative_l2(result, expected) < EXACT_RECURRENCE
+
+
+# --- states
+
+
+@cache
+def small(name: str = "resnet18") -> Program:
+    """Two outputs of a network with drawn weights; drawn once."""
+    return lively(name, frames=2, size=64).program
+
+
+def opened(name: str = "resnet18", **options: Any) -> NativeNetwork:
+    return native(small(name), (3, 64, 64), **options)
+
+
+def outputs_of(network: NativeNetwork, frames: Tensor) -> Tensor:
+    return torch.cat([output.flatten(1) for output in network.run(frames)[0]], 1)
+
+
+def test_steps_of_one_lane() -> None:
+    frames = moving_frames(4, 64)
+    network = opened(threshold=1e-3, adaptive=False)
+    expected, _ = opened(threshold=1e-3, adaptive=False).run(frames)
+    for number, frame in enumerate(frames):
+        result = network.step(frame)
+        assert isinstance(result, tuple)
+        for value, whole in zip(result, expected, strict=True):
+            assert value.shape == whole.shape[1:]
+            assert relative_l2(value[None], whole[number][None]) < 1e-3
+    program = select(small(), small().outputs[1:])
+    single = native(program, (3, 64, 64)).step(frames[0])
+    assert single.shape == (1000,), "one output is a tensor"
+
+
+def test_lanes_are_independent() -> None:
+    videos = torch.stack([moving_frames(4, 64, seed=seed) for seed in (1, 2, 3)], dim=1)
+    network = opened("mobilenet_v3_small", threshold=1e-3)
+    together = [network.step(lanes) for lanes in videos]
+    for lane in range(3):
+        alone = opened("mobilenet_v3_small", threshold=1e-3)
+        for time, frame in enumerate(videos[:, lane]):
+            for value, expected in zip(together[time], alone.step(frame), strict=True):
+                assert torch.equal(value[lane], expected)
+    network.reset()
+    again = [network.step(lanes) for lanes in videos]
+    for before, after in zip(together, again, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_statistics_are_of_all_lanes() -> None:
+    videos = torch.stack([moving_frames(3, 64), torch.zeros(3, 3, 64, 64)], dim=1)
+    network = opened("squeezenet1_1", threshold=1e-3, adaptive=False)
+    other = RecurrentNetwork(small("squeezenet1_1"), threshold=1e-3)
+    for lanes in videos:
+        network.step(lanes)
+        other.step(lanes)
+    assert_same_costs(network.stats(), other.stats(), within=1e-3)
+
+
+def test_reset_starts_over() -> None:
+    frames = moving_frames(5, 64)
+    network = opened("mobilenet_v2", threshold=0.1, batch=2)
+    first, seen = network.run(frames)
+    assert seen.key_frame.tolist() == [True, *[False] * 4]
+    frames_before = network.stats()[0]
+    network.reset()
+    again, seen = network.run(frames)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert seen.key_frame[0]
+    assert network.stats()[0] == frames_before, "the accounting goes on: the mean of both"
+    network.run(frames)
+    assert network.stats()[0] != frames_before
+
+
+def test_forks_share_weights_and_nothing_else() -> None:
+    frames = moving_frames(4, 64)
+    network = opened(threshold=1e-2)
+    expected = outputs_of(opened(threshold=1e-2), frames)
+    network.run(moving_frames(3, 64, seed=7))
+    other = network.fork()
+    assert all(math_is_nan(cost.density) for cost in other.stats())
+    assert torch.equal(outputs_of(other, frames), expected)
+    mine, theirs = network.packed, other.packed
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        assert mine[name].elements.data_ptr() == theirs[name].elements.data_ptr()
+    assert other.state_bytes() > 1e6
+
+
+def math_is_nan(value: float) -> bool:
+    return value != value
+
+
+def test_packed_weights_make_the_same_network() -> None:
+    frames = moving_frames(3, 64)
+    for precision in ("fp32", "bf16"):
+        first = opened("mobilenet_v2", threshold=1e-3, precision=precision)
+        second = opened("mobilenet_v2", threshold=1e-3, precision=precision, packed=first.packed)
+        assert torch.equal(outputs_of(first, frames), outputs_of(second, frames))
+        for name, packed in first.packed.items():
+            assert second.packed[name] is packed
+
+
+@pytest.mark.parametrize("threshold", [0, 1e-2])
+def test_networks_live_side_by_side(threshold: float) -> None:
+    names = ("resnet18", "mobilenet_v2", "resnet18", "mobilenet_v2")
+    clips = [moving_frames(6, 64, seed=seed) for seed in range(4)]
+    parts = [video.split(size) for video, size in zip(clips, (1, 2, 3, 2), strict=True)]
+    alone = []
+    for name, video in zip(names, parts, strict=True):
+        network = opened(name, threshold=threshold)
+        alone.append([outputs_of(network, part) for part in video])
+    first, second = (opened(name, threshold=threshold) for name in names[:2])
+    networks = [first, second, first.fork(), second.fork()]
+    for turn in range(6):
+        for network, video, expected in zip(networks, parts, alone, strict=True):
+            if turn < len(video):
+                assert torch.equal(outputs_of(network, video[turn]), expected[turn])
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    network = opened(threshold=1e-2, batch=2)
+    clips = [moving_frames(8, 64, seed=seed) for seed in range(2)]
+    alone = [outputs_of(opened(threshold=1e-2, batch=2), video) for video in clips]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(2):
+            forks = [network.fork() for _ in clips]
+            for result, expected in zip(pool.map(outputs_of, forks, clips), alone, strict=True):
+                assert torch.equal(result, expected)
+
+
+@pytest.mark.parametrize(("name", "batch"), [("resnet18", 3), ("mobilenet_v2", 1)])
+def test_frames_in_any_portions(name: str, batch: int) -> None:
+    frames = moving_frames(9, 64)
+    expected = outputs_of(opened(name, threshold=0, adaptive=False), frames)
+    for sizes in ([1] * 9, [2, 7], [5, 1, 3]):
+        network = opened(name, batch=batch, threshold=0, adaptive=False)
+        result = torch.cat([outputs_of(network, part) for part in frames.split(sizes)])
+        assert relative_l2(result, expected) < EXACT_RECURRENCE
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121"])
+@pytest.mark.parametrize("threshold", [0, 1e-2])
+def test_portions_do_not_change_a_bit(name: str, threshold: float) -> None:
+    frames = moving_frames(9, 64)
+    options: dict[str, Any] = {"threshold": threshold, "adaptive": False}
+    expected = outputs_of(opened(name, **options), frames)
+    for sizes in ([1] * 9, [2, 7], [5, 1, 3]):
+        network = opened(name, **options)
+        result = torch.cat([outputs_of(network, part) for part in frames.split(sizes)])
+        assert torch.equal(result, expected)
+
+
+# --- numbers that are none
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "squeezenet1_1"])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_bad_frame_does_not_spoil_the_next(name: str, bad: float, batch: int) -> None:
+    frames = moving_frames(9, 64)
+    frames[2, 0, 5, 5] = bad
+    program = small(name)
+    expected = program(frames)
+    if name != "mobilenet_v2":  # whose activations end at 6
+        assert not torch.isfinite(expected[1][2]).all()
+    network = opened(name, threshold=0, batch=batch)
+    results, seen = network.run(frames)
+    fine = [number for number in range(9) if number != 2]
+    for values, result in zip(expected, results, strict=True):
+        assert relative_l2(result[fine], values[fine]) < EXACT_RECURRENCE
+        torch.testing.assert_close(result[2], values[2], rtol=1e-3, atol=1e-3, equal_nan=True)
+    assert seen.key_frame[2]
+    assert bool(torch.isfinite(seen.work).all())
+    later, seen = network.run(frames[5:])
+    assert not seen.key_frame.any()
+    for values, result in zip(expected, later, strict=True):
+        assert relative_l2(result, values[5:]) < EXACT_RECURRENCE
+
+
+def test_an_infinity_stays_one() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 5, 1, bias=False), nn.ReLU(), nn.Conv2d(5, 2, 1))
+    with torch.no_grad():
+        for part in module.parameters():
+            part.fill_(1.0)
+    frames = torch.ones(3, 1, 2, 2)
+    frames[1, 0, 0, 0] = float("inf")
+    (result,), _ = native(program_of(module), (1, 2, 2), threshold=0).run(frames)
+    with torch.inference_mode():
+        torch.testing.assert_close(result, module(frames), equal_nan=True)
+
+
+def test_a_nan_stays_in_its_group() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(2, 32, 1, groups=2, bias=False), nn.Conv2d(32, 32, 1, groups=4, bias=False)
+    )
+    frames = torch.ones(3, 2, 2, 2)
+    frames[1, 0, 0, 0] = float("nan")
+    (result,), _ = native(program_of(module), (2, 2, 2), threshold=0).run(frames)
+    with torch.inference_mode():
+        torch.testing.assert_close(result, module(frames), equal_nan=True)
+
+
+# --- drift
+
+
+def test_many_frames_do_not_drift() -> None:
+    frames = 10_000 if os.environ.get("RRM_DRIFT") == "1" else 400
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 24, 3, padding=1, groups=24),
+        nn.ReLU(), nn.Conv2d(24, 48, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(48, 40, 1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 10),
+    ).eval()  # fmt: skip
+    changes = ["few", "half", "pixel", "same", "all", "few", "corner"]
+    generator = torch.Generator().manual_seed(0)
+    loop = clip((3, 16, 16), changes, generator=generator, exact=False)
+    with torch.inference_mode():
+        expected = module(loop)
+    network = native(program_of(module), (3, 16, 16), threshold=0, adaptive=False)
+    for _ in range(frames // len(loop)):
+        (result,), seen = network.run(loop)
+        assert relative_l2(result, expected) < EXACT_RECURRENCE
+    assert not seen.key_frame.any()
+
+
+# --- wrong use
+
+
+def test_wrong_options_fail() -> None:
+    program, shape = program_of(nn.Conv2d(3, 3, 1)), (3, 8, 8)
+    with pytest.raises(ConfigError, match="-1"):
+        native(program, shape, threshold=-1)
+    with pytest.raises(ConfigError, match="nan"):
+        native(program, shape, threshold=float("nan"))
+    with pytest.raises(ConfigError, match="precision 'fp16'"):
+        native(program, shape, precision="fp16")
+    with pytest.raises(LayerError, match="nowhere"):
+        native(program, shape, threshold={"nowhere": 1.0})
+
+
+def test_an_unknown_policy_fails() -> None:
+    with pytest.raises(ConfigError, match="magic"):
+        native(program_of(nn.Conv2d(3, 3, 1)), (3, 8, 8), policy="magic")
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 9), (4, 8, 8), (3, 8)])
+def test_frames_of_another_shape_fail(shape: tuple[int, ...]) -> None:
+    network = native(program_of(nn.Conv2d(3, 3, 1)), (3, 8, 8))
+    with pytest.raises((ValueError, TypeError)):
+        network.run(torch.zeros(2, *shape))
+
+
+def test_thresholds_by_layer() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1))
+    generator = torch.Generator().manual_seed(0)
+    frames = clip((3, 8, 8), ["few", "half", "all"], generator=generator, exact=False)
+    thresholds = {"default": 0.2, "2": 1e9, "3": 0.0}
+    mine = native(program_of(module), (3, 8, 8), threshold=thresholds, adaptive=False)
+    other = RecurrentNetwork(program_of(module), threshold=thresholds)
+    assert relative_l2(mine.run(frames)[0][0], other.run(frames)[0][0]) < EXACT_RECURRENCE
+    assert_same_costs(mine.stats(), other.stats(), within=1e-2)
+    assert mine.stats()[1].density_delta == 0
+
+
+def test_the_profile_has_a_time_for_each_layer() -> None:
+    network = opened("mobilenet_v2")
+    network.run(moving_frames(2, 64))
+    seconds = network.profile()
+    assert all(value >= 0 for value in seconds.values())
+    assert sum(seconds.values()) > 0
+    assert len(seconds) >= len(network.program.linear_ops)
+
+
+def test_two_instruction_sets_in_one_process() -> None:
+    frames = moving_frames(3, 64)
+    networks = [opened("mobilenet_v2", isa=isa, threshold=0) for isa in ISAS]
+    alone = [outputs_of(network, frames) for network in networks]
+    for network, isa, expected in zip(networks, ISAS, alone, strict=True):
+        assert network.isa == isa
+        network.reset()
+        result = torch.cat([outputs_of(network, frame[None]) for frame in frames])
+        assert relative_l2(result, expected) < EXACT_RECURRENCE
+        assert relative_l2(expected, alone[0]) < EXACT_RECURRENCE
