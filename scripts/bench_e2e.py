@@ -1,105 +1,166 @@
 """Whole-process speed: from video files to a feature file, beside a plain PyTorch loop.
 
-    python scripts/bench_e2e.py --videos clips/*.mp4 --models resnet18 --thresholds 0 1e-2 \
-        --threads 2 --json docs/benchmarks/e2e.json
+    python scripts/bench_e2e.py --videos clips/*.avi --models resnet18 --thresholds 0 1e-4 1e-2 \
+        --workers 1 2 --loop 20 --lengths 1 5 20 --json docs/benchmarks/e2e.json
 
-Both sides run as processes of their own on the same clips with the same number of cores in the
-same run, all clips in one process, repeats interleaved; figures are medians. ``--each`` measures
-every clip by itself as well: a clip of one chunk then keeps one worker busy.
+All sides run as processes of their own on the same clips with the same number of cores in the same
+run, all clips in one process, repeats interleaved; figures are medians. ``--each`` measures every
+clip by itself as well: a clip of one chunk then keeps one worker busy. ``--loop N`` replaces each
+clip by one in which it is shown N times, so that starting up does not decide.
 
-``frames_per_second`` counts the wall-clock time of the whole process, imports included. Each record
-of the tool has its features' error: the relative L2 distance to the plain loop's features of the
-same frames.
+``frames_per_second`` counts the wall-clock time of the whole process, imports included;
+``startup_seconds`` of it pass before the first worker is ready. ``network_frames_per_second`` is
+what the networks alone did in the same run: frames over the seconds that a worker spent in its
+network, on average. ``of_network`` is the ratio of the two, ``of_network_after_startup`` the same
+without the start-up. ``memory_mb`` is the largest memory of all processes together after the
+start-up, shared pages counted once, and ``memory_startup_mb`` the largest of all.
+
+``feature_error`` is the relative L2 distance to the plain loop's features of the same frames.
+
+``--lengths`` measures one clip of so many minutes each, made of the first clip, with the first
+threshold: the memory ought not to grow. ``--video-features PATH`` measures
+github.com/v-iashin/video_features as well, of which PATH is a checkout whose requirements are
+installed (``--video-features-python`` names another Python); it knows ImageNet weights only, which
+have to be where torch keeps them, and takes every frame of a clip.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarking import machine, median, versions, write_json
+from benchmarking import counted, machine, median, say, versions, write_json
+from looped_clip import LoopError, clip_seconds, looped_clip
+from watched import Watched, watched_run
 
 from rrm_extract import FeatureFile
 
 PACKAGES = ("rrm-extract", "torch", "torchvision", "av", "h5py", "numpy")
 STAGES = ("decode", "preprocess", "network")
+PEER_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way of running the tool."""
+
+    engine: str
+    precision: str
+    threshold: float
 
 
 @dataclass
 class Runs:
-    """Repeats of one side on one clip."""
+    """Repeats of one side on one set of clips."""
 
     frames: int = 0
     seconds: list[float] = field(default_factory=list)
+    startup: list[float] = field(default_factory=list)
+    memory: list[float | None] = field(default_factory=list)
+    memory_startup: list[float | None] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STAGES})
 
-    def add(self, frames: int, seconds: float, stages: dict[str, float]) -> None:
+    def add(
+        self, frames: int, run: Watched, stages: dict[str, float], startup: float | None = None
+    ) -> None:
         """Takes one repeat; stages are sums over workers."""
         self.frames = frames
-        self.seconds.append(seconds)
-        for name in STAGES:
-            self.stages[name].append(stages[name])
+        self.seconds.append(run.seconds)
+        if startup is not None:
+            self.startup.append(startup)
+        self.memory.append(run.peak(after=startup or 0.0))
+        self.memory_startup.append(run.peak())
+        for name, values in self.stages.items():
+            values.append(stages.get(name, 0.0))
 
-    def record(self) -> dict[str, Any]:
+    def record(self, workers: int) -> dict[str, Any]:
         """Medians; milliseconds are a frame's, summed over workers."""
         seconds = median(self.seconds)
-        return {
+        record: dict[str, Any] = {
             "frames": self.frames,
             "seconds": seconds,
             "frames_per_second": self.frames / seconds,
             "milliseconds": {
                 name: 1000 * median(values) / self.frames for name, values in self.stages.items()
             },
+            "memory_mb": _largest(self.memory),
+            "memory_startup_mb": _largest(self.memory_startup),
             "repeats": len(self.seconds),
         }
+        network = median(self.stages["network"])
+        if self.startup and network:
+            startup = median(self.startup)
+            alone = workers * self.frames / network
+            record["startup_seconds"] = startup
+            record["network_frames_per_second"] = alone
+            record["of_network"] = record["frames_per_second"] / alone
+            record["of_network_after_startup"] = self.frames / (seconds - startup) / alone
+        return record
 
 
-def run_plain(
-    clips: list[Path], model: str, weights: str, threads: int, output: Path
-) -> dict[str, Any]:
-    """One run of the plain loop; its own report with the process's wall-clock seconds."""
-    script = Path(__file__).with_name("plain_loop.py")
-    arguments = ["--model", model, "--weights", weights, "--threads", str(threads)]
-    began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, str(script), *arguments, "-o", str(output), *map(str, clips)],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return {**json.loads(done.stdout), "wall": time.perf_counter() - began}
+def _largest(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return max(known) if known else None
 
 
-def run_tool(
-    clips: list[Path],
-    model: str,
-    weights: str,
-    threads: int,
-    threshold: float,
-    output: Path,
-    chunk: float,
-) -> float:
-    """One run of the tool; wall-clock seconds."""
-    output.unlink(missing_ok=True)
-    began = time.perf_counter()
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "rrm_extract", *map(str, clips), "-o", str(output)),
-            *("--model", model, "--weights", weights, "--threshold", str(threshold)),
-            *("--workers", str(threads), "--threads", "1", "--chunk", str(chunk)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return time.perf_counter() - began
+@dataclass(frozen=True)
+class Bench:
+    """What is measured: a network, its clips, and the options that all runs share."""
+
+    model: str
+    weights: str
+    clips: tuple[Path, ...]
+    workers: int
+    chunk: float
+    repeats: int
+
+    def run_plain(self, output: Path) -> tuple[int, Watched, dict[str, float]]:
+        """One run of the plain loop: its frames, and the seconds of its stages."""
+        script = Path(__file__).with_name("plain_loop.py")
+        run = watched_run(
+            [
+                *(sys.executable, str(script), "--model", self.model, "--weights", self.weights),
+                *("--threads", str(self.workers), "-o", str(output), *map(str, self.clips)),
+            ]
+        )
+        report = json.loads(run.output)
+        return report["frames"], run, report["seconds"]
+
+    def run_tool(self, side: Side, output: Path) -> tuple[Watched, float]:
+        """One run of the tool, and the seconds until its first worker was ready."""
+        output.unlink(missing_ok=True)
+        log = output.with_suffix(".jsonl")
+        log.unlink(missing_ok=True)
+        run = watched_run(
+            [
+                *(sys.executable, "-m", "rrm_extract", *map(str, self.clips), "-o", str(output)),
+                *("--model", self.model, "--weights", self.weights, "--json-log", str(log)),
+                *("--engine", side.engine, "--precision", side.precision),
+                *("--threshold", str(side.threshold), "--chunk", str(self.chunk)),
+                *("--workers", str(self.workers), "--threads", "1"),
+            ]
+        )
+        end = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
+        # Python's own start, and its end, are not in what the tool knows.
+        return run, run.seconds - end["seconds"] + end["seconds_start"]
+
+    def common(self) -> dict[str, Any]:
+        """What all records of it have."""
+        return {
+            "model": self.model,
+            "weights": self.weights,
+            "clip": " + ".join(clip.name for clip in self.clips),
+            "workers": self.workers,
+        }
 
 
 def feature_errors(output: Path, plain: Path) -> list[float]:
@@ -129,41 +190,91 @@ def read_run(output: Path) -> tuple[int, dict[str, float], float]:
     return frames, stages, weighted / frames
 
 
-def bench(arguments: argparse.Namespace, model: str, clips: list[Path]) -> list[dict[str, Any]]:
+def bench(
+    job: Bench, sides: Sequence[Side], peer: list[str] | None, peer_folder: Path | None
+) -> list[dict[str, Any]]:
     """All records of one network on some clips in one process."""
-    plain, tool = Runs(), {threshold: Runs() for threshold in arguments.thresholds}
-    errors: dict[float, list[float]] = {}
-    density: dict[float, float] = {}
-    threads, weights = arguments.threads, arguments.weights
+    plain, other = Runs(), Runs()
+    tool = {side: Runs() for side in sides}
+    errors: dict[Side, list[float]] = {}
+    density: dict[Side, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         reference, output = Path(folder, "plain.npz"), Path(folder, "feats.h5")
-        for _ in range(arguments.repeats):
-            report = run_plain(clips, model, weights, threads, reference)
-            plain.add(report["frames"], report["wall"], report["seconds"])
-            for threshold, runs in tool.items():
-                seconds = run_tool(
-                    clips, model, weights, threads, threshold, output, arguments.chunk
-                )
-                frames, stages, density[threshold] = read_run(output)
-                runs.add(frames, seconds, stages)
-                errors[threshold] = feature_errors(output, reference)
-    common = {
-        "model": model,
-        "weights": arguments.weights,
-        "clip": " + ".join(clip.name for clip in clips),
-        "threads": arguments.threads,
-        "precision": "fp32",
-    }
-    base = {**common, "runtime": "torch", "threshold": None, **plain.record()}
-    records = [base]
-    for threshold, runs in tool.items():
-        record = {**common, "runtime": "rrm-torch", "threshold": threshold, **runs.record()}
-        record["feature_error"] = float(np.mean(errors[threshold]))
-        record["feature_error_max"] = float(np.max(errors[threshold]))
-        record["density"] = density[threshold]
+        for number in range(job.repeats):
+            say(f"{job.model}, {counted(job.workers, 'worker')}: round {number + 1}")
+            plain.add(*job.run_plain(reference))
+            if peer is not None:
+                other.add(*run_peer(job, peer, peer_folder, Path(folder, f"peer{number}")), {})
+            for side, runs in tool.items():
+                run, startup = job.run_tool(side, output)
+                frames, stages, density[side] = read_run(output)
+                runs.add(frames, run, stages, startup)
+                errors[side] = feature_errors(output, reference)
+    base = plain.record(job.workers)
+    records = [{**job.common(), "runtime": "torch", "precision": "fp32", "threshold": None, **base}]
+    if peer is not None:
+        record = other.record(job.workers)
+        del record["milliseconds"]  # it does not say
+        names = {"runtime": "video_features", "precision": "fp32", "threshold": None}
+        records.append({**job.common(), **names, **record})
+    for side, runs in tool.items():
+        record = {**job.common(), **_names(side), **runs.record(job.workers)}
+        record["feature_error"] = float(np.mean(errors[side]))
+        record["feature_error_max"] = float(np.max(errors[side]))
+        record["density"] = density[side]
         record["speedup_over_plain_loop"] = record["frames_per_second"] / base["frames_per_second"]
         records.append(record)
     return records
+
+
+def run_peer(
+    job: Bench, python: list[str], folder: Path | None, output: Path
+) -> tuple[int, Watched]:
+    """One run of video_features: the rows that it wrote."""
+    clips = ",".join(str(clip.resolve()) for clip in job.clips)
+    run = watched_run(
+        [
+            *(*python, "main.py", "feature_type=resnet", f"model_name={job.model}", "device=cpu"),
+            *(f"batch_size={PEER_BATCH}", "on_extraction=save_numpy", f"video_paths=[{clips}]"),
+            *(f"output_path={output}", f"tmp_path={output}-tmp"),
+        ],
+        environment={**os.environ, "OMP_NUM_THREADS": str(job.workers)},
+        cwd=folder,
+    )
+    rows = sum(len(np.load(file)) for file in output.rglob("*_resnet.npy"))
+    if rows == 0:
+        sys.exit(f"video_features in {folder} wrote no features; it said:\n{run.output}")
+    return rows, run
+
+
+def bench_lengths(
+    job: Bench, side: Side, clip: Path, minutes: Sequence[float], folder: Path
+) -> list[dict[str, Any]]:
+    """The tool on one clip of each length, made of ``clip``."""
+    records = []
+    for length in minutes:
+        times = max(1, round(60 * length / clip_seconds(clip)))
+        path = folder / f"{clip.stem}-{length:g}min{clip.suffix}"
+        looped_clip(clip, path, times=times)
+        one = Bench(job.model, job.weights, (path,), job.workers, job.chunk, 1)
+        say(f"{job.model}, {counted(job.workers, 'worker')}: {length:g} minutes")
+        with tempfile.TemporaryDirectory() as out:
+            runs = Runs()
+            run, startup = one.run_tool(side, Path(out, "feats.h5"))
+            frames, stages, density = read_run(Path(out, "feats.h5"))
+            runs.add(frames, run, stages, startup)
+        path.unlink()
+        record = {**one.common(), **_names(side), "minutes": length, **runs.record(one.workers)}
+        records.append({**record, "density": density})
+    return records
+
+
+def _names(side: Side) -> dict[str, Any]:
+    return {
+        "runtime": f"rrm-{side.engine}",
+        "precision": side.precision,
+        "threshold": side.threshold,
+    }
 
 
 def main() -> None:
@@ -175,24 +286,71 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["resnet18"])
     parser.add_argument("--weights", default="random:0")
     parser.add_argument("--thresholds", nargs="+", type=float, default=[0.0, 1e-4, 1e-2])
-    parser.add_argument("--threads", type=int, default=2, help="cores for either side")
+    parser.add_argument("--engines", nargs="+", choices=("native", "torch"), default=["native"])
+    parser.add_argument(
+        "--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"],
+        help="of the native engine",
+    )  # fmt: skip
+    parser.add_argument("--workers", nargs="+", type=int, default=[2], help="cores for any side")
     parser.add_argument("--chunk", type=float, default=10.0)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--each", action="store_true", help="measure each clip by itself too")
+    parser.add_argument("--loop", type=int, default=1, metavar="N", help="show each clip N times")
+    parser.add_argument(
+        "--lengths", nargs="*", type=float, default=[], metavar="MINUTES",
+        help="clips as long as that as well, for the memory they take",
+    )  # fmt: skip
+    parser.add_argument("--video-features", type=Path, metavar="PATH", help="its checkout")
+    parser.add_argument("--video-features-python", default=sys.executable, metavar="PYTHON")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    groups = [list(arguments.videos)]
-    if arguments.each and len(arguments.videos) > 1:
-        groups += [[clip] for clip in arguments.videos]
-    records = [
-        record
-        for model in arguments.models
-        for clips in groups
-        for record in bench(arguments, model, clips)
+    sides = [
+        Side(engine, precision, threshold)
+        for engine in arguments.engines
+        for precision in (arguments.precisions if engine == "native" else ["fp32"])
+        for threshold in arguments.thresholds
     ]
+    peer = [arguments.video_features_python] if arguments.video_features else None
+    records: list[dict[str, Any]] = []
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            clips = [_looped(clip, Path(folder), arguments.loop) for clip in arguments.videos]
+            groups = [clips]
+            if arguments.each and len(clips) > 1:
+                groups += [[clip] for clip in clips]
+            for model in arguments.models:
+                for workers in arguments.workers:
+                    jobs = [
+                        Bench(
+                            model,
+                            arguments.weights,
+                            tuple(group),
+                            workers,
+                            arguments.chunk,
+                            arguments.repeats,
+                        )
+                        for group in groups
+                    ]
+                    for job in jobs:
+                        records += bench(job, sides, peer, arguments.video_features)
+                    if workers == max(arguments.workers):
+                        records += bench_lengths(
+                            jobs[0], sides[0], arguments.videos[0], arguments.lengths, Path(folder)
+                        )
+    except LoopError as error:
+        sys.exit(str(error))
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"{' '.join(error.cmd)}\nended with {error.returncode}: {error.stderr}")
     write_json(
-        {"machine": machine(), "versions": versions(PACKAGES), "records": records}, arguments.json
-    )
+        {"machine": machine(), "versions": versions(PACKAGES), "loop": arguments.loop,
+         "records": records}, arguments.json,
+    )  # fmt: skip
+
+
+def _looped(clip: Path, folder: Path, times: int) -> Path:
+    if times == 1:
+        return clip
+    return looped_clip(clip, folder / f"{clip.stem}-x{times}{clip.suffix}", times=times)
 
 
 if __name__ == "__main__":

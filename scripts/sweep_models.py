@@ -4,10 +4,11 @@
                                    [--json FILE] [--markdown docs/models.md] [--retry]
 
 Each network has untrained weights (`random:0`) and its own transform and input size. It takes the
-first frames of the video, at 24 frames per second, as an ordinary network and as a recurrent one
-at thresholds 0, 1e-4 and 1e-2. Each runs in a process of its own: one that crashes, or that has
-not enough memory, is a row with its reason. Rows that the JSON file has already are not made
-again, but with --retry those that have failed are; remove the file to begin anew.
+first frames of the video, at 24 frames per second, as an ordinary network, as a recurrent one at
+thresholds 0, 1e-4 and 1e-2, and on the native engine at threshold 0. Each runs in a process of its
+own: one that crashes, or that has not enough memory, is a row with its reason. Rows that the JSON
+file has already are not made again, but with --retry those that have failed are; remove the file
+to begin anew.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from importlib.metadata import version
@@ -34,7 +36,8 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from rrm_extract.errors import TraceError
+from rrm_extract.engine import NativeNetwork
+from rrm_extract.errors import EngineError, TraceError
 from rrm_extract.graph import Program, default_layer, fold_batch_norm, select, trace
 from rrm_extract.models import LoadedModel, ModelEntry, list_models, load_model
 from rrm_extract.rrm import RecurrentNetwork, overall_density
@@ -130,6 +133,7 @@ def measure(entry: ModelEntry, video: Path, frames: int) -> Row:
     row["change"] = _relative_l2(reference[0][1:], reference[0][:-1])
     for threshold in THRESHOLDS:
         row["at"][f"{threshold:g}"] = _recurrent(program, inputs, threshold, reference, row)
+    row["native"] = _native(program, inputs, reference)
     del program
     # How far the ordinary network itself is from the truth: what rounding alone amounts to.
     last = [value[-1:] for value in reference]
@@ -179,6 +183,22 @@ def _recurrent(
     }
 
 
+def _native(program: Program, inputs: Tensor, reference: list[Tensor]) -> Row:
+    """The native engine at threshold 0, and the operations that it leaves to PyTorch.
+
+    What goes wrong is part of the table: "reason" says it.
+    """
+    channels, height, width = inputs.shape[1:]
+    row: Row = {"isa": "", "islands": {}, "errors": None, "reason": ""}
+    try:
+        network = NativeNetwork(program, input_shape=(channels, height, width), threshold=0)
+        row |= {"isa": network.isa, "islands": dict(network.islands)}
+        results, _ = network.run(inputs)
+    except (EngineError, RuntimeError) as error:
+        return {**row, "reason": f"{type(error).__name__}: {error}".splitlines()[0]}
+    return {**row, "errors": [_relative_l2(a, b) for a, b in zip(results, reference, strict=True)]}
+
+
 def _relative_l2(result: Tensor, reference: Tensor) -> float:
     """The largest relative L2 distance over frames."""
     difference = (result - reference).flatten(1).norm(dim=1)
@@ -206,6 +226,7 @@ def _empty_row(entry: ModelEntry) -> Row:
         "change": None,
         "rounding": None,
         "at": {},
+        "native": None,
         "seconds": 0.0,
     }
 
@@ -348,6 +369,8 @@ The columns:
 - **change**: how far the feature moves from one frame to the next, largest. An error means
   something only beside it.
 - **plain**: share of non-zeros in what the layers read, weighted by MACs, without the recurrence.
+- **native**: the same distance as at 0, of the native engine; **islands**: operations that it
+  leaves to PyTorch, listed below.
 - **1e-4**, **1e-2**: the same share of the delta with that threshold (its inverse is the
   theoretical speedup); **error**: worst frame, for the feature and for the logits.
 
@@ -369,6 +392,10 @@ statistics that do answer.
 
 {_table(others)}
 
+## Operations that the native engine leaves to PyTorch
+
+{_islands(rows)}
+
 ## Not traced, or not exact
 
 {_reasons(short)}
@@ -381,7 +408,8 @@ def is_exact(row: Row) -> bool:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    names = ("network", "input", "GMACs", "layers", "at 0", "rounding", "change")
+    engines = ("at 0", "native", "islands")
+    names = ("network", "input", "GMACs", "layers", *engines, "rounding", "change")
     heads = (*names, "plain", "1e-4", "error", "1e-2", "error")
     lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
     for row in rows:
@@ -395,6 +423,7 @@ def _table(rows: Sequence[Row]) -> str:
             f"{row['gmacs']:.2f}",
             str(row["recurrent_layers"]),
             _pair(at["0"]["errors"]),
+            *_native_cells(row.get("native")),
             _pair(row["rounding"]),
             f"{row['change']:.1e}",
             _share(row["density_input"]),
@@ -405,6 +434,27 @@ def _table(rows: Sequence[Row]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _native_cells(native: Row | None) -> tuple[str, str]:
+    if native is None:  # a row that is older than the engine
+        return "-", "-"
+    errors = native["errors"]
+    return "failed" if errors is None else _pair(errors), str(len(native["islands"]))
+
+
+def _islands(rows: Sequence[Row]) -> str:
+    """For each network that has any: how many operations are no native ones, by reason."""
+    lines = []
+    for row in rows:
+        native = row.get("native") or {"islands": {}, "reason": ""}
+        reasons = Counter(native["islands"].values())
+        parts = [f"{count} x {reason}" for reason, count in sorted(reasons.items())]
+        if native["reason"]:
+            parts.append(f"failed: {native['reason']}")
+        if parts:
+            lines.append(f"- `{row['name']}`: {'; '.join(parts)}")
+    return "\n".join(lines) or "None."
 
 
 def _pair(values: Sequence[float]) -> str:

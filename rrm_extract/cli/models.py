@@ -6,6 +6,8 @@ import json
 
 import click
 
+from rrm_extract.errors import ConfigError
+
 __all__ = ["models"]
 
 
@@ -15,23 +17,38 @@ __all__ = ["models"]
     "--layers", is_flag=True, help="Names that --layer takes. Example: models resnet18 --layers"
 )
 @click.option(
+    "--explain",
+    is_flag=True,
+    help="How the engine would run it, step by step. Example: models resnet18 --explain",
+)
+@click.option(
     "--preprocess",
     metavar="SPEC",
     help="Input of a model that does not say it itself, as for an extraction. "
     "Example: models net.onnx --preprocess input.yaml",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON. Example: models --json")
-def models(name: str | None, layers: bool, preprocess: str | None, as_json: bool) -> None:
+def models(
+    name: str | None, layers: bool, explain: bool, preprocess: str | None, as_json: bool
+) -> None:
     """List the networks known by name; with NAME, that network's layers.
 
     \b
     rrm-extract models
     rrm-extract models resnet18 --layers
+    rrm-extract models resnet18 --explain
 
     Besides these: timm/NAME, FILE.onnx and package.module:factory.
     """
+    if layers and explain:
+        raise ConfigError("--layers and --explain were given together; expected one of them")
+    if name is None and (layers or explain):
+        option = "--layers" if layers else "--explain"
+        raise ConfigError(f"{option} needs a network; expected: models NAME {option}")
     if name is None:
         _list(as_json)
+    elif explain:
+        _explain(name, preprocess=preprocess, as_json=as_json)
     else:
         _describe(name, preprocess=preprocess, layers=layers, as_json=as_json)
 
@@ -69,3 +86,10 @@ def _describe(name: str, *, preprocess: str | None, layers: bool, as_json: bool)
         click.echo("\n".join(network.layer_names))
     else:
         click.echo(network.to_text())
+
+
+def _explain(name: str, *, preprocess: str | None, as_json: bool) -> None:
+    from rrm_extract.report.explain import explain_network
+
+    explanation = explain_network(name, preprocess=preprocess)
+    click.echo(json.dumps(explanation.to_json(), indent=2) if as_json else explanation.to_text())

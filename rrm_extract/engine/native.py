@@ -18,6 +18,7 @@ from rrm_extract.engine.kernels import isa_of_this_process, native_module
 from rrm_extract.engine.lower import lower
 from rrm_extract.engine.parts import Island, Known, Lowered, Opaque, Part, Rearrangement
 from rrm_extract.engine.plan import ConvStep, PlanTensor
+from rrm_extract.engine.refusal import name_of
 from rrm_extract.engine.seen import CountedLayer, seen_by
 from rrm_extract.errors import ConfigError
 from rrm_extract.graph import Program
@@ -107,6 +108,8 @@ class NativeNetwork:
             precision=precision,
             group_blocks=GROUP_BLOCKS[precision],
         )
+        if lowered.islands and any(name_of(op) in ("size", "getattr") for op in program.ops):
+            batch = 1  # an island may have been told the number of frames, which was one
         _connect(lowered)
         parts: list[NativePart | Island | Rearrangement] = []
         for item in lowered.sequence:

@@ -1,19 +1,28 @@
-"""Extraction jobs: which videos, who works on them, what happens when one fails."""
+"""Extraction jobs: which videos, who works on them, what happens when one fails.
+
+The process that leads a job, and workers on the native engine, do without torch: what needs it is
+not imported before it is asked for.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from rrm_extract.jobs.discover import Video, discover
-from rrm_extract.jobs.extractor import ChunkExtractor, batches, network_input
-from rrm_extract.jobs.recipe import (
-    Recipe,
-    check_device,
-    make_recipe,
-    pooled,
-    sampling_of,
-    weights_notes,
-)
+from rrm_extract.jobs.extractor import ChunkExtractor, batches
 from rrm_extract.jobs.run import RunSummary, run_job
-from rrm_extract.jobs.worker import prepare_process
+from rrm_extract.jobs.sampling import sampling_of
+
+if TYPE_CHECKING:
+    from rrm_extract.jobs.recipe import (
+        Recipe,
+        check_device,
+        make_recipe,
+        network_input,
+        pooled,
+        prepare_process,
+        weights_notes,
+    )
 
 __all__ = [
     "ChunkExtractor",
@@ -31,3 +40,12 @@ __all__ = [
     "sampling_of",
     "weights_notes",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    from rrm_extract.jobs import recipe
+
+    return getattr(recipe, name)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rrm_extract.rrm import (
+from rrm_extract.rrm.cost import (
     LayerCost,
     overall_density,
     overall_sparsity,

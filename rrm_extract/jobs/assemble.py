@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rrm_extract.errors import StoreFormatError
 from rrm_extract.jobs.accounting import Accounting, layer_columns
-from rrm_extract.jobs.recipe import Recipe
+from rrm_extract.jobs.plan import JobPlan
 from rrm_extract.jobs.schedule import VideoState
 from rrm_extract.store import OutputStore, load_chunk
 from rrm_extract.store.schema import Attr
@@ -13,7 +13,7 @@ from rrm_extract.video import ClipInfo
 __all__ = ["assemble"]
 
 
-def assemble(store: OutputStore, state: VideoState, recipe: Recipe, *, dtype: str) -> Accounting:
+def assemble(store: OutputStore, state: VideoState, plan: JobPlan, *, dtype: str) -> Accounting:
     """Writes the part of a video whose chunks are all on disk, one chunk at a time.
 
     Returns:
@@ -23,10 +23,10 @@ def assemble(store: OutputStore, state: VideoState, recipe: Recipe, *, dtype: st
         StoreWriteError: no space or no permission; the chunks stay.
         StoreFormatError: a chunk cannot be read back.
     """
-    seen = Accounting(recipe.layers)
+    seen = Accounting(plan.layers)
     counts = {"n_decoded": 0, "n_decode_errors": 0}
     rotation: Attr = 0
-    with store.part(state.source, feature_shape=recipe.feature_shape, dtype=dtype) as part:
+    with store.part(state.source, feature_shape=plan.feature_shape, dtype=dtype) as part:
         for index in state.chunks():
             path = store.chunk_path(state.source, index)
             chunk = load_chunk(path)

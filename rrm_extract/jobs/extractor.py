@@ -1,40 +1,71 @@
-"""From one chunk of a clip to its features, inside one process."""
+"""From one chunk of a clip to its features, inside one process. Needs no torch by itself."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
+from rrm_extract.engine.seen import Seen
 from rrm_extract.errors import ClipDamagedError
-from rrm_extract.jobs.recipe import Recipe, pooled
-from rrm_extract.rrm import FrameDensities
 from rrm_extract.store import ChunkResult
 from rrm_extract.video import ClipReader, SampledFrame
 
-__all__ = ["ChunkExtractor", "batches", "network_input"]
+__all__ = ["ChunkExtractor", "Computation", "FrameNetwork", "batches", "pictures"]
+
+
+class FrameNetwork(Protocol):
+    """A recurrent network between pictures and features, with a state of its own."""
+
+    def reset(self) -> None:
+        """Forgets the past: the next frame is a key frame."""
+
+    def input(self, batch: list[SampledFrame], /) -> Any:
+        """The network's input for consecutive frames."""
+
+    def features(self, x: Any, /) -> tuple[NDArray[np.float32], Seen]:
+        """Of that input: (T, D) features, and what the layers saw."""
+
+
+class Computation(Protocol):
+    """What a worker is given: how pictures become features."""
+
+    @property
+    def time_batch(self) -> int:
+        """Frames that pass a layer together."""
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Of one frame's feature, before it is flattened."""
+
+    @property
+    def n_layers(self) -> int:
+        """Number of linear layers."""
+
+    def open(self) -> FrameNetwork:
+        """A network with a state of its own."""
 
 
 class ChunkExtractor:
     """Computes chunks one after the other; every chunk begins with a key frame.
 
     Args:
-        recipe: what to compute.
+        computation: what to compute.
 
     Attributes:
         frames_done: frames computed so far, over all chunks.
         work_done: sum over these of the share of the dense MACs.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, computation: Computation) -> None:
+        self.computation = computation
         self.frames_done = 0
         self.work_done = 0.0
-        self._network = recipe.network()
+        self._network = computation.open()
 
     def extract(self, reader: ClipReader, index: int) -> ChunkResult:
         """Features of chunk ``index``; ends early, with a reason, where the clip is damaged.
@@ -45,23 +76,23 @@ class ChunkExtractor:
         self._network.reset()
         clock = {"decode": 0.0, "preprocess": 0.0, "network": 0.0}
         shown: list[tuple[float, int, int]] = []
-        features: list[Tensor] = []
-        densities: list[FrameDensities] = []
+        features: list[NDArray[np.float32]] = []
+        densities: list[Seen] = []
         damage, rotation = "", 0
         decoded, errors = reader.n_decoded, reader.n_decode_errors
-        source = batches(reader.read(index), self.recipe.time_batch)
+        source = batches(reader.read(index), self.computation.time_batch)
         while True:
             began = time.perf_counter()
             batch, ended, damage = _next(source)
             clock["decode"] += time.perf_counter() - began
             if batch:
                 began = time.perf_counter()
-                x = network_input(batch, self.recipe)
+                x = self._network.input(batch)
                 clock["preprocess"] += time.perf_counter() - began
                 began = time.perf_counter()
-                (output,), seen = self._network.run(x)
-                features.append(pooled(output, self.recipe.pool).flatten(1).float().cpu())
+                output, seen = self._network.features(x)
                 clock["network"] += time.perf_counter() - began
+                features.append(output)
                 densities.append(seen)
                 # A chunk's pixels would be its largest memory: only the times are kept.
                 shown.extend((f.timestamp, f.pts, f.frame_index) for f in batch)
@@ -70,10 +101,10 @@ class ChunkExtractor:
                 self.work_done += float(seen.work.sum())
             if ended:
                 break
-        size, layers = int(np.prod(self.recipe.feature_shape)), len(self.recipe.layers)
+        size, layers = int(np.prod(self.computation.feature_shape)), self.computation.n_layers
         return ChunkResult(
             index=index,
-            features=torch.cat(features).numpy() if features else np.empty((0, size), np.float32),
+            features=_joined(features, (0, size), np.float32),
             timestamps=np.array([row[0] for row in shown], np.float64),
             pts=np.array([row[1] for row in shown], np.int64),
             frame_index=np.array([row[2] for row in shown], np.int64),
@@ -95,23 +126,18 @@ class ChunkExtractor:
         )
 
 
-def network_input(batch: list[SampledFrame], recipe: Recipe) -> Tensor:
-    """The network's input for consecutive frames, (T, C, h, w) on the recipe's device.
+def pictures(batch: list[SampledFrame]) -> tuple[list[NDArray[np.uint8]], list[int]]:
+    """The pictures that a batch shows, and for each frame the position of its own.
 
-    A frame that is shown several times is transformed once; sizes may differ between frames.
+    A picture that is shown several times is there once.
     """
-    transformed: dict[int, Tensor] = {}
-    by_size: dict[tuple[int, ...], list[SampledFrame]] = {}
+    positions: dict[int, int] = {}
+    images: list[NDArray[np.uint8]] = []
     for frame in batch:
-        if id(frame.image) not in transformed:
-            transformed[id(frame.image)] = torch.empty(0)
-            by_size.setdefault(frame.image.shape, []).append(frame)
-    for same_size in by_size.values():
-        pixels = torch.from_numpy(np.stack([frame.image for frame in same_size]))
-        outputs = recipe.transform(pixels.permute(0, 3, 1, 2))
-        for frame, output in zip(same_size, outputs, strict=True):
-            transformed[id(frame.image)] = output
-    return torch.stack([transformed[id(frame.image)] for frame in batch]).to(recipe.device)
+        if id(frame.image) not in positions:
+            positions[id(frame.image)] = len(images)
+            images.append(frame.image)
+    return images, [positions[id(frame.image)] for frame in batch]
 
 
 def batches(frames: Iterator[SampledFrame], size: int) -> Iterator[list[SampledFrame]]:
@@ -145,5 +171,5 @@ def _next(source: Iterator[list[SampledFrame]]) -> tuple[list[SampledFrame], boo
     return (batch, False, "") if batch is not None else ([], True, "")
 
 
-def _joined(parts: list[Tensor], empty: tuple[int, ...], dtype: type) -> np.ndarray:
-    return torch.cat(parts).numpy().astype(dtype) if parts else np.empty(empty, dtype)
+def _joined(parts: list[Any], empty: tuple[int, ...], dtype: type) -> NDArray[Any]:
+    return np.concatenate(parts).astype(dtype) if parts else np.empty(empty, dtype)

@@ -9,6 +9,7 @@ busy but says nothing is killed by the same code.
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import signal
 import time
@@ -106,6 +107,9 @@ class WorkerPool:
         threads: of each.
         timeout: seconds that a busy worker may be silent.
 
+    Attributes:
+        ready: when the first worker was ready, as ``time.monotonic`` counts; NaN before.
+
     Raises:
         WorkerError: the system allows no more processes.
     """
@@ -117,6 +121,7 @@ class WorkerPool:
         self._timeout = timeout
         self._failed_starts = 0
         self._looked = time.monotonic()
+        self.ready = math.nan
         self.workers: list[Worker] = []
         try:
             for _ in range(size):
@@ -221,6 +226,8 @@ class WorkerPool:
                     worker.last_task, worker.task = worker.task, None
                 else:  # Ready
                     worker.ready = True
+                    if math.isnan(self.ready):
+                        self.ready = time.monotonic()
                     self._failed_starts = 0
         return events
 

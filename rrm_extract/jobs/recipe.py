@@ -1,18 +1,29 @@
-"""Everything a worker needs to compute features, made once and shared by all of them."""
+"""From a loaded model to what computes features, made once and shared by all workers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import numpy as np
 import torch
+import torchvision
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rrm_extract.config import JobConfig
-from rrm_extract.engine import Network, choose_engine, open_network
+from rrm_extract.engine import (
+    NativeNetwork,
+    NativeTransform,
+    Network,
+    choose_engine,
+    open_network,
+    supports,
+)
 from rrm_extract.engine.build import Packed
-from rrm_extract.engine.native import NativeNetwork
+from rrm_extract.engine.compiled import CompiledPlan
+from rrm_extract.engine.seen import Seen
 from rrm_extract.errors import ConfigError, StoreWriteError, WeightsError
 from rrm_extract.graph import (
     Program,
@@ -22,17 +33,25 @@ from rrm_extract.graph import (
     select,
     trace,
 )
-from rrm_extract.models import LoadedModel, Transform
+from rrm_extract.jobs.compiled import CompiledComputation, save_compiled
+from rrm_extract.jobs.extractor import pictures
+from rrm_extract.jobs.plan import JobPlan
+from rrm_extract.jobs.sampling import sampling_of
+from rrm_extract.models import LoadedModel, Preprocess, Transform, load_model
 from rrm_extract.rrm import LayerCost, Policy, RecurrentNetwork
-from rrm_extract.video import Sampling
+from rrm_extract.video import SampledFrame
 
 __all__ = [
     "Recipe",
     "check_device",
+    "load_plan",
     "load_recipe",
     "make_recipe",
+    "network_input",
     "pooled",
+    "prepare_process",
     "sampling_of",
+    "save_computation",
     "save_recipe",
     "weights_notes",
 ]
@@ -44,7 +63,8 @@ class Recipe:
 
     Attributes:
         program: the network up to the feature, batch normalisation folded, on the CPU.
-        transform: (T, 3, H, W) uint8 RGB to (T, C, h, w) float32.
+        transform: (T, 3, H, W) uint8 RGB to (T, C, h, w) float32; the native one where the engine
+            is native and there is one.
         layer: node name of the feature.
         threshold, policy, pool, time_batch, threads, device: as in the job.
         feature_shape: of one frame's stored feature before it is flattened.
@@ -55,6 +75,7 @@ class Recipe:
         precision: "fp32" or "bf16".
         input_shape: (C, h, w) of a frame after the transform.
         packed: weights in the order of the native kernels.
+        compiled: the network without torch, where the native engine runs all of it.
     """
 
     program: Program
@@ -74,6 +95,29 @@ class Recipe:
     precision: str
     input_shape: tuple[int, int, int]
     packed: dict[str, Packed]
+    compiled: CompiledPlan | None
+
+    @property
+    def n_layers(self) -> int:
+        """Number of linear layers."""
+        return len(self.layers)
+
+    def open(self) -> RecipeNetwork:
+        """From pictures to features, with a state of its own."""
+        return RecipeNetwork(self)
+
+    def without_torch(self) -> CompiledComputation | None:
+        """The same for workers that do not import torch, if that is possible."""
+        if self.compiled is None or not isinstance(self.transform, NativeTransform):
+            return None
+        return CompiledComputation(
+            plan=self.compiled,
+            preprocess=self.transform.describe(),
+            pool=self.pool,
+            time_batch=self.time_batch,
+            feature_shape=self.feature_shape,
+            n_layers=self.n_layers,
+        )
 
     def network(self) -> Network:
         """A recurrent network with a state of its own, on the job's device."""
@@ -91,6 +135,67 @@ class Recipe:
         device = torch.device(self.device)
         program = self.program if device.type == "cpu" else self.program.to(device)
         return RecurrentNetwork(program, threshold=self.threshold, policy=self.policy)
+
+
+class RecipeNetwork:
+    """See :class:`rrm_extract.jobs.extractor.FrameNetwork`."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._network = recipe.network()
+
+    def reset(self) -> None:
+        """Forgets the past: the next frame is a key frame."""
+        self._network.reset()
+
+    def input(self, batch: list[SampledFrame], /) -> Tensor:
+        """(T, C, h, w) float32 on the recipe's device."""
+        return network_input(batch, self._recipe)
+
+    def features(self, x: Tensor, /) -> tuple[NDArray[np.float32], Seen]:
+        """(T, D) features, and what the layers saw."""
+        (output,), seen = self._network.run(x)
+        features = pooled(output, self._recipe.pool).flatten(1).float().cpu()
+        return features.numpy(), Seen(
+            density=seen.density.numpy(),
+            density_delta=seen.density_delta.numpy(),
+            key_frame=seen.key_frame.numpy(),
+            work=seen.work.numpy(),
+        )
+
+
+def load_plan(config: JobConfig) -> tuple[JobPlan, Recipe]:
+    """Loads the model of a job.
+
+    Raises:
+        UsageError: the request is wrong.
+    """
+    model = load_model(config.model, weights=config.weights, preprocess=config.preprocess)
+    recipe = make_recipe(model, config)
+    plan = JobPlan(
+        weights_id=model.weights_id,
+        weights_sha256=model.weights_sha256,
+        preprocess=model.preprocess,
+        layer=recipe.layer,
+        feature_shape=recipe.feature_shape,
+        layers=recipe.layers,
+        engine=recipe.engine,
+        precision=recipe.precision,
+        kernel_isa=recipe.isa or torch.backends.cpu.get_cpu_capability(),
+        # As text: torch's own class of versions would need torch wherever it is read.
+        versions={"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)},
+        notes=(*weights_notes(model), *filter(None, [recipe.engine_note])),
+    )
+    return plan, recipe
+
+
+def prepare_process(threads: int) -> None:
+    """Fixes what torch's results depend on: the number of threads, full precision on a GPU."""
+    torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
 
 
 def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
@@ -129,9 +234,12 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
             "choose another --layer (rrm-extract models NAME --layers lists them)"
         )
         raise ConfigError(msg)
+    transform = model.transform
+    if choice.engine == "native" and isinstance(transform, Preprocess) and supports(transform):
+        transform = NativeTransform(transform)
     return Recipe(
         program=program,
-        transform=model.transform,
+        transform=transform,
         layer=layer,
         threshold=config.threshold,
         policy=policy,
@@ -147,12 +255,33 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
         precision=config.precision,
         input_shape=model.input_shape,
         packed=trial.packed if isinstance(trial, NativeNetwork) else {},
+        compiled=trial.compiled() if isinstance(trial, NativeNetwork) else None,
     )
 
 
-def sampling_of(config: JobConfig) -> Sampling:
-    """Which frames of a clip the job looks at."""
-    return Sampling(fps=config.frame_rate, chunk=config.chunk_seconds)
+def network_input(batch: list[SampledFrame], recipe: Recipe) -> Tensor:
+    """The network's input for consecutive frames, (T, C, h, w) on the recipe's device.
+
+    A frame that is shown several times is transformed once; sizes may differ between frames.
+    """
+    images, positions = pictures(batch)
+    if isinstance(recipe.transform, NativeTransform):
+        x = recipe.transform.images(images)
+    else:
+        x = _transformed(images, recipe.transform)
+    return (x if len(images) == len(batch) else x[positions]).to(recipe.device)
+
+
+def _transformed(images: list[NDArray[np.uint8]], transform: Transform) -> Tensor:
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for position, image in enumerate(images):
+        by_size.setdefault(image.shape, []).append(position)
+    outputs = [torch.empty(0)] * len(images)
+    for same_size in by_size.values():
+        pixels = torch.from_numpy(np.stack([images[position] for position in same_size]))
+        for position, output in zip(same_size, transform(pixels.permute(0, 3, 1, 2)), strict=True):
+            outputs[position] = output
+    return torch.stack(outputs)
 
 
 def check_weights(program: Program, model: LoadedModel, what: str) -> None:
@@ -204,6 +333,19 @@ def check_device(name: str) -> None:
         raise ConfigError(msg) from error
 
 
+def save_computation(recipe: Recipe, path: Path) -> None:
+    """Writes what workers compute, without torch where that is possible.
+
+    Raises:
+        StoreWriteError: no space or no permission.
+    """
+    computation = recipe.without_torch()
+    if computation is None:
+        save_recipe(recipe, path)
+    else:
+        save_compiled(computation, path)
+
+
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Writes a recipe for :func:`load_recipe`.
 
@@ -213,7 +355,8 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
     try:
         with path.open("wb") as file:
             kept = _FirstError(file)
-            torch.save(recipe, cast(BinaryIO, kept))
+            # The compiled network has the packed weights a second time.
+            torch.save(replace(recipe, compiled=None), cast(BinaryIO, kept))
             kept.check()
     except OSError as error:
         reason = error.strerror or str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import time
@@ -13,8 +14,6 @@ from typing import Any
 import av
 import h5py
 import numpy as np
-import torch
-import torchvision
 
 from rrm_extract import __version__
 from rrm_extract.config import JobConfig
@@ -22,13 +21,14 @@ from rrm_extract.errors import ClipOpenError, ConfigError, StoreWriteError, Work
 from rrm_extract.jobs.accounting import Accounting
 from rrm_extract.jobs.assemble import assemble
 from rrm_extract.jobs.discover import Video, discover
+from rrm_extract.jobs.loading import Loader
+from rrm_extract.jobs.memory import peak_memory
 from rrm_extract.jobs.messages import Alive, ChunkDone, ChunkTask, Fatal, Scanned, Task
+from rrm_extract.jobs.plan import JobPlan
 from rrm_extract.jobs.pool import Answered, Event, Lost, Worker, WorkerPool
 from rrm_extract.jobs.progress import Progress
-from rrm_extract.jobs.recipe import Recipe, make_recipe, sampling_of, save_recipe, weights_notes
+from rrm_extract.jobs.sampling import sampling_of
 from rrm_extract.jobs.schedule import Schedule, VideoState
-from rrm_extract.jobs.worker import peak_memory
-from rrm_extract.models import LoadedModel, load_model
 from rrm_extract.store import FailureRecord, OutputStore, Source, load_chunk
 from rrm_extract.store.files import temp_path
 from rrm_extract.video import count_chunks, expected_frames
@@ -50,10 +50,12 @@ class RunSummary:
         failures: what could not be used, or not whole, earlier runs included.
         accounting: over the videos this run computed.
         seconds: wall-clock time of the run.
-        seconds_load: of it, loading and tracing the network.
+        seconds_load: of it, until the network was loaded and traced.
+        seconds_start: of it, until the first worker was ready; NaN if none was needed.
         workers: number of worker processes.
         workers_lost: how many died or were killed.
-        peak_memory: largest resident memory of the parent and of a worker, bytes.
+        peak_memory: largest resident memory of the parent, of a worker, and of the process that
+            loaded the network and ended then (0 if no network was needed), bytes.
         weights: the weights' id.
         notes: how the weights fit the network, if not whole.
     """
@@ -65,9 +67,10 @@ class RunSummary:
     accounting: Accounting
     seconds: float
     seconds_load: float
+    seconds_start: float
     workers: int
     workers_lost: int
-    peak_memory: tuple[int, int]
+    peak_memory: tuple[int, int, int]
     weights: str
     notes: tuple[str, ...]
 
@@ -96,45 +99,52 @@ def run_job(config: JobConfig) -> RunSummary:
     if config.output is None:
         msg = "no output was given; expected -o FILE.h5"
         raise ConfigError(msg)
+    with Loader(config) as loader:
+        return _run_job(config, config.output, loader, began)
+
+
+def _run_job(config: JobConfig, output: str, loader: Loader, began: float) -> RunSummary:
     videos = discover(config.inputs, root=config.root, include=config.include)
-    model = load_model(config.model, weights=config.weights, preprocess=config.preprocess)
-    recipe = make_recipe(model, config)
-    identity = identity_of(config, model, recipe)
+    plan = loader.plan()
     loaded = time.monotonic()
+    identity = identity_of(config, plan)
     with (
-        OutputStore(Path(config.output), identity, overwrite=config.overwrite) as store,
+        OutputStore(Path(output), identity, overwrite=config.overwrite) as store,
         Progress(videos=len(videos), show=config.progress, json_log=config.json_log) as progress,
     ):
-        run = _Run(config, recipe, store, progress, videos)
-        progress.event("start", videos=len(videos), identity=identity, output=config.output)
+        run = _Run(config, plan, loader, store, progress, videos)
+        progress.event("start", videos=len(videos), identity=identity, output=output)
         run.work()
         failures = tuple(run.failures[key] for key in sorted(run.failures))
         store.finish(
             # A video that is not there now keeps the features that it once gave.
             [state.source for state in run.states if state.source.size >= 0],
             failures,
-            root_attrs(config, model, recipe),
+            root_attrs(config, plan),
             complete=True,
         )
         summary = RunSummary(
-            output=Path(config.output),
+            output=Path(output),
             videos=len(videos),
             done_before=run.done_before,
             failures=failures,
             accounting=run.accounting,
             seconds=time.monotonic() - began,
             seconds_load=loaded - began,
+            seconds_start=run.ready - began,
             workers=run.size,
             workers_lost=run.lost,
-            peak_memory=(peak_memory(), run.peak_memory),
-            weights=model.weights_id,
-            notes=(*weights_notes(model), *filter(None, [recipe.engine_note])),
+            peak_memory=(peak_memory(), run.peak_memory, loader.peak_memory),
+            weights=plan.weights_id,
+            notes=plan.notes,
         )
         progress.event(
             "end",
             frames=summary.accounting.frames,
             failures=len(failures),
             seconds=summary.seconds,
+            seconds_load=summary.seconds_load,
+            seconds_start=summary.seconds_start if run.size else None,
             **summary.accounting.measures(),
         )
     return summary
@@ -147,26 +157,25 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def identity_of(config: JobConfig, model: LoadedModel, recipe: Recipe) -> dict[str, Any]:
+def identity_of(config: JobConfig, plan: JobPlan) -> dict[str, Any]:
     """The settings that decide the numbers, with names resolved to what they stand for."""
     identity = config.identity()
     if Path(config.model).is_file():
         identity["model"] = Path(config.model).name
-    identity["weights"] = model.weights_id
-    identity["weights_sha256"] = model.weights_sha256
-    identity["preprocess"] = model.preprocess
-    identity["layer"] = recipe.layer
-    identity["engine"] = recipe.engine
+    identity["weights"] = plan.weights_id
+    identity["weights_sha256"] = plan.weights_sha256
+    identity["preprocess"] = plan.preprocess
+    identity["layer"] = plan.layer
+    identity["engine"] = plan.engine
     return identity
 
 
-def root_attrs(config: JobConfig, model: LoadedModel, recipe: Recipe) -> dict[str, Any]:
+def root_attrs(config: JobConfig, plan: JobPlan) -> dict[str, Any]:
     """Root attributes of the feature file, except those that the store sets itself."""
     threshold = config.threshold
     versions = {
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        **plan.versions,
         "av": av.__version__,
         "h5py": h5py.__version__,
         "numpy": np.__version__,
@@ -175,18 +184,18 @@ def root_attrs(config: JobConfig, model: LoadedModel, recipe: Recipe) -> dict[st
         "tool_version": __version__,
         "config_json": json.dumps(config.to_mapping(), sort_keys=True),
         "model": config.model,
-        "weights_id": model.weights_id,
-        "weights_sha256": model.weights_sha256,
-        "layer": recipe.layer,
+        "weights_id": plan.weights_id,
+        "weights_sha256": plan.weights_sha256,
+        "layer": plan.layer,
         "threshold": threshold if isinstance(threshold, float) else json.dumps(threshold),
         "policy": config.policy,
         "chunk": config.chunk,
         "fps": config.fps,
-        "preprocess_json": json.dumps(model.preprocess, sort_keys=True),
+        "preprocess_json": json.dumps(plan.preprocess, sort_keys=True),
         "versions_json": json.dumps(versions, sort_keys=True),
-        "engine": recipe.engine,
-        "precision": recipe.precision,
-        "kernel_isa": recipe.isa or torch.backends.cpu.get_cpu_capability(),
+        "engine": plan.engine,
+        "precision": plan.precision,
+        "kernel_isa": plan.kernel_isa,
     }
 
 
@@ -196,22 +205,25 @@ class _Run:
     def __init__(
         self,
         config: JobConfig,
-        recipe: Recipe,
+        plan: JobPlan,
+        loader: Loader,
         store: OutputStore,
         progress: Progress,
         videos: list[Video],
     ) -> None:
         self.config = config
-        self.recipe = recipe
+        self.plan = plan
+        self.loader = loader
         self.store = store
         self.progress = progress
         self.sampling = sampling_of(config)
-        self.accounting = Accounting(recipe.layers)
+        self.accounting = Accounting(plan.layers)
         self.failures: dict[str, FailureRecord] = {}
         self.done_before = 0
         self.lost = 0
         self.peak_memory = 0
         self.size = 0
+        self.ready = math.nan
         self._expected: dict[int, int] = {}
         self._told: dict[Worker, tuple[int, float]] = {}
         absent: list[tuple[VideoState, str]] = []
@@ -257,7 +269,7 @@ class _Run:
         self.size = self._pool_size()
         recipe_path = temp_path(self.store.parts_dir / "recipe")
         try:
-            save_recipe(self.recipe, recipe_path)
+            self.loader.save(recipe_path)
             pool = WorkerPool(
                 size=self.size,
                 recipe_path=recipe_path,
@@ -270,6 +282,7 @@ class _Run:
                     for worker, event in pool.poll(POLL_SECONDS):
                         self._hear(worker, event)
             finally:
+                self.ready = pool.ready
                 pool.close()
         finally:
             recipe_path.unlink(missing_ok=True)
@@ -408,7 +421,7 @@ class _Run:
             self._fail(state, state.damage_stage, state.damage_type, reason)
             return
         began = time.perf_counter()
-        seen = assemble(self.store, state, self.recipe, dtype=self.config.dtype)
+        seen = assemble(self.store, state, self.plan, dtype=self.config.dtype)
         seen.seconds["write"] += time.perf_counter() - began
         self.accounting.merge(seen)
         if state.damage:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import signal
-import sys
 import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import torch
-
+from rrm_extract.engine.mapped import is_mapped
 from rrm_extract.errors import ClipError, RrmError, StoreError, WorkerError
-from rrm_extract.jobs.extractor import ChunkExtractor
+from rrm_extract.jobs.compiled import load_compiled
+from rrm_extract.jobs.extractor import ChunkExtractor, Computation
+from rrm_extract.jobs.memory import peak_memory
 from rrm_extract.jobs.messages import (
     Alive,
     ChunkDone,
@@ -27,11 +26,10 @@ from rrm_extract.jobs.messages import (
     Task,
     TaskFailed,
 )
-from rrm_extract.jobs.recipe import Recipe, load_recipe
 from rrm_extract.store import save_chunk
 from rrm_extract.video import ClipReader, scan_clip
 
-__all__ = ["HEARTBEAT_SECONDS", "peak_memory", "prepare_process", "work"]
+__all__ = ["HEARTBEAT_SECONDS", "work"]
 
 HEARTBEAT_SECONDS = 0.5
 """How often a worker looks whether anything moved, and says so if it did."""
@@ -44,9 +42,8 @@ def work(connection: Connection, recipe_path: Path, threads: int) -> None:
     """Runs in the worker process; returns when the parent closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    prepare_process(threads)
     try:
-        worker = _Worker(connection, load_recipe(recipe_path))
+        worker = _Worker(connection, _computation(recipe_path, threads))
     except Exception as error:  # noqa: BLE001 - the process boundary: the parent tells the user
         what = f"{type(error).__name__}: {_one_line(error)}"
         msg = f"a worker cannot load the network ({what}); what it needs must be importable there"
@@ -55,13 +52,14 @@ def work(connection: Connection, recipe_path: Path, threads: int) -> None:
     worker.run()
 
 
-def prepare_process(threads: int) -> None:
-    """Fixes what results depend on: the number of threads, and full precision on a GPU."""
-    torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
+def _computation(path: Path, threads: int) -> Computation:
+    """What the parent has left there; torch is imported only if it is needed."""
+    if is_mapped(path):
+        return load_compiled(path)
+    from rrm_extract.jobs.recipe import load_recipe, prepare_process
+
+    prepare_process(threads)
+    return load_recipe(path)
 
 
 def _end_with_parent() -> None:
@@ -74,9 +72,9 @@ def _end_with_parent() -> None:
 
 
 class _Worker:
-    def __init__(self, connection: Connection, recipe: Recipe) -> None:
+    def __init__(self, connection: Connection, computation: Computation) -> None:
         self.connection = connection
-        self.extractor = ChunkExtractor(recipe)
+        self.extractor = ChunkExtractor(computation)
         self.reader: ClipReader | None = None
         self.video = -1
         self.sending = threading.RLock()  # also keeps what was told and what is told together
@@ -168,15 +166,3 @@ class _Worker:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:LONGEST_REASON]
-
-
-def peak_memory() -> int:
-    """The largest resident memory of this process so far, in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Linux hands ru_maxrss on from the process that started this one; VmHWM is our own.
-        for line in status.read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -13,7 +13,7 @@ from rrm_extract.models import load_model
 from rrm_extract.report.table import number, table
 from rrm_extract.rrm import LayerCost, RecurrentNetwork
 
-__all__ = ["NetworkDescription", "describe_network"]
+__all__ = ["NetworkDescription", "any_weights", "describe_network"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +72,7 @@ def describe_network(name: str, *, preprocess: str | None = None) -> NetworkDesc
     Raises:
         UsageError: there is no such network, or it cannot be traced.
     """
-    generated = ":" not in name and not name.endswith(".onnx")
-    weights = "random:0" if generated else "default"
-    model = load_model(name, weights=weights, preprocess=preprocess)
+    model = load_model(name, weights=any_weights(name), preprocess=preprocess)
     whole = trace(
         model.module, leaf_modules=model.leaf_modules, leaf_functions=model.leaf_functions
     )
@@ -89,3 +87,9 @@ def describe_network(name: str, *, preprocess: str | None = None) -> NetworkDesc
         kinds=dict(Counter(op.kind for op in program.ops)),
         layers=network.stats(),
     )
+
+
+def any_weights(name: str) -> str:
+    """Weights of a network that can be had without a download, for its shape alone."""
+    generated = ":" not in name and not name.endswith(".onnx")
+    return "random:0" if generated else "default"

@@ -37,9 +37,10 @@ def summary_text(summary: RunSummary) -> str:
             f"theoretical speedup: {measures['speedup_theoretical']:.2f} over the dense network "
             "(MACs, key frames included); not a time"
         )
-        parent, worker = (size / 2**20 for size in summary.peak_memory)
+        parent, worker, load = (size / 2**20 for size in summary.peak_memory)
         lines.append(
             f"peak memory: {parent:.0f} MB, and {worker:.0f} MB in a worker "
             "(weights are one copy, counted in each)"
         )
+        lines.append(f"loading the network took {load:.0f} MB, in a process that has ended since")
     return "\n".join(lines)

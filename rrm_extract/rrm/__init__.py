@@ -1,19 +1,26 @@
-"""The Recurrent Residual Module, readable: the specification that engines are tested against."""
+"""The Recurrent Residual Module, readable: the specification that engines are tested against.
+
+Nothing is imported before it is asked for: ``cost`` needs no torch.
+"""
 
 from __future__ import annotations
 
-from rrm_extract.rrm.accelerate import accelerate
-from rrm_extract.rrm.cost import (
-    LayerCost,
-    complexity,
-    dense_complexity,
-    overall_density,
-    overall_sparsity,
-    theoretical_speedup,
-    theoretical_speedup_over_sparse_input,
-)
-from rrm_extract.rrm.module import FrameDensities, RecurrentNetwork, layer_thresholds
-from rrm_extract.rrm.truncate import POLICIES, Policy, truncated_deltas
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rrm_extract.rrm.cost import (
+        LayerCost,
+        complexity,
+        dense_complexity,
+        overall_density,
+        overall_sparsity,
+        theoretical_speedup,
+        theoretical_speedup_over_sparse_input,
+    )
+    from rrm_extract.rrm.entry import accelerate
+    from rrm_extract.rrm.module import FrameDensities, RecurrentNetwork, layer_thresholds
+    from rrm_extract.rrm.truncate import POLICIES, Policy, truncated_deltas
 
 __all__ = [
     "POLICIES",
@@ -31,3 +38,17 @@ __all__ = [
     "theoretical_speedup_over_sparse_input",
     "truncated_deltas",
 ]
+
+_ROOMS = {
+    "entry": ("accelerate",),
+    "module": ("FrameDensities", "RecurrentNetwork", "layer_thresholds"),
+    "truncate": ("POLICIES", "Policy", "truncated_deltas"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    room = next((room for room, names in _ROOMS.items() if name in names), "cost")
+    return getattr(importlib.import_module(f"rrm_extract.rrm.{room}"), name)

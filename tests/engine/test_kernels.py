@@ -187,17 +187,10 @@ def test_convolution_behind_a_convolution(name: str) -> None:
     @given(convolutions(KINDS[name]), ways(), SEEDS)
     def holds(layer: tuple[nn.Module, tuple[int, int, int]], way: Way, seed: int) -> None:
         inputs, height, width = layer[1]
-        if inputs <= 4:  # in columns, see below
-            way = exactly_0(way)
         before = nn.Conv2d(3, inputs, 1)
         check(nn.Sequential(before, nn.ReLU(), layer[0]), (3, height, width), way, seed=seed)
 
     holds()
-
-
-def of_depthwise(way: Way) -> Way:
-    """The policy of the paper is another one in depthwise layers, see below."""
-    return replace(way, policy="bounded") if way.threshold > 0 else way
 
 
 @pytest.mark.parametrize("size", [3, 5, (3, 5)], ids=str)
@@ -214,7 +207,6 @@ def test_depthwise(size: Any, stride: int) -> None:
             groups=channels, bias=bias,
         )  # fmt: skip
         mix = nn.Conv2d(channels, 4, 1)
-        way = of_depthwise(way)
         check(nn.Sequential(layer, nn.ReLU6(), mix), (channels, height, width), way, seed=seed)
         before = nn.Conv2d(2, channels, 1)
         check(nn.Sequential(before, nn.ReLU(), layer, mix), (2, height, width), way, seed=seed)
@@ -431,7 +423,7 @@ class Residual(nn.Module):
 @few(12)
 @given(CHANNELS, SIZES, SIZES, ways(), SEEDS)
 def test_residual(channels: int, height: int, width: int, way: Way, seed: int) -> None:
-    check(Residual(channels), (3, height, width), of_depthwise(way), seed=seed)
+    check(Residual(channels), (3, height, width), way, seed=seed)
 
 
 class PreActivation(nn.Module):
@@ -484,7 +476,7 @@ class Concatenation(nn.Module):
     SEEDS,
 )  # fmt: skip
 def test_concatenation(one: int, two: int, height: int, width: int, way: Way, seed: int) -> None:
-    check(Concatenation(one, two), (6, height, width), of_depthwise(way), seed=seed)
+    check(Concatenation(one, two), (6, height, width), way, seed=seed)
 
 
 def _shuffle(x: Tensor) -> Tensor:

@@ -179,6 +179,33 @@ def test_constants_in_islands(net: type[nn.Module]) -> None:
     assert relative_l2(result, expected) < EXACT_RECURRENCE
 
 
+class _WithToken(nn.Module):
+    """A token for each frame, as vision transformers have it: the batch's size is an argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 6, 3)
+        self.token = nn.Parameter(torch.ones(1, 1, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer(x)
+        n = x.shape[0]
+        x = x.reshape(n, 6, -1).permute(0, 2, 1)
+        return torch.cat([self.token.expand(n, -1, -1), x], 1).softmax(1)
+
+
+@pytest.mark.parametrize("batch", [2, 8])
+def test_islands_that_are_given_the_size_of_a_batch(batch: int) -> None:
+    torch.manual_seed(0)
+    module = _WithToken().eval()
+    frames = moving_frames(3, 16)
+    with torch.inference_mode():
+        expected = module(frames)
+    (result,), _ = native(program_of(module), (3, 16, 16), threshold=0, batch=batch).run(frames)
+    assert result.shape == expected.shape
+    assert relative_l2(result, expected) < EXACT_RECURRENCE
+
+
 # --- states
 
 

@@ -32,6 +32,7 @@ def output(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = rrm_extract(*extraction(videos, path, "--workers", "1"), cwd=path.parent)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "quiet when not a terminal"
+    assert "loading the network took" in done.stdout
     for words in ("3 videos", "39 frames", "sparsity", "theoretical speedup", "decode", "weights"):
         assert words in done.stdout
     return path
@@ -129,6 +130,7 @@ def test_json_log_and_float16_and_native_rate(videos: Path, tmp_path: Path) -> N
     events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     assert [event["event"] for event in events] == ["start", "video", "video", "end"]
     assert sorted(event["frames"] for event in events[1:3]) == [2, 30]
+    assert 0 < events[3]["seconds_load"] < events[3]["seconds_start"] < events[3]["seconds"]
     with FeatureFile(tmp_path / "f.h5") as file:
         video = file["b.avi"]
         assert video.dtype == np.float16

@@ -10,6 +10,7 @@ import os
 import pytest
 import torch
 
+from rrm_extract.engine import NativeNetwork
 from rrm_extract.models import list_models
 from rrm_extract.rrm import RecurrentNetwork
 from tests.closeness import EXACT_RECURRENCE, relative_l2
@@ -26,7 +27,12 @@ pytestmark = [
 FRAMES = 8
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in list_models() if entry.is_cnn])
+NAMES = [entry.name for entry in list_models() if entry.is_cnn]
+NO_KERNEL = {"convnext": {"GELU", "LayerNorm", "layer_norm"}}
+"""What the native engine leaves to PyTorch, by the first part of a network's name."""
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_threshold_0_equals_the_ordinary_network(name: str) -> None:
     network = lively(name, frames=FRAMES)
     recurrent = RecurrentNetwork(network.program, threshold=0)
@@ -34,3 +40,20 @@ def test_threshold_0_equals_the_ordinary_network(name: str) -> None:
     for values, parts in zip(network.expected, zip(*batches, strict=True), strict=True):
         assert relative_l2(values[1:], values[:-1]) > 0.01, "the network ignores its input"
         assert relative_l2(torch.cat(parts), values) < EXACT_RECURRENCE
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_native_engine_equals_the_ordinary_network(name: str, adaptive: bool) -> None:
+    pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
+    network = lively(name, frames=FRAMES)
+    channels, height, width = network.inputs.shape[1:]
+    native = NativeNetwork(
+        network.program, input_shape=(channels, height, width), threshold=0, adaptive=adaptive
+    )
+    unknown = NO_KERNEL.get(name.partition("_")[0], set())
+    reasons = set(dict(native.islands).values())
+    assert reasons == {f"no kernel for {operation}" for operation in unknown}
+    results, _ = native.run(network.inputs)
+    for values, result in zip(network.expected, results, strict=True):
+        assert relative_l2(result, values) < EXACT_RECURRENCE

@@ -1,0 +1,170 @@
+"""The network is loaded in a process of its own, which then ends.
+
+Loading takes PyTorch and the network as it was published: up to a gigabyte that neither the parent
+nor workers on the native engine have a use for afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from multiprocessing.spawn import get_executable
+from pathlib import Path
+from typing import Any
+
+from rrm_extract.config import JobConfig
+from rrm_extract.errors import RrmError, WorkerError
+from rrm_extract.jobs.memory import peak_memory
+from rrm_extract.jobs.plan import JobPlan
+from rrm_extract.jobs.signals import held_back
+
+__all__ = ["Loader", "serve"]
+
+BEGIN = """\
+import sys
+from multiprocessing.connection import Connection
+parent = Connection(int(sys.argv[1]))
+sys.path[:] = parent.recv()
+from rrm_extract.jobs.loading import serve
+serve(parent)
+"""
+"""What the process runs: it finds the same modules as its parent."""
+
+
+class Loader:
+    """The parent's side: begins to load at once, and goes on while other things are done.
+
+    Args:
+        config: the job.
+
+    Attributes:
+        peak_memory: of the process when it was done, bytes; 0 before.
+
+    Raises:
+        WorkerError: the system allows no more processes.
+    """
+
+    def __init__(self, config: JobConfig) -> None:
+        self.peak_memory = 0
+        self._connection, theirs = multiprocessing.Pipe()
+        executable = os.fsdecode(get_executable())
+        number = theirs.fileno()
+        try:
+            with held_back():  # Ctrl-C is for the parent
+                self._process = subprocess.Popen(  # noqa: S603 - this Python, and our own words
+                    [executable, "-c", BEGIN, str(number)],
+                    pass_fds=[number],
+                    stdin=subprocess.DEVNULL,
+                )
+        except OSError as error:
+            self._connection.close()
+            msg = f"no process can be started to load the network ({error.strerror})"
+            raise WorkerError(msg) from error
+        finally:
+            theirs.close()
+        try:
+            self._connection.send(sys.path)
+            self._connection.send(config)
+        except OSError:
+            pass  # it ended; whoever asks for the plan is told how
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def plan(self) -> JobPlan:
+        """Waits for what the network is like.
+
+        Raises:
+            UsageError: the request is wrong.
+            WorkerError: the process ended without a word.
+        """
+        plan: JobPlan = self._answer()
+        return plan
+
+    def save(self, path: Path) -> None:
+        """Has the computation written for the workers; the process ends then.
+
+        Raises:
+            StoreWriteError: no space or no permission.
+            WorkerError: the process ended without a word.
+        """
+        with contextlib.suppress(OSError):  # it ended, and the answer says how
+            self._connection.send(path)
+        self.peak_memory = self._answer()
+        self.close()
+
+    def close(self) -> None:
+        """Ends the process."""
+        with held_back():
+            self._process.kill()
+            self._process.wait()
+            self._connection.close()
+
+    def _answer(self) -> Any:
+        try:
+            answer = self._connection.recv()
+        except (EOFError, OSError) as error:
+            code = self._process.wait()
+            what = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            advice = "if memory ran out, free some" if -code == signal.SIGKILL else "see above"
+            msg = f"the process that loads the network {what}; {advice}"
+            raise WorkerError(msg) from error
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+def serve(parent: Connection) -> None:
+    """Runs in the process: loads the network, says what it is like, and writes it when asked."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    threading.Thread(target=_end_with, args=(parent.fileno(),), daemon=True).start()
+    try:
+        config: JobConfig = parent.recv()
+        # Here: the parent imports this module, and is to stay without torch.
+        from rrm_extract.jobs.recipe import load_plan, prepare_process, save_computation
+
+        prepare_process(config.threads)
+        plan, recipe = load_plan(config)
+        parent.send(plan)
+        save_computation(recipe, parent.recv())
+        parent.send(peak_memory())
+        parent.recv()  # until the parent ends it: to take torch down would take a second
+    except (EOFError, BrokenPipeError, ConnectionError):
+        pass  # nobody wants it any more
+    except Exception as error:  # noqa: BLE001 - the process boundary: the parent raises it
+        parent.send(_portable(error))
+        parent.close()
+
+
+def _portable(error: Exception) -> Exception:
+    """The error itself if another process can read it."""
+    if not isinstance(error, RrmError):
+        traceback.print_exc()  # of no use to the parent, which does not have this stack
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    except Exception as why:  # noqa: BLE001 - a class of anybody's, which does anything
+        return RuntimeError(f"{type(error).__name__}: {error} ({why})")
+    return error
+
+
+def _end_with(descriptor: int) -> None:
+    """Ends this process as soon as its parent is gone, or has no use for it."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # hanging up is always reported
+    poll.poll()
+    os._exit(1)

@@ -1,0 +1,41 @@
+"""What the process that leads a job knows of the network; the network itself is elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rrm_extract.rrm.cost import LayerCost
+
+__all__ = ["JobPlan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobPlan:
+    """A network that was loaded and fits the job.
+
+    Attributes:
+        weights_id, weights_sha256: of the weights.
+        preprocess: description of the transform, of types that JSON has.
+        layer: node name of the feature.
+        feature_shape: of one frame's stored feature before it is flattened.
+        layers: the linear layers with their sizes; densities are not filled in.
+        engine: "native" or "torch".
+        precision: "fp32" or "bf16".
+        kernel_isa: instruction set of the engine's kernels.
+        versions: of torch and torchvision.
+        notes: what a person should know: how the weights fit, and why this engine.
+    """
+
+    weights_id: str
+    weights_sha256: str
+    preprocess: Mapping[str, Any]
+    layer: str
+    feature_shape: tuple[int, ...]
+    layers: tuple[LayerCost, ...]
+    engine: str
+    precision: str
+    kernel_isa: str
+    versions: Mapping[str, str]
+    notes: tuple[str, ...]

@@ -1,0 +1,152 @@
+"""Native networks without torch: the same numbers, in a process that never imports it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
+
+from rrm_extract.config import JobConfig
+from rrm_extract.engine.compiled import CompiledNetwork
+from rrm_extract.engine.mapped import is_mapped, load_mapped, save_mapped
+from rrm_extract.errors import StoreWriteError
+from rrm_extract.jobs import ChunkExtractor, make_recipe
+from rrm_extract.jobs.compiled import load_compiled, save_compiled
+from rrm_extract.jobs.recipe import Recipe, load_recipe, sampling_of, save_computation
+from rrm_extract.models import load_model
+from rrm_extract.video import ClipReader, scan_clip
+from rrm_extract.video.synthetic import write_demo_clip
+from tests.command import environment
+from tests.hostile.saboteur import MODEL as WITH_AN_ISLAND
+from tests.tiny import MODEL
+
+
+def recipe(model: str = MODEL, **options: object) -> Recipe:
+    config = JobConfig.from_mapping({"model": model, "threshold": 0, **options})
+    return make_recipe(load_model(config.model, weights=config.weights), config)
+
+
+def pictures(count: int, size: int) -> torch.Tensor:
+    """Frames of which a corner changes."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 3, size, size, generator=generator).repeat(count, 1, 1, 1)
+    x[:, :, : size // 3, : size // 3] += torch.randn(
+        count, 3, size // 3, size // 3, generator=generator
+    )
+    return x
+
+
+@pytest.mark.parametrize(
+    ("model", "layer"),
+    [(MODEL, "fc"), (MODEL, "features"), ("squeezenet1_1", None), ("mnasnet0_5", None)],
+)
+def test_the_same_numbers_as_with_torch(model: str, layer: str | None, tmp_path: Path) -> None:
+    weights = "default" if model == MODEL else "random:0"
+    made = recipe(model, layer=layer, weights=weights, time_batch=4)
+    save_computation(made, tmp_path / "computation")
+    plan = load_compiled(tmp_path / "computation").plan
+    x = pictures(6, made.input_shape[1])
+    x[4, 0, 0, 0] = torch.nan
+    (expected,), seen = made.network().run(x)
+    (result,), counted = CompiledNetwork(plan).run(x.numpy())
+    np.testing.assert_array_equal(result, expected.numpy())
+    np.testing.assert_array_equal(counted.density, seen.density.numpy())
+    np.testing.assert_array_equal(counted.density_delta, seen.density_delta.numpy())
+    np.testing.assert_array_equal(counted.work, seen.work.numpy())
+    assert counted.key_frame.tolist() == seen.key_frame.tolist()
+    assert counted.key_frame[[0, 4, 5]].all(), "the first, the broken one and what follows it"
+
+
+def test_a_chunk_is_the_same_either_way(tmp_path: Path) -> None:
+    clip = write_demo_clip(tmp_path / "clip.mp4", seconds=1.5, size=(64, 48))
+    made = recipe(layer="features")
+    compiled = made.without_torch()
+    assert compiled is not None
+    with ClipReader(scan_clip(clip), sampling_of(JobConfig(chunk=1.0))) as reader:
+        one = ChunkExtractor(made).extract(reader, 1)
+        two = ChunkExtractor(compiled).extract(reader, 1)
+    assert one.features.shape == two.features.shape == (12, 16)
+    np.testing.assert_allclose(two.features, one.features, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(two.density_delta, one.density_delta)
+    assert two.key_frame.tolist() == one.key_frame.tolist()
+
+
+def test_the_parent_does_without_torch() -> None:
+    code = (
+        "import sys, rrm_extract.cli, rrm_extract.jobs, rrm_extract.report.summary\n"
+        "print(sorted({'torch', 'torchvision'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_worker_does_without_torch(tmp_path: Path) -> None:
+    save_computation(recipe(), tmp_path / "computation")
+    code = (
+        "import sys, rrm_extract.jobs.worker as w\n"
+        f"w.ChunkExtractor(w._computation(w.Path({str(tmp_path / 'computation')!r}), 1))\n"
+        "print(sorted({'torch', 'torchvision'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_network_with_an_island_keeps_torch(tmp_path: Path) -> None:
+    made = recipe(WITH_AN_ISLAND)
+    assert made.without_torch() is None
+    save_computation(made, tmp_path / "recipe")
+    assert not is_mapped(tmp_path / "recipe")
+    x = pictures(3, 32)
+    assert torch.equal(
+        load_recipe(tmp_path / "recipe").network().run(x)[0][0], made.network().run(x)[0][0]
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's /proc")
+def test_weights_are_mapped_not_copied(tmp_path: Path) -> None:
+    path = tmp_path / "computation"
+    save_computation(recipe("squeezenet1_1", weights="random:0"), path)
+    network = load_compiled(path).open()
+    network.features(pictures(2, 224).numpy())
+    pages: dict[str, int] = {}
+    inside = False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if "-" in name.split(" ")[0]:  # the head of a mapping
+            inside = line.endswith(str(path))
+        elif inside and value.endswith("kB"):
+            pages[name] = pages.get(name, 0) + int(value.split()[0])
+    assert pages["Size"] * 1024 >= path.stat().st_size
+    assert pages["Rss"] > 1000, "the weights were read"
+    assert pages["Anonymous"] == 0, "no page was copied on writing"
+
+
+def test_arrays_come_back_aligned_and_may_be_written(tmp_path: Path) -> None:
+    value = {"a": np.arange(5), "b": (np.ones((3, 7), np.float32), "text"), "c": np.zeros(0)}
+    save_mapped(value, tmp_path / "file")
+    for _ in range(2):
+        loaded = load_mapped(tmp_path / "file")
+        np.testing.assert_array_equal(loaded["a"], value["a"])
+        np.testing.assert_array_equal(loaded["b"][0], np.ones((3, 7)))
+        assert (loaded["b"][1], loaded["c"].shape) == ("text", (0,))
+        assert loaded["b"][0].ctypes.data % 64 == 0
+        loaded["a"][:] = 7  # of this process alone
+
+
+def test_no_room_fails(tmp_path: Path) -> None:
+    compiled = recipe().without_torch()
+    assert compiled is not None
+    with pytest.raises(StoreWriteError, match=r"cannot write .*no-such-folder"):
+        save_compiled(compiled, tmp_path / "no-such-folder/file")

@@ -1,0 +1,71 @@
+"""Both engines through the command: the same pictures in, the same features out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
+
+from rrm_extract import FeatureFile
+from rrm_extract.config import JobConfig
+from rrm_extract.engine import NativeTransform
+from rrm_extract.jobs import make_recipe, network_input, sampling_of
+from rrm_extract.models import load_model
+from rrm_extract.video import ClipReader, scan_clip
+from rrm_extract.video.synthetic import write_demo_clip
+from tests.closeness import EXACT_RECURRENCE, relative_l2
+from tests.command import extraction, rrm_extract
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_demo_clip(tmp_path_factory.mktemp("engines") / "c.mp4", seconds=2, size=(90, 64))
+
+
+def test_features_are_equal(clip: Path) -> None:
+    features = {}
+    for engine in ("native", "torch"):
+        output = clip.with_name(f"{engine}.h5")
+        done = rrm_extract(
+            *extraction(clip, output, "--engine", engine, "--threshold", "0", "--workers", "1"),
+            cwd=clip.parent,
+        )
+        assert done.returncode == 0, done.stderr
+        with FeatureFile(output) as file:
+            assert file.attrs["engine"] == engine
+            assert file.attrs["precision"] == "fp32"
+            features[engine] = torch.from_numpy(np.array(file["c.mp4"].features))
+    assert features["native"].shape == (16, 16)
+    assert relative_l2(features["native"], features["torch"]) < EXACT_RECURRENCE
+
+
+def test_inputs_are_equal(clip: Path) -> None:
+    recipes = []
+    for engine in ("native", "torch"):
+        config = JobConfig(model="squeezenet1_1", weights="random:0", engine=engine)
+        recipes.append(make_recipe(load_model(config.model, weights=config.weights), config))
+    native, plain = recipes
+    assert isinstance(native.transform, NativeTransform)
+    assert not isinstance(plain.transform, NativeTransform)
+    with ClipReader(scan_clip(clip), sampling_of(config)) as reader:
+        batch = list(reader.read(0))[:5]
+    batch.insert(2, batch[1])  # shown twice
+    x, y = network_input(batch, native), network_input(batch, plain)
+    assert x.shape == (6, 3, 224, 224)
+    # To the bit where torch's own rounding is known; elsewhere a level of few pixels may differ.
+    assert relative_l2(x, y) < 1e-4
+    assert torch.equal(x[1], x[2])
+
+
+def test_a_transform_without_a_native_form_stays(clip: Path) -> None:
+    spec = "resize=32,crop=32,mean=0/0/0,std=1/1/1,antialias=false"
+    config = JobConfig(model="squeezenet1_1", weights="random:0", preprocess=spec)
+    model = load_model(config.model, weights=config.weights, preprocess=config.preprocess)
+    made = make_recipe(model, config)
+    assert made.engine == "native"
+    assert made.transform is model.transform
+    assert made.without_torch() is None
