@@ -29,6 +29,7 @@ from rrm_extract.jobs.pool import Answered, Event, Lost, Worker, WorkerPool
 from rrm_extract.jobs.progress import Progress
 from rrm_extract.jobs.sampling import sampling_of
 from rrm_extract.jobs.schedule import Schedule, VideoState
+from rrm_extract.jobs.signals import held_back
 from rrm_extract.store import FailureRecord, OutputStore, Source, load_chunk
 from rrm_extract.store.files import temp_path
 from rrm_extract.video import count_chunks, expected_frames
@@ -116,13 +117,14 @@ def _run_job(config: JobConfig, output: str, loader: Loader, began: float) -> Ru
         progress.event("start", videos=len(videos), identity=identity, output=output)
         run.work()
         failures = tuple(run.failures[key] for key in sorted(run.failures))
-        store.finish(
-            # A video that is not there now keeps the features that it once gave.
-            [state.source for state in run.states if state.source.size >= 0],
-            failures,
-            root_attrs(config, plan),
-            complete=True,
-        )
+        with held_back():  # HDF5 does not survive an interrupt while it writes
+            store.finish(
+                # A video that is not there now keeps the features that it once gave.
+                [state.source for state in run.states if state.source.size >= 0],
+                failures,
+                root_attrs(config, plan),
+                complete=True,
+            )
         summary = RunSummary(
             output=Path(output),
             videos=len(videos),
@@ -421,7 +423,8 @@ class _Run:
             self._fail(state, state.damage_stage, state.damage_type, reason)
             return
         began = time.perf_counter()
-        seen = assemble(self.store, state, self.plan, dtype=self.config.dtype)
+        with held_back():  # HDF5 does not survive an interrupt while it writes
+            seen = assemble(self.store, state, self.plan, dtype=self.config.dtype)
         seen.seconds["write"] += time.perf_counter() - began
         self.accounting.merge(seen)
         if state.damage:

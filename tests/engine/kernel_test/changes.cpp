@@ -131,17 +131,24 @@ void check_select(Case& c) {
     Row actual = expected;
     const bool fresh = c.random.chance(0.2), in_place = c.random.chance(0.5);
     Array<float> expected_next(expected.snapshot.size()), actual_next = expected_next;
+    // The frame before: like this one in places.
+    Array<float> expected_previous = expected.x;
+    for (size_t i = 0; i < expected_previous.size(); i++)
+        if (expected_previous[i] != 0 && c.random.chance(0.5)) expected_previous[i] = c.random.real();
+    Array<float> actual_previous = expected_previous;
     Counts expected_counts = some_counts(c), actual_counts = expected_counts;
-    const auto args = [&](Row& row, Array<float>& next, Counts& counts) {
+    const auto args = [&](Row& row, Array<float>& next, Array<float>& previous, Counts& counts) {
         return SelectArgs{row.x.data(), row.block,
                           fresh ? nullptr : row.snapshot.data(), row.block,
                           in_place ? row.snapshot.data() : next.data(), row.block,
                           row.width, row.channels, row.occupied.data(), row.hits.data(), row.first,
-                          row.threshold, row.paper, &counts};
+                          row.threshold, row.paper, &counts, row.paper ? previous.data() : nullptr,
+                          row.block};
     };
-    reference_kernels().select(args(expected, expected_next, expected_counts));
-    c.kernels.select(args(actual, actual_next, actual_counts));
+    reference_kernels().select(args(expected, expected_next, expected_previous, expected_counts));
+    c.kernels.select(args(actual, actual_next, actual_previous, actual_counts));
     c.equal("next", actual_next, expected_next);
+    c.equal("previous", actual_previous, expected_previous);
     c.equal("last", actual.snapshot, expected.snapshot);
     c.equal("occupied", actual.occupied, expected.occupied);
     c.equal("hits", actual.hits, expected.hits);
