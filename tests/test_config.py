@@ -79,7 +79,7 @@ def test_flags_and_help():
 def test_identity_keys():
     assert JobConfig.identity_keys() == (
         *("model", "weights", "layer", "pool", "preprocess", "threshold", "policy"),
-        *("fps", "chunk", "dtype", "device", "threads", "time_batch"),
+        *("fps", "chunk", "dtype", "precision", "device", "threads", "time_batch"),
     )
 
 

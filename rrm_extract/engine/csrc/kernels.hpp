@@ -26,7 +26,7 @@ inline constexpr int column_blocks_of(int left) { return left >= 2 ? 2 : 1; }
 // pixel; starts[x] is where pixel x begins in it, starts[width] its length.
 struct List {
     int height, width, groups;
-    int group_units;       // units of a full group (at most 256)
+    int group_units;       // units of a full group (at most 128 channels)
     size_t capacity;       // elements of one span, slack included
     uint32_t* values;      // bits of one fp32 delta, or of two bf16 deltas
     uint8_t* units;        // unit inside the group

@@ -21,6 +21,15 @@ public:
 
 private:
     unsigned before_;
+#elif defined(__aarch64__)
+    FlushDenormals() {
+        __asm__ volatile("mrs %0, fpcr" : "=r"(before_));
+        __asm__ volatile("msr fpcr, %0" : : "r"(before_ | (uint64_t{1} << 24)));
+    }
+    ~FlushDenormals() { __asm__ volatile("msr fpcr, %0" : : "r"(before_)); }
+
+private:
+    uint64_t before_;
 #endif
 };
 
@@ -198,7 +207,7 @@ void State::end(int frames) {
 }
 
 bool State::run(std::vector<Array> given, int frames) {
-    const FlushDenormals flush;
+    [[maybe_unused]] const FlushDenormals flush;
     inputs = std::move(given);
     begin(frames);
     for (const Network::Segment& segment : network->segments)
