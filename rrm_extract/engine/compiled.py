@@ -18,9 +18,20 @@ from rrm_extract.engine.seen import CountedLayer, Seen, joined, seen_by
 from rrm_extract.engine.tape import Call, replayed
 from rrm_extract.errors import EngineError
 
-__all__ = ["CompiledNetwork", "CompiledOutput", "CompiledPart", "CompiledPlan", "Reordered"]
+__all__ = [
+    "CompiledNetwork",
+    "CompiledOutput",
+    "CompiledPart",
+    "CompiledPlan",
+    "NotFiniteError",
+    "Reordered",
+]
 
 Floats = NDArray[np.float32]
+
+
+class NotFiniteError(EngineError):
+    """Frames that only PyTorch computes as PyTorch does."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,48 +139,33 @@ class CompiledNetwork:
             frames: (T, C, H, W) float32, contiguous.
 
         Returns:
-            One (T, ...) array for each output, and what the layers saw. Frames in which something
-            is not finite are computed densely, each by itself.
+            One (T, ...) array for each output, and what the layers saw.
+
+        Raises:
+            NotFiniteError: infinities or NaN came up; the past is forgotten.
         """
         outputs: list[tuple[Floats, ...]] = []
         seen: list[Seen] = []
         for begin in range(0, len(frames), self.plan.batch):
             some = frames[begin : begin + self.plan.batch]
             result = self._attempt(some)
-            if result is None:
-                # As in NativeNetwork: a NaN must not stay in an accumulator.
-                for frame in some:
-                    self.reset()
-                    alone = self._attempt(frame[None], keep_broken=True)
-                    if alone is None:
-                        msg = "a frame computed by itself was refused"
-                        raise EngineError(msg)
-                    outputs.append(alone[0])
-                    seen.append(alone[1])
-                self.reset()
-            else:
-                outputs.append(result[0])
-                seen.append(result[1])
+            outputs.append(result[0])
+            seen.append(result[1])
         return tuple(np.concatenate(parts) for parts in zip(*outputs, strict=True)), joined(seen)
 
-    def _attempt(
-        self, frames: Floats, *, keep_broken: bool = False
-    ) -> tuple[tuple[Floats, ...], Seen] | None:
+    def _attempt(self, frames: Floats) -> tuple[tuple[Floats, ...], Seen]:
         arrays: dict[int, Floats] = {self.plan.frames: frames}
         counts: dict[int, NDArray[np.int64]] = {}
-        broken = False
         for number, (part, lane) in enumerate(zip(self.plan.parts, self._lanes, strict=True)):
             if isinstance(part, Reordered):
                 arrays[part.out] = arrays[part.source].transpose(part.order)  # a view
                 continue
-            finite = lane.run([arrays[tensor] for tensor in part.inputs])
-            broken = broken or not finite
+            if not lane.run([arrays[tensor] for tensor in part.inputs]):
+                self.reset()  # a NaN must not stay in an accumulator
+                raise NotFiniteError("a value that is not finite came up in the network")
             for position, tensor in enumerate(part.exports):
                 arrays[tensor] = lane.output(position)
             counts[number] = np.asarray(lane.counts()).reshape(part.deltas, len(frames), 3)
-        if broken and not keep_broken:
-            self.reset()
-            return None
         outputs = tuple(_assembled(output, arrays, len(frames)) for output in self.plan.outputs)
         seen = seen_by(
             self.plan.layers,
@@ -177,7 +173,7 @@ class CompiledNetwork:
             frames=len(frames),
             fresh=self._fresh,
         )
-        self._fresh = broken
+        self._fresh = False
         return outputs, seen
 
 

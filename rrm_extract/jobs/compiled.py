@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rrm_extract.engine.compiled import CompiledNetwork, CompiledPlan
+from rrm_extract.engine.compiled import CompiledNetwork, CompiledPlan, NotFiniteError
 from rrm_extract.engine.mapped import load_mapped, save_mapped
 from rrm_extract.engine.pictures import PictureTransform
 from rrm_extract.engine.seen import Seen
 from rrm_extract.errors import StoreWriteError
-from rrm_extract.jobs.extractor import pictures
+from rrm_extract.jobs.extractor import FrameNetwork, pictures
 from rrm_extract.video import SampledFrame
 
-__all__ = ["CompiledComputation", "load_compiled", "save_compiled"]
+__all__ = ["CompiledComputation", "beside", "load_compiled", "save_compiled"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,6 +31,7 @@ class CompiledComputation:
         pool, time_batch: as in the job.
         feature_shape: of one frame's stored feature before it is flattened.
         n_layers: number of linear layers.
+        recipe_path: of the same computation with torch, for frames that are not finite.
     """
 
     plan: CompiledPlan
@@ -39,6 +40,7 @@ class CompiledComputation:
     time_batch: int
     feature_shape: tuple[int, ...]
     n_layers: int
+    recipe_path: Path
 
     def open(self) -> CompiledFrameNetwork:
         """A network with a state of its own."""
@@ -52,6 +54,8 @@ class CompiledFrameNetwork:
         self._network = CompiledNetwork(computation.plan)
         self._transform = PictureTransform(computation.preprocess)
         self._average = computation.pool == "avg"
+        self._recipe_path = computation.recipe_path
+        self._with_torch: FrameNetwork | None = None
 
     def reset(self) -> None:
         """Forgets the past: the next frame is a key frame."""
@@ -65,10 +69,27 @@ class CompiledFrameNetwork:
 
     def features(self, x: NDArray[np.float32], /) -> tuple[NDArray[np.float32], Seen]:
         """(T, D) features, and what the layers saw."""
-        (output,), seen = self._network.run(x)
+        try:
+            (output,), seen = self._network.run(x)
+        except NotFiniteError:
+            # The frames are computed from nothing, each by itself, and so is what follows: no
+            # state has to pass from one network to the other.
+            return self._with_recipe(x)
         if self._average and output.ndim == 4:
             output = output.mean(axis=(2, 3))
         return output.reshape(len(output), -1), seen
+
+    def _with_recipe(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], Seen]:
+        """The same with torch, which hardly any job ever needs."""
+        import torch
+
+        from rrm_extract.jobs.recipe import load_recipe, prepare_process
+
+        if self._with_torch is None:
+            prepare_process(1)
+            self._with_torch = load_recipe(self._recipe_path).open()
+        self._with_torch.reset()
+        return self._with_torch.features(torch.from_numpy(x))
 
 
 def save_compiled(computation: CompiledComputation, path: Path) -> None:
@@ -92,3 +113,8 @@ def load_compiled(path: Path) -> CompiledComputation:
         msg = f"{path} holds {type(computation).__name__}, expected a computation"
         raise TypeError(msg)
     return computation
+
+
+def beside(path: Path) -> Path:
+    """Where the recipe with torch lies, of a computation without."""
+    return path.with_name(f"{path.stem}.torch{path.suffix}")  # temporary if the other is

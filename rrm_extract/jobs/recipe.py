@@ -33,7 +33,7 @@ from rrm_extract.graph import (
     select,
     trace,
 )
-from rrm_extract.jobs.compiled import CompiledComputation, save_compiled
+from rrm_extract.jobs.compiled import CompiledComputation, beside, save_compiled
 from rrm_extract.jobs.extractor import pictures
 from rrm_extract.jobs.plan import JobPlan
 from rrm_extract.jobs.sampling import sampling_of
@@ -106,8 +106,12 @@ class Recipe:
         """From pictures to features, with a state of its own."""
         return RecipeNetwork(self)
 
-    def without_torch(self) -> CompiledComputation | None:
-        """The same for workers that do not import torch, if that is possible."""
+    def without_torch(self, recipe_path: Path) -> CompiledComputation | None:
+        """The same for workers that do not import torch, if that is possible.
+
+        Args:
+            recipe_path: where the recipe itself is, for frames that need it all the same.
+        """
         if self.compiled is None or not isinstance(self.transform, NativeTransform):
             return None
         return CompiledComputation(
@@ -117,6 +121,7 @@ class Recipe:
             time_batch=self.time_batch,
             feature_shape=self.feature_shape,
             n_layers=self.n_layers,
+            recipe_path=recipe_path,
         )
 
     def network(self) -> Network:
@@ -339,11 +344,14 @@ def save_computation(recipe: Recipe, path: Path) -> None:
     Raises:
         StoreWriteError: no space or no permission.
     """
-    computation = recipe.without_torch()
+    recipe_path = beside(path)
+    computation = recipe.without_torch(recipe_path)
     if computation is None:
         save_recipe(recipe, path)
-    else:
-        save_compiled(computation, path)
+        return
+    save_compiled(computation, path)
+    # Read only if something is not finite, so that packing the weights again does not matter.
+    save_recipe(replace(recipe, packed={}), recipe_path)
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:

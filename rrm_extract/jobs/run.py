@@ -20,6 +20,7 @@ from rrm_extract.config import JobConfig
 from rrm_extract.errors import ClipOpenError, ConfigError, StoreWriteError, WorkerError
 from rrm_extract.jobs.accounting import Accounting
 from rrm_extract.jobs.assemble import assemble
+from rrm_extract.jobs.compiled import beside
 from rrm_extract.jobs.discover import Video, discover
 from rrm_extract.jobs.loading import Loader
 from rrm_extract.jobs.memory import peak_memory
@@ -287,7 +288,8 @@ class _Run:
                 self.ready = pool.ready
                 pool.close()
         finally:
-            recipe_path.unlink(missing_ok=True)
+            for path in (recipe_path, beside(recipe_path)):
+                path.unlink(missing_ok=True)
 
     def _pool_size(self) -> int:
         if self.config.workers is not None:

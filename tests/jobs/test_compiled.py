@@ -52,7 +52,6 @@ def test_the_same_numbers_as_with_torch(model: str, layer: str | None, tmp_path:
     save_computation(made, tmp_path / "computation")
     plan = load_compiled(tmp_path / "computation").plan
     x = pictures(6, made.input_shape[1])
-    x[4, 0, 0, 0] = torch.nan
     (expected,), seen = made.network().run(x)
     (result,), counted = CompiledNetwork(plan).run(x.numpy())
     np.testing.assert_array_equal(result, expected.numpy())
@@ -60,13 +59,29 @@ def test_the_same_numbers_as_with_torch(model: str, layer: str | None, tmp_path:
     np.testing.assert_array_equal(counted.density_delta, seen.density_delta.numpy())
     np.testing.assert_array_equal(counted.work, seen.work.numpy())
     assert counted.key_frame.tolist() == seen.key_frame.tolist()
-    assert counted.key_frame[[0, 4, 5]].all(), "the first, the broken one and what follows it"
+
+
+def test_frames_that_are_not_finite_are_torchs(tmp_path: Path) -> None:
+    made = recipe(layer="fc", time_batch=4)
+    save_computation(made, tmp_path / "computation")
+    network, expected = load_compiled(tmp_path / "computation").open(), made.open()
+    x = pictures(4, 32)
+    broken = x.clone()
+    broken[2, 0, 0, 0] = torch.nan
+    for some in (x, broken, x, broken):
+        features, seen = network.features(some.numpy())
+        wanted, wanted_seen = expected.features(some)
+        np.testing.assert_array_equal(features, wanted)
+        assert seen.key_frame.tolist() == wanted_seen.key_frame.tolist()
+        np.testing.assert_array_equal(seen.density_delta, wanted_seen.density_delta)
+        assert np.isnan(features).any() == (some is broken)
+        assert (seen.key_frame.sum() == 4) == (some is broken)
 
 
 def test_a_chunk_is_the_same_either_way(tmp_path: Path) -> None:
     clip = write_demo_clip(tmp_path / "clip.mp4", seconds=1.5, size=(64, 48))
     made = recipe(layer="features")
-    compiled = made.without_torch()
+    compiled = made.without_torch(tmp_path / "none")
     assert compiled is not None
     with ClipReader(scan_clip(clip), sampling_of(JobConfig(chunk=1.0))) as reader:
         one = ChunkExtractor(made).extract(reader, 1)
@@ -105,7 +120,7 @@ def test_a_worker_does_without_torch(tmp_path: Path) -> None:
 
 def test_a_network_with_an_island_keeps_torch(tmp_path: Path) -> None:
     made = recipe(WITH_AN_ISLAND)
-    assert made.without_torch() is None
+    assert made.without_torch(tmp_path / "none") is None
     save_computation(made, tmp_path / "recipe")
     assert not is_mapped(tmp_path / "recipe")
     x = pictures(3, 32)
@@ -146,7 +161,7 @@ def test_arrays_come_back_aligned_and_may_be_written(tmp_path: Path) -> None:
 
 
 def test_no_room_fails(tmp_path: Path) -> None:
-    compiled = recipe().without_torch()
+    compiled = recipe().without_torch(tmp_path / "none")
     assert compiled is not None
     with pytest.raises(StoreWriteError, match=r"cannot write .*no-such-folder"):
         save_compiled(compiled, tmp_path / "no-such-folder/file")
