@@ -29,6 +29,8 @@ LAYERS: dict[
 ] = {  # kernel: (channels, size, the layer)
     "window 64": ("window", 64, 56, lambda: nn.Conv2d(64, 64, 3, padding=1)),
     "window 256": ("window", 256, 14, lambda: nn.Conv2d(256, 256, 3, padding=1)),
+    "window 512": ("window", 512, 7, lambda: nn.Conv2d(512, 512, 3, padding=1)),
+    "window 64 to 32": ("window", 64, 28, lambda: nn.Conv2d(64, 32, 3, padding=1)),
     "1x1": ("taps", 256, 28, lambda: nn.Conv2d(256, 128, 1)),
     "1x1 wide": ("taps", 64, 28, lambda: nn.Conv2d(64, 256, 1)),
     "3x3 stride 2": ("taps", 128, 28, lambda: nn.Conv2d(128, 256, 3, stride=2, padding=1)),
@@ -36,7 +38,7 @@ LAYERS: dict[
     "first 7x7": ("columns", 3, 224, lambda: nn.Conv2d(3, 64, 7, stride=2, padding=3)),
     "first 3x3": ("columns", 3, 224, lambda: nn.Conv2d(3, 64, 3, padding=1)),
 }
-DENSITIES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+DENSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def main() -> None:

@@ -287,6 +287,7 @@ class _Builder:
             bias,
             epilogue,
             in_place,
+            step.winograd,
         )
 
     def _packed(self, name: str, pack: Callable[[], tuple[Any, Any]]) -> Packed:

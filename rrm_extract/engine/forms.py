@@ -2,25 +2,77 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rrm_extract.engine.plan import PlanTensor, Window
 from rrm_extract.engine.refusal import NoStepError
 from rrm_extract.graph import Convolution, FullyConnected
 
-__all__ = ["BREAK_EVEN", "as_convolution", "break_even", "form_of", "window_of"]
+__all__ = [
+    "BREAK_EVEN",
+    "Tiles",
+    "as_convolution",
+    "break_even",
+    "form_of",
+    "tiles_of",
+    "window_of",
+]
 
 BREAK_EVEN = {"window": 0.80, "taps": 0.72, "columns": 0.30, "depthwise": 2.0}
 """Densities at which the dense kernel takes over, fp32, see scripts/measure_break_even.py."""
 
+WINOGRAD_BREAK_EVEN = 0.95
+"""The same of a window that runs dense in Winograd's tiles, for each product these need."""
+
+WINOGRAD_MOST = 0.6
+"""Where tiles take more products than this, per product of the direct sum, they do not pay."""
+
+TILE = 4
+"""Rows and columns of outputs in one of Winograd's tiles; each takes 36 products a channel."""
 
 BF16_SHARE = 0.62
 """Of that in bfloat16: a unit is a pair of channels, of which one is enough to be computed."""
 
 
-def break_even(form: str, precision: str) -> float:
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles of 4 x 4 outputs that a dense 3 x 3 layer is computed in.
+
+    Attributes:
+        share: their products per product of the direct sum, 0.25 where tiles fit the map.
+        halo: pixels around the input that they see.
+    """
+
+    share: float
+    halo: int
+
+
+def tiles_of(form: str, window: Window, source: PlanTensor) -> Tiles | None:
+    """Winograd's tiles for a layer; None where the direct sum takes about as few products."""
+    if form != "window":
+        return None
+    height, width = window.output(source.height, source.width)
+    rows, columns = -(-height // TILE), -(-width // TILE)
+    share = rows * columns * (TILE + 2) ** 2 / (height * width * 9)
+    if share > WINOGRAD_MOST:
+        return None
+    # The last tile of a row ends at pixel 4 n + 2 - padding, the frame at its width.
+    reach = [
+        TILE * count + 2 - padding - size
+        for count, padding, size in zip(
+            (rows, columns), window.padding, (source.height, source.width), strict=True
+        )
+    ]
+    return Tiles(share, max(*reach, *window.padding))
+
+
+def break_even(form: str, precision: str, tiles: Tiles | None = None) -> float:
     """Share of changed inputs above which a layer runs dense."""
     # The first layer always computes in fp32.
     share = BF16_SHARE if precision == "bf16" and form in ("window", "taps") else 1.0
-    return BREAK_EVEN[form] * share
+    density = BREAK_EVEN[form] * share
+    # Tiles are computed in fp32 whatever the precision.
+    return density if tiles is None else min(density, WINOGRAD_BREAK_EVEN * tiles.share)
 
 
 def window_of(linear: Convolution) -> Window:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rrm_extract.engine.forms import as_convolution, break_even, form_of, window_of
+from rrm_extract.engine.forms import as_convolution, break_even, form_of, tiles_of, window_of
 from rrm_extract.engine.parts import (
     Island,
     Known,
@@ -168,6 +168,7 @@ class _Lowering:
         source = self._made(source)
         window = window_of(linear)
         form = form_of(linear, window, source)
+        tiles = tiles_of(form, window, source)
         key = {"columns": "columns", "depthwise": "select"}.get(form, "list")
         groups = 1 if linear.groups > 1 else self.group_blocks
         threshold = self.thresholds[op.name]
@@ -180,15 +181,23 @@ class _Lowering:
                 form=key,
                 threshold=threshold,
                 group_blocks=groups,
-                break_even=break_even(form, self.precision),
+                break_even=break_even(form, self.precision, tiles),
             )
-        delta.break_even = min(delta.break_even, break_even(form, self.precision))
-        delta.halo = max(delta.halo, *window.padding)
+        delta.break_even = min(delta.break_even, break_even(form, self.precision, tiles))
+        delta.halo = max(delta.halo, *window.padding, 0 if tiles is None else tiles.halo)
         self.layers[op.name] = delta
         height, width = window.output(source.height, source.width)
         out = PlanTensor(linear.weight.shape[0], height, width, name=op.name)
         self._add(
-            ConvStep(name=op.name, out=out, delta=delta, form=form, linear=linear, window=window)
+            ConvStep(
+                name=op.name,
+                out=out,
+                delta=delta,
+                form=form,
+                linear=linear,
+                window=window,
+                winograd=tiles is not None,
+            )
         )
         return out
 

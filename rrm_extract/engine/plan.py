@@ -146,6 +146,7 @@ class ConvStep(Step):
         delta: its input.
         form: "window", "taps", "columns" or "depthwise": which kernel.
         linear: the layer; a fully-connected one as a convolution over its whole input.
+        winograd: whether it runs dense in Winograd's tiles.
         residual: tensor that is added before the activation.
     """
 
@@ -153,6 +154,7 @@ class ConvStep(Step):
     form: str
     linear: Convolution
     window: Window
+    winograd: bool = False
     residual: PlanTensor | None = None
     activation: Activation = NO_ACTIVATION
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rrm_extract.engine import NativeNetwork
+from rrm_extract.engine.forms import Tiles, tiles_of
 from rrm_extract.engine.native import native_module
 from rrm_extract.graph import Program, fold_batch_norm, trace
 from rrm_extract.rrm import FrameDensities, LayerCost, RecurrentNetwork
@@ -29,6 +30,24 @@ def forced(isa: str) -> Iterator[None]:
     """Networks made inside use this instruction set; "" leaves the choice to the engine."""
     with mock.patch.dict(os.environ, {"RRM_ISA": isa}):
         yield
+
+
+@contextmanager
+def tiles(wanted: bool) -> Iterator[list[Tiles]]:
+    """Networks made inside run dense 3 x 3 layers in Winograd's tiles only if that is wanted.
+
+    The list is filled with those that are used: where it is empty sums have no rounding.
+    """
+    used: list[Tiles] = []
+
+    def choose(*args: Any) -> Tiles | None:
+        found = tiles_of(*args) if wanted else None
+        if found is not None:
+            used.append(found)
+        return found
+
+    with mock.patch("rrm_extract.engine.lower.tiles_of", choose):
+        yield used
 
 
 def program_of(module: nn.Module) -> Program:

@@ -1,32 +1,16 @@
 #include <algorithm>
 
-#include "operations.hpp"
+#include "convolution.hpp"
 
 namespace rrm {
 
 namespace {
-
-// Blocks of outputs that are computed and finished together: their accumulators stay in the
-// second-level cache, and they fill whole groups of every list.
-constexpr int kStageBlocks = 8;
 
 // Accumulators of that many bytes stay in the second-level cache until they are finished.
 constexpr ptrdiff_t kStripBytes = 256 * 1024;
 constexpr int kStripRows = 4;  // fewer would not be worth fetching the weights again
 
 }  // namespace
-
-struct Convolution::Layout {
-    int rows, columns;         // of the output
-    int margin_columns;
-    ptrdiff_t row, block;      // strides of the accumulators
-    ptrdiff_t origin;          // of pixel (0, 0)
-};
-
-struct Convolution::Stage {
-    int first_block, blocks;
-    size_t first_set, last_set;
-};
 
 Convolution::Layout Convolution::layout(const State& state) const {
     const Tensor& out = state.network->tensors[tensor];
@@ -250,77 +234,88 @@ void Convolution::run(State& state, int begin, int end) const {
     const Layout l = layout(state);
     const int blocks = state.network->tensors[tensor].blocks();
     const std::vector<uint8_t>& dense = state.deltas[delta].dense;
-    float* const accumulators = state.operations[index].accumulators.data() + l.origin;
-    const ptrdiff_t frame_stride = l.block * kStageBlocks;
-    // The same way for any number of frames, so that results do not depend on it.
-    const bool in_place = cached || frames == 1;
-    float* const scratch =
-        in_place ? nullptr : state.batch_scratch(static_cast<size_t>(frame_stride) * (end - begin));
-    std::vector<float*> y(end - begin);
     std::vector<Changes> changes(end - begin);
-    std::vector<uint8_t> mask;
+    std::vector<std::vector<uint8_t>> masks(end - begin);
     for (int frame = begin; frame < end; frame++) {
+        std::vector<uint8_t>& mask = masks[frame - begin];
         const bool some = find_changes(state, frame, mask);
+        if (!some) mask.clear();
         changes[frame - begin].set(state, tensor, frame, some ? &mask : nullptr);
     }
-    size_t set = 0;
+    std::vector<Stage> stages;
     for (int first = 0; first < blocks; first += kStageBlocks) {
+        const size_t set = stages.empty() ? 0 : stages.back().last_set;
         Stage stage{first, std::min(kStageBlocks, blocks - first), set, set};
         while (stage.last_set < sets.size() &&
                sets[stage.last_set].first_block < first + stage.blocks)
             stage.last_set++;
-        set = stage.last_set;
-        if (in_place) {
-            // Some rows at a time, through all frames: their accumulators and snapshots stay in
-            // the second-level cache. Weights that would not stay there pass only once.
-            float* target = accumulators + first * l.block;
-            const ptrdiff_t row_bytes = 4 * l.row * stage.blocks;
-            const int fit = static_cast<int>(kStripBytes / row_bytes);
-            const int strips = cached ? (l.rows + std::max(kStripRows, fit) - 1) /
-                                            std::max(kStripRows, fit)
-                                      : 1;
-            const int strip = (l.rows + strips - 1) / strips;
-            for (int frame = begin; frame < end; frame++)
-                if (dense[frame] != 0 && strips > 1 && frame > begin) {
-                    // Dense frames go through whole maps, and so do those around them.
-                    run_whole(state, l, stage, begin, end, changes, target);
-                    target = nullptr;
-                    break;
-                }
-            for (int row = 0; target != nullptr && row < l.rows; row += strip) {
-                const int last = std::min(l.rows, row + strip);
-                for (int frame = begin; frame < end; frame++) {
-                    if (dense[frame] != 0) {
-                        if (row == 0) compute_dense(state, l, stage, frame, target);
-                    } else {
-                        add_stage(state, l, stage, row, last, frame, frame + 1, &target);
-                    }
-                    finish(state, l, stage, frame, row, last, changes[frame - begin], nullptr);
-                }
-            }
-            continue;
-        }
-        for (int frame = begin; frame < end; frame++) {
-            float* const target = scratch + (frame - begin) * frame_stride + l.origin;
-            y[frame - begin] = dense[frame] != 0 ? nullptr : target;
-            if (dense[frame] != 0) compute_dense(state, l, stage, frame, target);
-        }
-        add_stage(state, l, stage, 0, l.rows, begin, end, y.data());
-        for (int frame = begin; frame < end; frame++)
-            finish(state, l, stage, frame, 0, l.rows, changes[frame - begin],
-                   scratch + (frame - begin) * frame_stride + l.origin);
+        stages.push_back(stage);
     }
+    for (int from = begin, to = begin; from < end; from = to) {
+        const auto by_winograd = [&](int frame) { return winograd && dense[frame] != 0; };
+        for (to = from + 1; to < end && by_winograd(to) == by_winograd(from);) to++;
+        if (by_winograd(from))
+            run_winograd(state, l, stages, from, to, changes, masks, begin);
+        else
+            for (const Stage& stage : stages) run_stage(state, l, stage, from, to, changes, begin);
+    }
+}
+
+void Convolution::run_stage(State& state, const Layout& l, const Stage& stage, int begin, int end,
+                            const std::vector<Changes>& changes, int first) const {
+    const std::vector<uint8_t>& dense = state.deltas[delta].dense;
+    float* const accumulators = state.operations[index].accumulators.data() + l.origin;
+    // The same way for any number of frames, so that results do not depend on it.
+    if (cached || frames == 1) {
+        // Some rows at a time, through all frames: their accumulators and snapshots stay in
+        // the second-level cache. Weights that would not stay there pass only once.
+        float* target = accumulators + stage.first_block * l.block;
+        const ptrdiff_t row_bytes = 4 * l.row * stage.blocks;
+        const int fit = std::max(kStripRows, static_cast<int>(kStripBytes / row_bytes));
+        const int strips = cached ? (l.rows + fit - 1) / fit : 1;
+        const int strip = (l.rows + strips - 1) / strips;
+        // Dense frames go through whole maps, and so do those around them.
+        if (strips > 1 && std::any_of(dense.begin() + begin + 1, dense.begin() + end,
+                                      [](uint8_t one) { return one != 0; })) {
+            run_whole(state, l, stage, begin, end, changes, first, target);
+            return;
+        }
+        for (int row = 0; row < l.rows; row += strip) {
+            const int last = std::min(l.rows, row + strip);
+            for (int frame = begin; frame < end; frame++) {
+                if (dense[frame] != 0) {
+                    if (row == 0) compute_dense(state, l, stage, frame, target);
+                } else {
+                    add_stage(state, l, stage, row, last, frame, frame + 1, &target);
+                }
+                finish(state, l, stage, frame, row, last, changes[frame - first], nullptr);
+            }
+        }
+        return;
+    }
+    const ptrdiff_t frame_stride = l.block * kStageBlocks;
+    float* const scratch = state.batch_scratch(static_cast<size_t>(frame_stride) * (end - begin));
+    std::vector<float*> y(end - begin);
+    for (int frame = begin; frame < end; frame++) {
+        float* const target = scratch + (frame - begin) * frame_stride + l.origin;
+        y[frame - begin] = dense[frame] != 0 ? nullptr : target;
+        if (dense[frame] != 0) compute_dense(state, l, stage, frame, target);
+    }
+    add_stage(state, l, stage, 0, l.rows, begin, end, y.data());
+    for (int frame = begin; frame < end; frame++)
+        finish(state, l, stage, frame, 0, l.rows, changes[frame - first],
+               scratch + (frame - begin) * frame_stride + l.origin);
 }
 
 // Frame after frame through whole maps.
 void Convolution::run_whole(State& state, const Layout& l, const Stage& stage, int begin, int end,
-                            const std::vector<Changes>& changes, float* target) const {
+                            const std::vector<Changes>& changes, int first, float* target) const {
     for (int frame = begin; frame < end; frame++) {
         if (state.deltas[delta].dense[frame] != 0)
             compute_dense(state, l, stage, frame, target);
         else
             add_stage(state, l, stage, 0, l.rows, frame, frame + 1, &target);
-        finish(state, l, stage, frame, 0, l.rows, changes[frame - begin], nullptr);
+        finish(state, l, stage, frame, 0, l.rows, changes[frame - first], nullptr);
     }
 }
 

@@ -61,7 +61,7 @@ struct TapArgs {
     int column_stride, column_offset;
 };
 
-// A dense convolution for one or two blocks of outputs: y = bias + W * x.
+// A dense convolution for one or two blocks of outputs: y = bias + W * x, or y += W * x.
 struct DenseArgs {
     const uint32_t* x;        // units; input pixel of output (0, 0) and tap offset 0
     ptrdiff_t x_block, x_row; // strides in units; x_row is that of one *output* row
@@ -71,11 +71,56 @@ struct DenseArgs {
     const int32_t* tap_offsets;   // [taps] in units
     const uint32_t* weights[2];
     ptrdiff_t unit_stride, tap_stride;
-    const float* bias[2];     // 16 numbers
+    const float* bias[2];     // 16 numbers; null: added to y
     float* y[2];
     int blocks;               // 1 or 2
     ptrdiff_t y_row, y_column; // y_column: floats between neighbouring outputs, 16 in a map
     int rows, columns;
+};
+
+// A dense 3x3 convolution of stride 1 by Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray,
+// arXiv 1509.09308): 36 products for 16 outputs instead of 144. A tile of 6x6 inputs becomes 36
+// numbers ("positions"), the kernel too; their products, summed over the channels as 36 matrix
+// products, become 4x4 outputs. The points are 0, +-sqrt(1/2), +-sqrt(2) and infinity, of which
+// rounding errors are twice those of the direct sum, a quarter of those of 0, +-1, +-2.
+inline constexpr int kWinogradOutputs = 4;                       // of a tile, in each direction
+inline constexpr int kWinogradInputs = 6;
+inline constexpr int kWinogradPositions = 36;
+
+// The 36 positions of the kernels of one block of outputs.
+struct WinogradWeightsArgs {
+    const uint32_t* weights;   // as WindowArgs has them
+    int units;
+    float* to;                 // [position][channel][16]; a pair of bf16 becomes two channels
+    ptrdiff_t position;
+};
+
+// The 36 positions of some tiles of inputs.
+struct WinogradInputArgs {
+    const uint32_t* const* tiles;  // [count] first pixel of a tile in the dense form, block 0
+    int count, blocks;
+    ptrdiff_t x_row, x_block;  // in units
+    float* to;                 // [position][block][tile][16]
+    ptrdiff_t position, block;
+};
+
+// Where a tile's outputs lie in its map.
+struct WinogradTile {
+    int row, column;           // of its first output
+    int rows, columns;         // of its outputs that exist
+};
+
+// y = bias + what the 36 sums of some tiles of a frame stand for.
+struct WinogradOutputArgs {
+    const WinogradTile* tiles;
+    int count, blocks;
+    const float* from;         // [position][block][tile][16]
+    ptrdiff_t position, block;
+    const float* bias;         // [blocks * 16]
+    float* y;                  // pixel (0, 0) of the map
+    ptrdiff_t y_row, y_block;
+    const uint8_t* mask;       // [rows][width] pixels that are written; null: all
+    int width;
 };
 
 // The first layer: few input channels, so that a sliding window over whole columns pays.
@@ -241,6 +286,9 @@ struct Kernels {
     void (*window)(const WindowArgs&, Arithmetic);
     void (*tap)(const TapArgs&, Arithmetic);
     void (*dense)(const DenseArgs&, Arithmetic);
+    void (*winograd_weights)(const WinogradWeightsArgs&, Arithmetic);
+    void (*winograd_input)(const WinogradInputArgs&, Arithmetic);
+    void (*winograd_output)(const WinogradOutputArgs&);
     void (*column)(const ColumnArgs&);
     void (*depthwise)(const DepthwiseArgs&);
     void (*compress)(const CompressArgs&, Arithmetic);

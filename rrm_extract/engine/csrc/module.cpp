@@ -146,7 +146,7 @@ struct Builder {
     }
     void convolution(std::string name, int delta, int tensor, const std::vector<int>& geometry,
                      const std::string& form, Elements weights, const std::vector<SetTuple>& sets,
-                     Floats bias, const EpilogueTuple& epilogue, bool in_place) {
+                     Floats bias, const EpilogueTuple& epilogue, bool in_place, bool winograd) {
         std::vector<WeightSet> list;
         for (const auto& s : sets)
             list.push_back({std::get<0>(s), std::get<1>(s), std::get<2>(s), std::get<3>(s),
@@ -154,7 +154,7 @@ struct Builder {
         network->add(std::make_unique<Convolution>(
             std::move(name), delta, tensor, geometry_of(geometry),
             form == "window" ? Convolution::Form::window : Convolution::Form::taps, keep(weights),
-            std::move(list), keep(bias), epilogue_of(epilogue), in_place));
+            std::move(list), keep(bias), epilogue_of(epilogue), in_place, winograd));
     }
     void columns(std::string name, int delta, int tensor, const std::vector<int>& geometry,
                  Elements weights, Elements dense_weights, Floats bias,

@@ -201,6 +201,7 @@ void State::end(int frames) {
             delta.dense_mode =
                 density > plan.break_even * (delta.dense_mode ? kHysteresis : 1.0f);
         }
+        delta.was_dense = delta.dense[frames - 1] != 0;
         delta.ring = (delta.ring + frames) % rings(plan);
         delta.valid = true;
     }
@@ -257,6 +258,11 @@ float* State::row_scratch(size_t floats) {
 float* State::batch_scratch(size_t floats) {
     if (batch_scratch_.size() < floats) batch_scratch_ = Buffer<float>(floats, true);
     return batch_scratch_.data();
+}
+
+float* State::winograd_scratch(size_t floats) {
+    if (winograd_scratch_.size() < floats) winograd_scratch_ = Buffer<float>(floats, true);
+    return winograd_scratch_.data();
 }
 
 ptrdiff_t State::whole_row(int delta) const {
@@ -317,7 +323,10 @@ bool State::needs_all(int tensor, int frame) const {
 
 const uint8_t* State::hits(int delta, int frame) const {
     const DeltaState& state = deltas[delta];
-    return state.dense[frame] != 0 ? nullptr : state.hits[frame % state.hits.size()].data();
+    // The first dense frame after lists takes what these have truncated, everywhere.
+    const bool before = frame > 0 ? state.dense[frame - 1] != 0 : state.valid && state.was_dense;
+    if (state.dense[frame] != 0 && !before) return nullptr;
+    return state.hits[frame % state.hits.size()].data();
 }
 
 void State::emit(int tensor, int frame, int block, int blocks, int row, const float* x,
@@ -376,6 +385,12 @@ void State::emit(int tensor, int frame, int block, int blocks, int row, const fl
                 const ptrdiff_t dense_block = whole_block(index);
                 uint32_t* dense =
                     whole(index, frame) + (block + at) * dense_block + row * whole_row(index);
+                if (group == 0) {
+                    uint8_t* hits = state.hits[frame % plan.versions].data() +
+                                    static_cast<size_t>(row) * plan.width;
+                    std::memset(hits, 0, plan.width);
+                    for (const Run& run : runs) std::memset(hits + run.begin, 1, run.end - run.begin);
+                }
                 kernels.keep({from, x_block, snapshot, static_cast<ptrdiff_t>(plane), dense,
                               dense_block, plan.width, channels, occupied, plan.threshold, counts},
                              network->arithmetic);
@@ -411,6 +426,14 @@ void State::emit_input(int index, int frame, int row, const float* x) {
         return;
     }
     float* dense = reinterpret_cast<float*>(whole(index, frame) + row * whole_row(index));
+    uint8_t* hits = state.hits[frame % plan.versions].data() + static_cast<size_t>(row) * plan.width;
+    for (int column = 0; column < plan.width; column++) {
+        const size_t at = static_cast<size_t>(column) * plan.channels;
+        uint8_t differs = 0;
+        for (int channel = 0; channel < plan.channels; channel++)
+            differs |= static_cast<uint8_t>(x[at + channel] != snapshot[at + channel]);
+        hits[column] = differs;
+    }
     int64_t nonzero = 0, changed = 0;
     float trace = 0;
     for (size_t i = 0; i < count; i++) {
@@ -438,7 +461,7 @@ void State::output(int number, int frame, float* to) const {
 }
 
 size_t State::bytes() const {
-    size_t sum = 4 * (row_scratch_.size() + batch_scratch_.size());
+    size_t sum = 4 * (row_scratch_.size() + batch_scratch_.size() + winograd_scratch_.size());
     for (const auto& value : values_) sum += 4 * value.size();
     for (const auto& operation : operations) sum += 4 * operation.accumulators.size();
     for (const auto& delta : deltas) {

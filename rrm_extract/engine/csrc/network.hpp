@@ -111,6 +111,7 @@ public:
 // What one input of linear layers keeps in one lane.
 struct DeltaState {
     bool valid = false;               // the snapshot belongs to this clip
+    bool was_dense = false;           // in the last frame before this batch
     bool dense_mode = false;          // too much changes: the layers run dense
     Buffer<float> snapshot;           // of a select: versions + 1 of them with halo, in a ring
     int ring = 0;                     // version of the last frame before this batch
@@ -161,6 +162,7 @@ public:
     float* plane(int tensor, int block, int frame) const;
     float* row_scratch(size_t floats);
     float* batch_scratch(size_t floats);
+    float* winograd_scratch(size_t floats);
 
     // Hands a finished row of blocks to the layers that read the tensor; outside of the runs
     // nothing has changed since the frame before.
@@ -190,7 +192,7 @@ private:
     void end(int frames);
 
     std::vector<Buffer<float>> values_;
-    Buffer<float> row_scratch_, batch_scratch_;
+    Buffer<float> row_scratch_, batch_scratch_, winograd_scratch_;
     std::vector<Buffer<uint8_t>> changed_;
     std::vector<float> pixels_;
 };

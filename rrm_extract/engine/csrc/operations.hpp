@@ -50,10 +50,10 @@ public:
 
     Convolution(std::string name, int delta, int tensor, Geometry geometry, Form form,
                 const uint32_t* weights, std::vector<WeightSet> sets, const float* bias,
-                Epilogue epilogue, bool cached)
+                Epilogue epilogue, bool cached, bool winograd)
         : Operation(std::move(name)), delta(delta), tensor(tensor), geometry(geometry), form(form),
           weights(weights), sets(std::move(sets)), bias(bias), epilogue(epilogue),
-          cached(cached) {}
+          cached(cached), winograd(winograd) {}
 
     void prepare(State&) const override;
     void run(State&, int begin, int end) const override;
@@ -71,6 +71,7 @@ public:
     const float* const bias;           // [blocks * 16]
     const Epilogue epilogue;
     const bool cached;                 // its weights stay in the cache from frame to frame
+    const bool winograd;               // dense frames go in tiles of 4 x 4; only for a window
 
 private:
     struct Layout;
@@ -81,8 +82,21 @@ private:
     void compute_dense(State&, const Layout&, const Stage&, int frame, float* y) const;
     void finish(State&, const Layout&, const Stage&, int frame, int row_begin, int row_end,
                 const Changes&, float* delta_y) const;
+    // Some frames through one stage; `first` is the frame that the changes and masks begin with.
+    void run_stage(State&, const Layout&, const Stage&, int begin, int end,
+                   const std::vector<Changes>&, int first) const;
     void run_whole(State&, const Layout&, const Stage&, int begin, int end,
-                   const std::vector<Changes>&, float* target) const;
+                   const std::vector<Changes>&, int first, float* target) const;
+    struct Tiles;
+    struct Groups;
+    Tiles find_tiles(State&, const Layout&, int begin, int end,
+                     const std::vector<std::vector<uint8_t>>& masks, int first) const;
+    void multiply(State&, const Stage&, size_t first_set, int set_count, int block, int count,
+                  const float* kernels, const Groups& in, const float* x, const Groups& out,
+                  float* y) const;
+    void run_winograd(State&, const Layout&, const std::vector<Stage>&, int begin, int end,
+                      const std::vector<Changes>&, const std::vector<std::vector<uint8_t>>& masks,
+                      int first) const;
     bool find_changes(State&, int frame, std::vector<uint8_t>& mask) const;
 };
 

@@ -83,7 +83,9 @@ void dense(const DenseArgs& args, Arithmetic arithmetic) {
         for (int row = 0; row < args.rows; row++)
             for (int column = 0; column < args.columns; column++)
                 for (int lane = 0; lane < kBlock; lane++) {
-                    float sum = args.bias[block][lane];
+                    float& y =
+                        args.y[block][row * args.y_row + column * args.y_column + lane];
+                    float sum = args.bias[block] == nullptr ? y : args.bias[block][lane];
                     for (int xb = 0; xb < args.x_blocks; xb++)
                         for (int unit = 0; unit < args.block_units; unit++)
                             for (int tap = 0; tap < args.taps; tap++) {
@@ -97,8 +99,105 @@ void dense(const DenseArgs& args, Arithmetic arithmetic) {
                                                         tap * args.tap_stride + lane];
                                 sum += respond(x, w, arithmetic);
                             }
-                    args.y[block][row * args.y_row + column * args.y_column + lane] = sum;
+                    y = sum;
                 }
+}
+
+// The matrices of F(4x4, 3x3): a row of the first for each position of a kernel, of the second for
+// each position of an input, and a column of the third.
+const double kHalfRoot = std::sqrt(0.5), kRoot = std::sqrt(2.0);
+const double kOfKernel[6][3] = {
+    {1, 0, 0},
+    {-2.0 / 3, -2.0 / 3 * kHalfRoot, -1.0 / 3},
+    {-2.0 / 3, 2.0 / 3 * kHalfRoot, -1.0 / 3},
+    {1.0 / 6, 1.0 / 6 * kRoot, 1.0 / 3},
+    {1.0 / 6, -1.0 / 6 * kRoot, 1.0 / 3},
+    {0, 0, 1},
+};
+const double kOfInput[6][6] = {
+    {1, 0, -2.5, 0, 1, 0},
+    {0, -2 * kHalfRoot, -2, kHalfRoot, 1, 0},
+    {0, 2 * kHalfRoot, -2, -kHalfRoot, 1, 0},
+    {0, -0.5 * kRoot, -0.5, kRoot, 1, 0},
+    {0, 0.5 * kRoot, -0.5, -kRoot, 1, 0},
+    {0, 1, 0, -2.5, 0, 1},
+};
+const double kOfOutput[4][6] = {
+    {1, 1, 1, 1, 1, 0},
+    {0, kHalfRoot, -kHalfRoot, kRoot, -kRoot, 0},
+    {0, 0.5, 0.5, 2, 2, 0},
+    {0, 0.5 * kHalfRoot, -0.5 * kHalfRoot, 2 * kRoot, -2 * kRoot, 1},
+};
+
+// The number of a channel in a vector of units.
+float channel_of(const uint32_t* units, int channel, Arithmetic arithmetic) {
+    if (arithmetic == Arithmetic::fp32) return as_float(units[channel]);
+    const uint32_t pair = units[channel / 2];
+    return as_float(channel % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
+}
+
+void winograd_weights(const WinogradWeightsArgs& args, Arithmetic arithmetic) {
+    const int per_unit = arithmetic == Arithmetic::fp32 ? 1 : 2;
+    for (int channel = 0; channel < args.units * per_unit; channel++)
+        for (int lane = 0; lane < kBlock; lane++)
+            for (int i = 0; i < 6; i++)
+                for (int j = 0; j < 6; j++) {
+                    double sum = 0;
+                    for (int r = 0; r < 3; r++)
+                        for (int c = 0; c < 3; c++) {
+                            const uint32_t bits =
+                                args.weights[((channel / per_unit * 3 + 2 - c) * 3 + 2 - r) * kBlock +
+                                             lane];
+                            const float weight =
+                                per_unit == 1 ? as_float(bits)
+                                              : as_float(channel % 2 == 0 ? bits << 16
+                                                                          : bits & 0xffff0000u);
+                            sum += kOfKernel[i][r] * kOfKernel[j][c] * weight;
+                        }
+                    args.to[(i * 6 + j) * args.position + channel * kBlock + lane] =
+                        static_cast<float>(sum);
+                }
+}
+
+void winograd_input(const WinogradInputArgs& args, Arithmetic arithmetic) {
+    const int pixel = arithmetic == Arithmetic::fp32 ? kBlock : kBlock / 2;
+    for (int tile = 0; tile < args.count; tile++)
+        for (int block = 0; block < args.blocks; block++)
+            for (int lane = 0; lane < kBlock; lane++)
+                for (int i = 0; i < 6; i++)
+                    for (int j = 0; j < 6; j++) {
+                        double sum = 0;
+                        for (int r = 0; r < 6; r++)
+                            for (int c = 0; c < 6; c++)
+                                sum += kOfInput[i][r] * kOfInput[j][c] *
+                                       channel_of(args.tiles[tile] + block * args.x_block +
+                                                      r * args.x_row + c * pixel,
+                                                  lane, arithmetic);
+                        args.to[(i * 6 + j) * args.position + block * args.block + tile * kBlock +
+                                lane] = static_cast<float>(sum);
+                    }
+}
+
+void winograd_output(const WinogradOutputArgs& args) {
+    for (int number = 0; number < args.count; number++)
+        for (int block = 0; block < args.blocks; block++)
+            for (int lane = 0; lane < kBlock; lane++) {
+                const WinogradTile& tile = args.tiles[number];
+                for (int i = 0; i < tile.rows; i++)
+                    for (int j = 0; j < tile.columns; j++) {
+                        const int row = tile.row + i, column = tile.column + j;
+                        if (args.mask != nullptr && args.mask[row * args.width + column] == 0)
+                            continue;
+                        double sum = args.bias[block * kBlock + lane];
+                        for (int r = 0; r < 6; r++)
+                            for (int c = 0; c < 6; c++)
+                                sum += kOfOutput[i][r] * kOfOutput[j][c] *
+                                       args.from[(r * 6 + c) * args.position + block * args.block +
+                                                 number * kBlock + lane];
+                        args.y[block * args.y_block + row * args.y_row + column * kBlock + lane] =
+                            static_cast<float>(sum);
+                    }
+            }
 }
 
 void column(const ColumnArgs& args) {
@@ -338,8 +437,8 @@ void pool(const PoolArgs& args) {
 
 const Kernels& reference_kernels() {
     static const Kernels table = {
-        "reference", window, tap, dense, column, depthwise, compress, keep, select,
-        compress_columns, finish, map, pool,
+        "reference", window, tap, dense, winograd_weights, winograd_input, winograd_output,
+        column, depthwise, compress, keep, select, compress_columns, finish, map, pool,
     };
     return table;
 }

@@ -25,6 +25,7 @@ void check_dense(Case& c) {
     const int taps = kernel_rows * kernel_columns, units = x_blocks * block_units;
     const bool units_first = random.chance(0.5);
     const int blocks = random.between(1, 2);
+    const bool add = random.chance(0.3);
     const size_t weight_count = static_cast<size_t>(units) * taps * kBlock;
     const Array<uint32_t> weights[2] = {c.elements(weight_count, 0.9), c.elements(weight_count, 0.9)};
     const Array<float> bias[2] = {c.exacts(kBlock), c.exacts(kBlock)};
@@ -36,12 +37,118 @@ void check_dense(Case& c) {
                       column_stride * block_units, x_blocks, block_units, taps, offsets.data(),
                       {weights[0].data(), weights[1].data()},
                       units_first ? taps * kBlock : kBlock, units_first ? kBlock : units * kBlock,
-                      {bias[0].data(), bias[1].data()}, {expected[0].data(), expected[1].data()},
+                      {add ? nullptr : bias[0].data(), add ? nullptr : bias[1].data()}, {expected[0].data(), expected[1].data()},
                       blocks, y_row, y_column, rows, columns};
     reference_kernels().dense(args, c.arithmetic);
     for (int block = 0; block < 2; block++) args.y[block] = actual[block].data();
     c.kernels.dense(args, c.arithmetic);
     for (int block = 0; block < 2; block++) c.equal("y", actual[block], expected[block]);
+}
+
+// The transforms have irrational factors: equal but for rounding, whose size is that of the
+// largest terms.
+void nearly_equal(Case& c, const Array<float>& actual, const Array<float>& expected) {
+    for (size_t i = 0; i < expected.all().size(); i++) {
+        const float a = actual.all()[i], b = expected.all()[i];
+        c.compare("to", i, a, b, std::fabs(a - b) <= 1e-4f);
+    }
+}
+
+void check_winograd_weights(Case& c) {
+    Random& random = c.random;
+    const int units = random.between(1, 20), channels = units * (c.bf16() ? 2 : 1);
+    const Array<uint32_t> weights = c.elements(static_cast<size_t>(units) * 9 * kBlock, 0.9);
+    const ptrdiff_t position = (channels + random.between(0, 2)) * kBlock;
+    Array<float> expected(static_cast<size_t>(position) * kWinogradPositions, 7), actual = expected;
+    WinogradWeightsArgs args = {weights.data(), units, expected.data(), position};
+    reference_kernels().winograd_weights(args, c.arithmetic);
+    args.to = actual.data();
+    c.kernels.winograd_weights(args, c.arithmetic);
+    nearly_equal(c, actual, expected);
+}
+
+void check_winograd_input(Case& c) {
+    Random& random = c.random;
+    const int pixel = c.bf16() ? kBlock / 2 : kBlock;
+    const int height = random.between(6, 12), width = random.between(6, 14);
+    const int blocks = random.between(1, 3), count = random.between(1, 9);
+    const ptrdiff_t x_row = static_cast<ptrdiff_t>(width) * pixel, x_block = x_row * height;
+    const Array<uint32_t> x = c.elements(static_cast<size_t>(x_block) * blocks, random.density());
+    std::vector<const uint32_t*> tiles;
+    for (int tile = 0; tile < count; tile++)
+        tiles.push_back(x.data() + random.between(0, height - 6) * x_row +
+                        random.between(0, width - 6) * pixel);
+    const ptrdiff_t position = (count + random.between(0, 3)) * kBlock;
+    const ptrdiff_t block = position * kWinogradPositions + kBlock;
+    Array<float> expected(static_cast<size_t>(block) * blocks, 7), actual = expected;
+    WinogradInputArgs args = {tiles.data(), count, blocks, x_row, x_block, expected.data(),
+                              position, block};
+    reference_kernels().winograd_input(args, c.arithmetic);
+    args.to = actual.data();
+    c.kernels.winograd_input(args, c.arithmetic);
+    nearly_equal(c, actual, expected);
+}
+
+void check_winograd_output(Case& c) {
+    Random& random = c.random;
+    const int rows = random.between(1, 11), columns = random.between(1, 11);
+    const int blocks = random.between(1, 3);
+    std::vector<WinogradTile> tiles;
+    for (int row = 0; row < rows; row += kWinogradOutputs)
+        for (int column = 0; column < columns; column += kWinogradOutputs)
+            if (random.chance(0.8))
+                tiles.push_back({row, column, rows - row < 4 ? rows - row : 4,
+                                 columns - column < 4 ? columns - column : 4});
+    const int count = static_cast<int>(tiles.size());
+    const ptrdiff_t position = (count + 1) * kBlock, block = position * kWinogradPositions;
+    const Array<float> from = c.exacts(static_cast<size_t>(block) * blocks);
+    const Array<float> bias = c.exacts(static_cast<size_t>(blocks) * kBlock);
+    std::vector<uint8_t> mask(static_cast<size_t>(rows) * columns);
+    for (uint8_t& one : mask) one = random.chance(0.5);
+    const ptrdiff_t y_row = (columns + 1) * kBlock, y_block = y_row * rows;
+    Array<float> expected = c.exacts(static_cast<size_t>(y_block) * blocks), actual = expected;
+    WinogradOutputArgs args = {tiles.data(), count, blocks, from.data(), position, block,
+                               bias.data(), expected.data(), y_row, y_block,
+                               random.chance(0.5) ? mask.data() : nullptr, columns};
+    reference_kernels().winograd_output(args);
+    args.y = actual.data();
+    c.kernels.winograd_output(args);
+    nearly_equal(c, actual, expected);
+}
+
+// The three transforms with a product between them are a convolution.
+void check_winograd(Case& c) {
+    Random& random = c.random;
+    const int pixel = c.bf16() ? kBlock / 2 : kBlock;
+    const Array<uint32_t> weights = c.elements(static_cast<size_t>(pixel) * 9 * kBlock, 0.9);
+    const Array<uint32_t> x = c.elements(static_cast<size_t>(36) * pixel, random.density());
+    const Array<float> bias = c.exacts(kBlock);
+    std::vector<float> kernels(static_cast<size_t>(kWinogradPositions) * kBlock * kBlock);
+    std::vector<float> inputs(static_cast<size_t>(kWinogradPositions) * kBlock), sums = inputs;
+    c.kernels.winograd_weights({weights.data(), pixel, kernels.data(), kBlock * kBlock}, c.arithmetic);
+    const uint32_t* const tile = x.data();
+    c.kernels.winograd_input({&tile, 1, 1, 6 * pixel, 0, inputs.data(), kBlock, 0}, c.arithmetic);
+    for (int position = 0; position < kWinogradPositions; position++)
+        for (int lane = 0; lane < kBlock; lane++) {
+            double sum = 0;
+            for (int channel = 0; channel < kBlock; channel++)
+                sum += static_cast<double>(inputs[position * kBlock + channel]) *
+                       kernels[(position * kBlock + channel) * kBlock + lane];
+            sums[position * kBlock + lane] = static_cast<float>(sum);
+        }
+    Array<float> actual(16 * kBlock), expected(16 * kBlock);
+    const WinogradTile whole = {0, 0, 4, 4};
+    c.kernels.winograd_output({&whole, 1, 1, sums.data(), kBlock, 0, bias.data(), actual.data(),
+                               4 * kBlock, 0, nullptr, 4});
+    std::vector<int32_t> offsets(9);
+    for (int r = 0; r < 3; r++)
+        for (int s = 0; s < 3; s++) offsets[(2 - s) * 3 + 2 - r] = (r * 6 + s) * pixel;
+    DenseArgs args = {x.data(), 0, 6 * pixel, pixel, 1, pixel, 9, offsets.data(),
+                      {weights.data(), nullptr}, 9 * kBlock, kBlock, {bias.data(), nullptr},
+                      {expected.data(), nullptr}, 1, 4 * kBlock, kBlock, 4, 4};
+    reference_kernels().dense(args, c.arithmetic);
+    for (size_t i = 0; i < expected.size(); i++)
+        c.compare("y", i, actual[i], expected[i], std::fabs(actual[i] - expected[i]) <= 1e-2f);
 }
 
 void check_depthwise(Case& c) {

@@ -355,43 +355,55 @@ void select(const SelectArgs& args) {
 }
 
 // Lists of columns are appended to in the order of rows: where a row's deltas go depends on what
-// the column holds already.
+// the column holds already. The row is looked at in vectors, and only what passes the threshold is
+// taken to its column.
 template <int kChannels>
 void compress_columns_row(const CompressColumnsArgs& args) {
     ColumnList& list = *args.list;
     const uint16_t* before = list.starts + static_cast<size_t>(args.row) * list.width;
     uint16_t* after = list.starts + static_cast<size_t>(args.row + 1) * list.width;
     const int channels = kChannels > 0 ? kChannels : list.channels;
-    const float threshold = args.threshold;
-    const bool paper = args.paper;
-    const uint32_t first = static_cast<uint32_t>(args.row * channels);
-    int64_t nonzero = 0, deltas = 0;
-    float trace = 0;
-    for (int column = 0; column < list.width; column++) {
-        const float* x = args.x + static_cast<ptrdiff_t>(column) * channels;
-        float* kept = args.snapshot + static_cast<ptrdiff_t>(column) * channels;
-        uint32_t* values = list.values + column * list.capacity + before[column];
-        uint16_t* rows = list.rows + column * list.capacity + before[column];
-        int count = 0;
-#pragma GCC unroll 4
-        for (int channel = 0; channel < channels; channel++) {
-            const float last = kept[channel], value = x[channel], delta = value - last;
-            const bool chosen = !(std::fabs(delta) <= threshold);
-            // Written always and counted when chosen: no branch to mispredict.
-            values[count] = as_bits(delta);
-            rows[count] = static_cast<uint16_t>(first + static_cast<uint32_t>(channel));
-            count += chosen;
-            kept[channel] = (chosen || paper) ? value : last;
-            nonzero += value != 0;
-            trace += delta * 0.0f;
+    const int count = list.width * channels;
+    const int first = args.row * channels;
+    std::memcpy(after, before, sizeof(uint16_t) * static_cast<size_t>(list.width));
+    std::memset(args.hits, 0, static_cast<size_t>(list.width));
+    const auto take = [&](int at, float delta) {
+        const int column = at / channels;
+        const size_t entry = column * list.capacity + after[column]++;
+        list.values[entry] = as_bits(delta);
+        list.rows[entry] = static_cast<uint16_t>(first + at - column * channels);
+        args.hits[column] = 1;
+    };
+    const Vec threshold = splat(args.threshold);
+    Tally tally;
+    int at = 0;
+    for (; at + kLanes <= count; at += kLanes) {
+        const Vec x = load(args.x + at), last = load(args.snapshot + at), delta = x - last;
+        uint32_t chosen = beyond(delta, threshold);
+        tally.watch(delta);
+        tally.nonzero += ones(nonzero_mask(x));
+        tally.deltas += ones(chosen);
+        if (args.paper)
+            store(args.snapshot + at, x);
+        else if (chosen != 0)
+            store(args.snapshot + at, blend(chosen, last, x));
+        float deltas[kLanes];
+        store(deltas, delta);
+        for (; chosen != 0; chosen &= chosen - 1) {
+            const int lane = __builtin_ctz(chosen);
+            take(at + lane, deltas[lane]);
         }
-        deltas += count;
-        after[column] = static_cast<uint16_t>(before[column] + count);
-        args.hits[column] = count > 0;
     }
-    args.counts->nonzero += nonzero;
-    args.counts->deltas += deltas;
-    args.counts->finite = args.counts->finite && trace == 0.0f;
+    for (; at < count; at++) {
+        const float x = args.x[at], delta = x - args.snapshot[at];
+        const bool chosen = !(std::fabs(delta) <= args.threshold);
+        tally.trace[0] += delta * 0.0f;
+        tally.nonzero += x != 0;
+        tally.deltas += chosen;
+        if (args.paper || chosen) args.snapshot[at] = x;
+        if (chosen) take(at, delta);
+    }
+    tally.add_to(*args.counts);
 }
 
 void compress_columns(const CompressColumnsArgs& args) {

@@ -23,7 +23,9 @@ void dense_tile(const DenseArgs& args, const uint32_t* x, const uint32_t* const*
 #pragma GCC unroll 16
         for (int c = 0; c < kColumns; c++)
 #pragma GCC unroll 2
-            for (int v = 0; v < kVectors; v++) acc[r][c][v] = load(bias[v]);
+            for (int v = 0; v < kVectors; v++)
+                acc[r][c][v] = load(bias[v] != nullptr ? bias[v]
+                                                       : y[v] + r * args.y_row + c * args.y_column);
     const ptrdiff_t step = kStep > 0 ? kStep : args.x_step;
     const uint32_t* unit_weights[kVectors];
     for (int v = 0; v < kVectors; v++) unit_weights[v] = weights[v];
@@ -135,7 +137,7 @@ void dense_frame(const DenseArgs& args) {
             const int block = (first + v) / kSlices;
             const ptrdiff_t lane = static_cast<ptrdiff_t>((first + v) % kSlices) * kLanes;
             weights[v] = args.weights[block] + lane;
-            bias[v] = args.bias[block] + lane;
+            bias[v] = args.bias[block] == nullptr ? nullptr : args.bias[block] + lane;
             y[v] = args.y[block] + lane;
         }
         if (count == 2)

@@ -142,8 +142,25 @@ RRM_INLINE Vec larger(Vec a, Vec b) {
     return take ? b : a;
 }
 
-void pool(const PoolArgs& args) {
-    for (int column = args.column_begin; column < args.column_end; column++) {
+// Columns `begin` to `end`, whose windows lie inside of the image, for the usual sizes.
+template <int kRows, int kColumns>
+void maxima(const PoolArgs& args, int begin, int end) {
+    for (int slice = 0; slice < kBlock; slice += kLanes)
+        for (int column = begin; column < end; column++) {
+            const float* x =
+                args.x + static_cast<ptrdiff_t>(column * args.stride - args.padding) * kBlock + slice;
+            Vec acc = splat(-INFINITY);
+#pragma GCC unroll 3
+            for (int s = 0; s < kColumns; s++)
+#pragma GCC unroll 3
+                for (int r = 0; r < kRows; r++)
+                    acc = larger(acc, load(x + s * args.dilation * kBlock + r * args.x_row));
+            store(args.y + static_cast<ptrdiff_t>(column) * kBlock + slice, acc);
+        }
+}
+
+void pool_columns(const PoolArgs& args, int begin, int end) {
+    for (int column = begin; column < end; column++) {
         const int first = column * args.stride - args.padding;
         for (int slice = 0; slice < kBlock; slice += kLanes) {
             Vec acc = splat(args.maximum ? -INFINITY : 0.0f);
@@ -160,6 +177,23 @@ void pool(const PoolArgs& args) {
             store(args.y + static_cast<ptrdiff_t>(column) * kBlock + slice, acc);
         }
     }
+}
+
+void pool(const PoolArgs& args) {
+    const int reach = (args.kernel_columns - 1) * args.dilation;
+    const int size = args.kernel_columns;
+    if (!args.maximum || size < 2 || size > 3 || args.rows < 2 || args.rows > 3)
+        return pool_columns(args, args.column_begin, args.column_end);
+    const int inside = args.width - 1 + args.padding - reach;
+    const int first = most(args.column_begin, (args.padding + args.stride - 1) / args.stride);
+    const int last = least(args.column_end, inside < 0 ? 0 : inside / args.stride + 1);
+    if (first >= last) return pool_columns(args, args.column_begin, args.column_end);
+    pool_columns(args, args.column_begin, first);
+    if (size == 3)
+        args.rows == 3 ? maxima<3, 3>(args, first, last) : maxima<2, 3>(args, first, last);
+    else
+        args.rows == 3 ? maxima<3, 2>(args, first, last) : maxima<2, 2>(args, first, last);
+    pool_columns(args, last, args.column_end);
 }
 
 }  // namespace rrm::RRM_ISA

@@ -6,6 +6,7 @@
 #include "elementwise.hpp"
 #include "tap.hpp"
 #include "window.hpp"
+#include "winograd.hpp"
 
 #define RRM_PASTE_(a, b) a##b
 #define RRM_PASTE(a, b) RRM_PASTE_(a, b)
@@ -15,11 +16,10 @@
 namespace rrm {
 
 const Kernels& RRM_PASTE(RRM_ISA, _kernels)() {
+    using namespace RRM_ISA;
     static const Kernels table = {
-        RRM_TEXT(RRM_ISA),    RRM_ISA::window,           RRM_ISA::tap,    RRM_ISA::dense,
-        RRM_ISA::column,      RRM_ISA::depthwise,        RRM_ISA::compress, RRM_ISA::keep,
-        RRM_ISA::select,      RRM_ISA::compress_columns, RRM_ISA::finish, RRM_ISA::map,
-        RRM_ISA::pool,
+        RRM_TEXT(RRM_ISA), window, tap, dense, winograd_weights, winograd_input, winograd_output,
+        column, depthwise, compress, keep, select, compress_columns, finish, map, pool,
     };
     return table;
 }

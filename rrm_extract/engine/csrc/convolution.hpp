@@ -1,0 +1,24 @@
+// How a convolution goes through its outputs; for convolution.cpp and winograd.cpp.
+#pragma once
+
+#include "operations.hpp"
+
+namespace rrm {
+
+// Blocks of outputs that are computed and finished together: their accumulators stay in the
+// second-level cache, and they fill whole groups of every list.
+inline constexpr int kStageBlocks = 8;
+
+struct Convolution::Layout {
+    int rows, columns;         // of the output
+    int margin_columns;
+    ptrdiff_t row, block;      // strides of the accumulators
+    ptrdiff_t origin;          // of pixel (0, 0)
+};
+
+struct Convolution::Stage {
+    int first_block, blocks;
+    size_t first_set, last_set;
+};
+
+}  // namespace rrm

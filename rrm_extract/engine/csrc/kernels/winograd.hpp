@@ -1,0 +1,171 @@
+// The transforms of F(4x4, 3x3), see WinogradWeightsArgs; the matrix products between them are the
+// dense kernel's.
+//
+// Each transform is the same six or four sums over rows and then over columns. The points come in
+// pairs +-p, so that even and odd parts are shared.
+#pragma once
+
+#include "vector.hpp"
+
+namespace rrm::RRM_ISA {
+
+inline constexpr float kHalfRoot = 0.70710678118654752f, kRoot = 1.41421356237309505f;
+
+typedef uint16_t VecHalf __attribute__((vector_size(2 * kLanes), aligned(2), may_alias));
+
+// kLanes channels of a pixel, from channel `lane` on.
+RRM_INLINE Vec channels_of(const uint32_t* pixel, int lane, Arithmetic arithmetic) {
+    if (arithmetic == Arithmetic::fp32) return load(reinterpret_cast<const float*>(pixel) + lane);
+    const VecHalf halves = *(reinterpret_cast<const VecHalf*>(pixel) + lane / kLanes);
+    return (Vec)(__builtin_convertvector(halves, VecBits) << 16);
+}
+
+RRM_INLINE void kernel_positions(const Vec* g, int step, Vec* to, int to_step) {
+    const Vec ends = (g[0] + 0.5f * g[2 * step]) * (-2.0f / 3);
+    const Vec middle = g[step] * (-2.0f / 3 * kHalfRoot);
+    const Vec far_ends = (0.5f * g[0] + g[2 * step]) * (1.0f / 3);
+    const Vec far_middle = g[step] * (kRoot / 6);
+    to[0] = g[0];
+    to[to_step] = ends + middle;
+    to[2 * to_step] = ends - middle;
+    to[3 * to_step] = far_ends + far_middle;
+    to[4 * to_step] = far_ends - far_middle;
+    to[5 * to_step] = g[2 * step];
+}
+
+RRM_INLINE void input_positions(const Vec* d, int step, Vec* to, int to_step) {
+    const Vec even = d[4 * step] - 2.0f * d[2 * step];
+    const Vec odd = kHalfRoot * d[3 * step] - kRoot * d[step];
+    const Vec far_even = d[4 * step] - 0.5f * d[2 * step];
+    const Vec far_odd = kRoot * d[3 * step] - kHalfRoot * d[step];
+    to[0] = d[0] + (d[4 * step] - 2.5f * d[2 * step]);
+    to[to_step] = even + odd;
+    to[2 * to_step] = even - odd;
+    to[3 * to_step] = far_even + far_odd;
+    to[4 * to_step] = far_even - far_odd;
+    to[5 * to_step] = d[step] + (d[5 * step] - 2.5f * d[3 * step]);
+}
+
+RRM_INLINE void output_sums(const Vec* m, int step, Vec* to, int to_step) {
+    const Vec sum = m[step] + m[2 * step], difference = m[step] - m[2 * step];
+    const Vec far_sum = m[3 * step] + m[4 * step], far_difference = m[3 * step] - m[4 * step];
+    to[0] = m[0] + sum + far_sum;
+    to[to_step] = kHalfRoot * difference + kRoot * far_difference;
+    to[2 * to_step] = 0.5f * sum + 2.0f * far_sum;
+    to[3 * to_step] = (0.5f * kHalfRoot) * difference + (2.0f * kRoot) * far_difference + m[5 * step];
+}
+
+template <Arithmetic kArithmetic>
+void winograd_kernels(const WinogradWeightsArgs& args) {
+    constexpr int per_unit = kArithmetic == Arithmetic::fp32 ? 1 : 2;
+    for (int channel = 0; channel < args.units * per_unit; channel++) {
+        const uint32_t* unit = args.weights + static_cast<size_t>(channel / per_unit) * 9 * kBlock;
+        // Large layers come from memory, once for a whole batch of frames.
+        constexpr int kAhead = 6;
+        const uint32_t* later = unit + static_cast<size_t>(kAhead) * 9 * kBlock;
+        for (int tap = 0; tap < 9; tap++) __builtin_prefetch(later + tap * kBlock);
+        for (int lane = 0; lane < kBlock; lane += kLanes) {
+            Vec half[18];
+#pragma GCC unroll 3
+            for (int c = 0; c < 3; c++) {
+                Vec column[3];
+#pragma GCC unroll 3
+                for (int r = 0; r < 3; r++) {
+                    // The packed kernel is turned and goes column by column.
+                    const uint32_t* from = unit + ((2 - c) * 3 + 2 - r) * kBlock + lane;
+                    const VecBits bits = *reinterpret_cast<const VecBits*>(from);
+                    column[r] = per_unit == 1      ? (Vec)bits
+                                : channel % 2 == 0 ? (Vec)(bits << 16)
+                                                   : (Vec)(bits & 0xffff0000u);
+                }
+                kernel_positions(column, 1, half + c, 3);
+            }
+            float* to = args.to + static_cast<size_t>(channel) * kBlock + lane;
+#pragma GCC unroll 6
+            for (int i = 0; i < 6; i++) {
+                Vec row[6];
+                kernel_positions(half + 3 * i, 1, row, 1);
+#pragma GCC unroll 6
+                for (int j = 0; j < 6; j++) store(to + (i * 6 + j) * args.position, row[j]);
+            }
+        }
+    }
+}
+
+void winograd_weights(const WinogradWeightsArgs& args, Arithmetic arithmetic) {
+    if (arithmetic == Arithmetic::fp32)
+        winograd_kernels<Arithmetic::fp32>(args);
+    else
+        winograd_kernels<Arithmetic::bf16>(args);
+}
+
+template <Arithmetic kArithmetic>
+void winograd_input_tiles(const WinogradInputArgs& args) {
+    constexpr int pixel = kArithmetic == Arithmetic::fp32 ? kBlock : kBlock / 2;
+    for (int block = 0; block < args.blocks; block++)
+        for (int tile = 0; tile < args.count; tile++)
+            for (int lane = 0; lane < kBlock; lane += kLanes) {
+                const uint32_t* x = args.tiles[tile] + block * args.x_block;
+                float* to = args.to + block * args.block + tile * kBlock + lane;
+                Vec half[36];
+#pragma GCC unroll 6
+                for (int c = 0; c < 6; c++) {
+                    Vec column[6];
+#pragma GCC unroll 6
+                    for (int r = 0; r < 6; r++)
+                        column[r] = channels_of(x + r * args.x_row + c * pixel, lane, kArithmetic);
+                    input_positions(column, 1, half + c, 6);
+                }
+#pragma GCC unroll 6
+                for (int i = 0; i < 6; i++) {
+                    Vec row[6];
+                    input_positions(half + 6 * i, 1, row, 1);
+#pragma GCC unroll 6
+                    for (int j = 0; j < 6; j++) store(to + (i * 6 + j) * args.position, row[j]);
+                }
+            }
+}
+
+void winograd_input(const WinogradInputArgs& args, Arithmetic arithmetic) {
+    if (arithmetic == Arithmetic::fp32)
+        winograd_input_tiles<Arithmetic::fp32>(args);
+    else
+        winograd_input_tiles<Arithmetic::bf16>(args);
+}
+
+void winograd_output(const WinogradOutputArgs& args) {
+    for (int block = 0; block < args.blocks; block++)
+        for (int number = 0; number < args.count; number++)
+            for (int lane = 0; lane < kBlock; lane += kLanes) {
+                const WinogradTile& tile = args.tiles[number];
+                const float* from = args.from + block * args.block + number * kBlock + lane;
+                const Vec bias = load(args.bias + block * kBlock + lane);
+                Vec half[24], all[16];
+#pragma GCC unroll 6
+                for (int c = 0; c < 6; c++) {
+                    Vec column[6];
+#pragma GCC unroll 6
+                    for (int r = 0; r < 6; r++) column[r] = load(from + (r * 6 + c) * args.position);
+                    output_sums(column, 1, half + c, 6);
+                }
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; i++) output_sums(half + 6 * i, 1, all + 4 * i, 1);
+                float* y = args.y + block * args.y_block + tile.row * args.y_row +
+                           tile.column * kBlock + lane;
+                if (args.mask == nullptr && tile.rows == 4 && tile.columns == 4) {
+#pragma GCC unroll 4
+                    for (int r = 0; r < 4; r++)
+#pragma GCC unroll 4
+                        for (int c = 0; c < 4; c++)
+                            store(y + r * args.y_row + c * kBlock, bias + all[r * 4 + c]);
+                    continue;
+                }
+                for (int r = 0; r < tile.rows; r++)
+                    for (int c = 0; c < tile.columns; c++)
+                        if (args.mask == nullptr ||
+                            args.mask[(tile.row + r) * args.width + tile.column + c] != 0)
+                            store(y + r * args.y_row + c * kBlock, bias + all[r * 4 + c]);
+            }
+}
+
+}  // namespace rrm::RRM_ISA
