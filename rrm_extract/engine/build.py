@@ -265,7 +265,15 @@ class _Builder:
                 f"{step.name}.dense", lambda: (native.pack_columns_dense(contiguous()), ())
             )
             network.columns(
-                step.name, delta, out, numbers, packed.numpy(), dense.numpy(), bias, epilogue
+                step.name,
+                delta,
+                out,
+                numbers,
+                packed.numpy(),
+                dense.numpy(),
+                bias,
+                epilogue,
+                [] if step.pool is None else step.pool.numbers(),
             )
             return
         pack = native.pack_window if step.form == "window" else native.pack_taps

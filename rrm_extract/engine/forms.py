@@ -18,8 +18,13 @@ __all__ = [
     "window_of",
 ]
 
-BREAK_EVEN = {"window": 0.80, "taps": 0.72, "columns": 0.30, "depthwise": 2.0}
+BREAK_EVEN = {"window": 0.80, "taps": 0.72, "columns": 0.45, "depthwise": 2.0}
 """Densities at which the dense kernel takes over, fp32, see scripts/measure_break_even.py."""
+
+SMALL_COLUMNS_BREAK_EVEN = 0.28
+"""That of a first layer with a kernel of at most SMALL_COLUMNS taps: there is less to a list's entry."""
+
+SMALL_COLUMNS = 16
 
 WINOGRAD_BREAK_EVEN = 0.95
 """The same of a window that runs dense in Winograd's tiles, for each product these need."""
@@ -66,8 +71,10 @@ def tiles_of(form: str, window: Window, source: PlanTensor) -> Tiles | None:
     return Tiles(share, max(*reach, *window.padding))
 
 
-def break_even(form: str, precision: str, tiles: Tiles | None = None) -> float:
+def break_even(form: str, window: Window, precision: str, tiles: Tiles | None = None) -> float:
     """Share of changed inputs above which a layer runs dense."""
+    if form == "columns" and window.kernel[0] * window.kernel[1] <= SMALL_COLUMNS:
+        return min(BREAK_EVEN[form], SMALL_COLUMNS_BREAK_EVEN)
     # The first layer always computes in fp32.
     share = BF16_SHARE if precision == "bf16" and form in ("window", "taps") else 1.0
     density = BREAK_EVEN[form] * share

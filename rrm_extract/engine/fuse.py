@@ -1,4 +1,4 @@
-"""Joins steps: a residual sum and an activation become the end of the step before them."""
+"""Joins steps: a sum, an activation or a maximum becomes the end of the step before it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from rrm_extract.engine.plan import (
     GatherStep,
     PlanTensor,
     PointwiseStep,
+    PoolStep,
     Step,
 )
 
 __all__ = ["fuse"]
+
+NEVER_FALLING = ("none", "relu", "clamp")
+
+MOST_POOLED_ROWS = 4
+"""As many rows at a time does a first layer compute at least."""
 
 
 def fuse(lowered: Lowered, kept: set[PlanTensor]) -> None:
@@ -49,7 +55,7 @@ def _fused(steps: list[Step], kept: set[PlanTensor]) -> list[Step]:
 
 
 def _joins(step: Step) -> bool:
-    return isinstance(step, PointwiseStep)
+    return isinstance(step, (PointwiseStep, PoolStep))
 
 
 def _target(
@@ -60,6 +66,8 @@ def _target(
     kept: set[PlanTensor],
 ) -> Step | None:
     """The earlier step that does this one's work as well, if there is one; it is changed."""
+    if isinstance(step, PoolStep):
+        return _pooled(step, maker, readers, kept)
     if not isinstance(step, PointwiseStep):
         return None
     # The tensor disappears: nobody else may read it.
@@ -97,6 +105,7 @@ def _target(
             isinstance(before, ConvStep)
             and before.form != "depthwise"
             and before.residual is None
+            and before.pool is None
             and before.activation == NO_ACTIVATION
             and fits
             and there
@@ -106,6 +115,32 @@ def _target(
             before.activation = step.activation
             return before
     return None
+
+
+def _pooled(
+    step: PoolStep,
+    maker: dict[PlanTensor, Step],
+    readers: Counter[PlanTensor],
+    kept: set[PlanTensor],
+) -> Step | None:
+    """The first layer in front of a maximum, whose large map then never leaves the cache."""
+    before = maker.get(step.source)
+    if (
+        not isinstance(before, ConvStep)
+        or before.form != "columns"
+        or before.residual is not None
+        or before.pool is not None
+        or readers[step.source] != 1
+        or step.source in kept
+        # The maximum is taken first, then the activation: the same where this never falls.
+        or before.activation.kind not in NEVER_FALLING
+        or not step.maximum
+        or step.window.dilation != (1, 1)
+        or step.window.kernel[0] > MOST_POOLED_ROWS
+    ):
+        return None
+    before.pool = step.window
+    return before
 
 
 def _readers(steps: list[Step]) -> Counter[PlanTensor]:

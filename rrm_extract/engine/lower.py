@@ -181,9 +181,9 @@ class _Lowering:
                 form=key,
                 threshold=threshold,
                 group_blocks=groups,
-                break_even=break_even(form, self.precision, tiles),
+                break_even=break_even(form, window, self.precision, tiles),
             )
-        delta.break_even = min(delta.break_even, break_even(form, self.precision, tiles))
+        delta.break_even = min(delta.break_even, break_even(form, window, self.precision, tiles))
         delta.halo = max(delta.halo, *window.padding, 0 if tiles is None else tiles.halo)
         self.layers[op.name] = delta
         height, width = window.output(source.height, source.width)

@@ -148,6 +148,7 @@ class ConvStep(Step):
         linear: the layer; a fully-connected one as a convolution over its whole input.
         winograd: whether it runs dense in Winograd's tiles.
         residual: tensor that is added before the activation.
+        pool: window of the maximum that follows, only for "columns"; ``out`` is what that makes.
     """
 
     delta: DeltaInput
@@ -157,6 +158,7 @@ class ConvStep(Step):
     winograd: bool = False
     residual: PlanTensor | None = None
     activation: Activation = NO_ACTIVATION
+    pool: Window | None = None
 
     def sources(self) -> list[PlanTensor]:
         """See :meth:`Step.sources`."""

@@ -18,6 +18,7 @@ from rrm_extract.engine.plan import (
     PointwiseStep,
     PoolStep,
     Step,
+    Window,
 )
 from rrm_extract.graph import default_layer, fold_batch_norm, select, trace
 from rrm_extract.models import load_model
@@ -195,15 +196,14 @@ def _explained(step: Step, names: Mapping[str, str], macs: Mapping[str, int]) ->
         return ExplainedStep(
             name=names.get(step.name, step.name),
             kernel=step.form,
-            fused=(*residual, *_activation(step.activation)),
+            fused=(*residual, *_activation(step.activation), *_maximum(step.pool)),
             output=_size(step.out),
             break_even=break_even if break_even < _NEVER else None,
             macs=macs.get(step.name, 0),
         )
     if isinstance(step, PoolStep):
         kind = "maximum" if step.maximum else "average"
-        rows, columns = step.window.kernel
-        return _simple(step.name, f"{kind} {rows}x{columns}", _size(step.out))
+        return _simple(step.name, _window(kind, step.window), _size(step.out))
     if isinstance(step, GlobalAverageStep):
         return _simple(step.name, "average of all", _size(step.out))
     if isinstance(step, PointwiseStep):
@@ -225,6 +225,15 @@ def _simple(
 
 def _activation(activation: Activation) -> tuple[str, ...]:
     return () if activation == NO_ACTIVATION else (activation.kind,)
+
+
+def _maximum(window: Window | None) -> tuple[str, ...]:
+    return () if window is None else (_window("maximum", window),)
+
+
+def _window(kind: str, window: Window) -> str:
+    rows, columns = window.kernel
+    return f"{kind} {rows}x{columns}"
 
 
 def _size(tensor: PlanTensor) -> tuple[int, int, int]:

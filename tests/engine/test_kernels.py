@@ -689,6 +689,34 @@ def test_real_numbers_select_alike(policy: Any) -> None:
         assert_same_costs(network.stats(), costs, within=1e-3)
 
 
+# --- a first layer and the maximum of its windows
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    "pool", [(3, 2, 1, False), (2, 2, 0, False), (3, 1, 1, True), (4, 3, 2, True)]
+)
+def test_maximum_behind_a_first_layer(isa: str, pool: tuple[int, int, int, bool]) -> None:
+    """Maps of several strips, so that windows reach over their borders."""
+    size, stride, padding, rounded_up = pool
+    generator = torch.Generator().manual_seed(size)
+    module = nn.Sequential(
+        nn.Conv2d(3, 70, 3, padding=1),
+        nn.Hardtanh(0, 6) if rounded_up else nn.ReLU(),
+        nn.MaxPool2d(size, stride, padding, ceil_mode=rounded_up),
+        nn.Conv2d(70, 5, 1),
+    )
+    make_coarse(module, generator)
+    changes = ("pixel", "few", "same", "corner", "all", "pixel", "few")
+    shape = (3, 31 if isa == "reference" else 61, 83)
+    frames = clip(shape, changes, generator=generator)
+    expected, _, costs = readable(module, frames, threshold=0.0)
+    network = native(program_of(module), shape, isa=isa, batch=3, adaptive=False)
+    (result,), _ = network.run(frames)
+    assert torch.equal(result, expected[0].float())
+    assert_same_costs(network.stats(), costs)
+
+
 # --- dense 3x3 layers in Winograd's tiles
 
 

@@ -9,6 +9,10 @@ namespace rrm {
 // second-level cache, and they fill whole groups of every list.
 inline constexpr int kStageBlocks = 8;
 
+// Accumulators of that many bytes stay in the second-level cache until they are finished.
+inline constexpr ptrdiff_t kStripBytes = 256 * 1024;
+inline constexpr int kStripRows = 4;  // fewer would not be worth fetching the weights again
+
 struct Convolution::Layout {
     int rows, columns;         // of the output
     int margin_columns;

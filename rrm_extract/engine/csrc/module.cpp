@@ -158,10 +158,11 @@ struct Builder {
     }
     void columns(std::string name, int delta, int tensor, const std::vector<int>& geometry,
                  Elements weights, Elements dense_weights, Floats bias,
-                 const EpilogueTuple& epilogue) {
+                 const EpilogueTuple& epilogue, const std::vector<int>& pool) {
         network->add(std::make_unique<ColumnConvolution>(
             std::move(name), delta, tensor, geometry_of(geometry), keep(weights),
-            keep(dense_weights), keep(bias), epilogue_of(epilogue)));
+            keep(dense_weights), keep(bias), epilogue_of(epilogue),
+            pool.empty() ? std::optional<Geometry>() : geometry_of(pool)));
     }
     void depthwise(std::string name, int delta, int tensor, const std::vector<int>& geometry,
                    Floats weights, Floats bias, const EpilogueTuple& epilogue) {

@@ -53,7 +53,7 @@ void Network::schedule() {
     // Frames pass an operation together so that weights, accumulators and snapshots are read once
     // for all of them; but not more than keep what they hand on in the third-level cache. Where
     // weights are large for their use, one use a pixel, they count for more.
-    constexpr size_t kHandedOn = size_t{8} << 20;
+    constexpr size_t kHandedOn = size_t{2} << 20;
     constexpr int kEnoughPixels = 1200;
     for (const auto& operation : operations) {
         int frames = segments.empty() ? 1 : segments.back().frames;

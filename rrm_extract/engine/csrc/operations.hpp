@@ -2,6 +2,8 @@
 // blocks go out through State::emit as soon as they are finished.
 #pragma once
 
+#include <optional>
+
 #include "network.hpp"
 
 namespace rrm {
@@ -13,6 +15,13 @@ struct Geometry {
     int row_dilation = 1, column_dilation = 1;
 
     int taps() const { return kernel_rows * kernel_columns; }
+    int output_rows(int rows) const {
+        return (rows + 2 * row_padding - row_dilation * (kernel_rows - 1) - 1) / row_stride + 1;
+    }
+    int output_columns(int columns) const {
+        return (columns + 2 * column_padding - column_dilation * (kernel_columns - 1) - 1) /
+                   column_stride + 1;
+    }
 };
 
 // Weights of some neighbouring blocks of outputs. Only units that the blocks read are kept: those
@@ -100,14 +109,16 @@ private:
     bool find_changes(State&, int frame, std::vector<uint8_t>& mask) const;
 };
 
-// The first layer, on lists of its input's columns.
+// The first layer, on lists of its input's columns, and the maximum of its windows if one follows:
+// its own map is then the largest of the network, and only its accumulators exist.
 class ColumnConvolution : public Operation {
 public:
     ColumnConvolution(std::string name, int delta, int tensor, Geometry geometry,
                       const uint32_t* weights, const uint32_t* dense_weights, const float* bias,
-                      Epilogue epilogue)
+                      Epilogue epilogue, std::optional<Geometry> pool)
         : Operation(std::move(name)), delta(delta), tensor(tensor), geometry(geometry),
-          weights(weights), dense_weights(dense_weights), bias(bias), epilogue(epilogue) {}
+          weights(weights), dense_weights(dense_weights), bias(bias), epilogue(epilogue),
+          pool(pool) {}
 
     void prepare(State&) const override;
     void run(State&, int begin, int end) const override;
@@ -124,13 +135,18 @@ public:
     const uint32_t* const dense_weights;
     const float* const bias;
     const Epilogue epilogue;
+    const std::optional<Geometry> pool;
 
 private:
-    void add_deltas(State&, int first, int blocks, int row_begin, int row_end, int frame,
-                    const Changes&) const;
-    void compute_dense(State&, int first, int blocks, int row_begin, int row_end, int frame) const;
-    void finish(State&, int first, int blocks, int row_begin, int row_end, int frame,
-                const Changes&) const;
+    struct Frame;
+    struct Strip;
+    int rows(const State&) const;      // of the layer's own map
+    int columns(const State&) const;
+    ptrdiff_t plane(const State&) const;
+    void add_deltas(State&, const Strip&, const Frame&) const;
+    void compute_dense(State&, const Strip&, const Frame&) const;
+    void finish(State&, const Strip&, const Frame&) const;
+    void finish_pooled(State&, const Strip&, Frame&) const;
 };
 
 class DepthwiseConvolution : public Operation {
