@@ -4,7 +4,7 @@
 
 One layer at a time, between random frames of which a given share of the numbers changes: on lists
 of deltas and dense, in turn, medians of several repeats on one thread. The density where the two
-take the same time is what BREAK_EVEN in rrm_extract/engine/forms.py should say, a little lower
+take the same time is what the numbers in rrm_extract/engine/forms.py should say, a little lower
 where the layers differ, for a job on another processor must not lose much either.
 """
 
@@ -67,8 +67,8 @@ def measure(name: str, precision: str, frames: int, repeats: int) -> dict[str, A
     program = fold_batch_norm(trace(nn.Sequential(make()).eval()))
     shape = (channels, size, size)
     networks = {
-        kind: _network(program, shape, precision, break_even)
-        for kind, break_even in (("list", 2.0), ("dense", -1.0))
+        kind: _network(program, shape, precision, lists=kind == "list")
+        for kind in ("list", "dense")
     }
     ratios = []
     for density in DENSITIES:
@@ -96,13 +96,16 @@ def measure(name: str, precision: str, frames: int, repeats: int) -> dict[str, A
 
 
 def _network(
-    program: Any, shape: tuple[int, int, int], precision: str, break_even: float
+    program: Any, shape: tuple[int, int, int], precision: str, *, lists: bool
 ) -> NativeNetwork:
     own = dict(forms.BREAK_EVEN)
     try:
-        forms.BREAK_EVEN.update(dict.fromkeys(own, break_even))
+        if not lists:  # no density is below it
+            forms.BREAK_EVEN.update(dict.fromkeys(own, -1.0))
         # Above 0, or what bf16 rounds off would count as a change of the next frame.
-        return NativeNetwork(program, input_shape=shape, threshold=1e-3, precision=precision)
+        return NativeNetwork(
+            program, input_shape=shape, threshold=1e-3, precision=precision, adaptive=not lists
+        )
     finally:
         forms.BREAK_EVEN.update(own)
 

@@ -18,13 +18,14 @@ __all__ = [
     "window_of",
 ]
 
-BREAK_EVEN = {"window": 0.80, "taps": 0.72, "columns": 0.45, "depthwise": 2.0}
+BREAK_EVEN = {"window": 0.80, "taps": 0.72, "columns": 0.62, "depthwise": 2.0}
 """Densities at which the dense kernel takes over, fp32, see scripts/measure_break_even.py."""
 
-SMALL_COLUMNS_BREAK_EVEN = 0.28
-"""That of a first layer with a kernel of at most SMALL_COLUMNS taps: there is less to a list's entry."""
+SMALL_COLUMNS_BREAK_EVEN = 0.36
+"""That of a first layer with a kernel of few taps: there is less to win with a list's entry."""
 
 SMALL_COLUMNS = 16
+"""Few taps."""
 
 WINOGRAD_BREAK_EVEN = 0.95
 """The same of a window that runs dense in Winograd's tiles, for each product these need."""
