@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarking import machine, save_json, versions
+from benchmarking import machine, read_json, save_json, versions
 from network_bench import PACKAGES, RRM_PRECISIONS, Plan, Record, bench_subject
 from subjects import NOISE, clip_frames, load_subject, noise_frames
 
@@ -48,6 +48,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-batch", type=_count, default=8, metavar="N")
     parser.add_argument("--repeats", type=_count, default=5, metavar="R")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--add",
+        action="store_true",
+        help="keep what FILE has of other networks and numbers of threads, from the same machine",
+    )
 
 
 def run_plan(arguments: argparse.Namespace, *, baselines: list[str]) -> dict[str, Any]:
@@ -76,11 +81,27 @@ def run_plan(arguments: argparse.Namespace, *, baselines: list[str]) -> dict[str
         },
         "records": [],
     }
+    before = _before(arguments, result)
+    own: list[Record] = []
     for spec in arguments.models:
-        result["records"] += _measure(spec, arguments, plan)
+        own += _measure(spec, arguments, plan)
+        measured = {(record["model"], record["threads"]) for record in own}
+        kept = [one for one in before if (one["model"], one["threads"]) not in measured]
+        result["records"] = kept + own
         if arguments.json is not None:
             save_json(result, arguments.json)
     return result
+
+
+def _before(arguments: argparse.Namespace, result: dict[str, Any]) -> list[Record]:
+    if not arguments.add or arguments.json is None or not arguments.json.exists():
+        return []
+    found = read_json(arguments.json)
+    for name in ("machine", "versions", "settings"):
+        if found[name] != result[name]:
+            sys.exit(f"{arguments.json}: --add: its {name} are others: {found[name]}")
+    records: list[Record] = found["records"]
+    return records
 
 
 def _measure(spec: str, arguments: argparse.Namespace, plan: Plan) -> list[Record]:

@@ -25,7 +25,11 @@ __all__ = [
     "CompiledPlan",
     "NotFiniteError",
     "Reordered",
+    "passes",
 ]
+
+FIRST_PASS = 2
+"""Frames in the first pass of a lane."""
 
 Floats = NDArray[np.float32]
 
@@ -100,6 +104,17 @@ class CompiledPlan:
     batch: int
 
 
+def passes(frames: int, batch: int, *, fresh: bool) -> list[slice]:
+    """How the frames of one call are divided, at most ``batch`` at a time.
+
+    The engine decides from the frames of one pass which layers run dense in the next. A lane that
+    begins (``fresh``) therefore starts with a short one: two frames show how much changes.
+    """
+    first = min(FIRST_PASS, batch) if fresh else batch
+    begins = [0, *range(first, frames, batch)]
+    return [slice(a, b) for a, b in zip(begins, [*begins[1:], frames], strict=True)]
+
+
 class CompiledNetwork:
     """Runs a :class:`CompiledPlan`, with a state of its own.
 
@@ -146,9 +161,8 @@ class CompiledNetwork:
         """
         outputs: list[tuple[Floats, ...]] = []
         seen: list[Seen] = []
-        for begin in range(0, len(frames), self.plan.batch):
-            some = frames[begin : begin + self.plan.batch]
-            result = self._attempt(some)
+        for some in passes(len(frames), self.plan.batch, fresh=self._fresh):
+            result = self._attempt(frames[some])
             outputs.append(result[0])
             seen.append(result[1])
         return tuple(np.concatenate(parts) for parts in zip(*outputs, strict=True)), joined(seen)

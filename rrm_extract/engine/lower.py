@@ -34,6 +34,7 @@ from rrm_extract.engine.plan import (
 from rrm_extract.engine.pointwise import activation_of
 from rrm_extract.engine.pooling import pool_of
 from rrm_extract.engine.refusal import NoStepError, name_of
+from rrm_extract.errors import EngineError
 from rrm_extract.graph import Convolution, FullyConnected, Op, Program
 from rrm_extract.graph.program import execute, substitute
 
@@ -60,7 +61,13 @@ def lower(
         thresholds: of each linear operation, by its name.
         precision: "fp32" or "bf16".
         group_blocks: blocks of channels that a list keeps together.
+
+    Raises:
+        EngineError: the network does nothing.
     """
+    if not program.ops:
+        msg = "the network has no operations, so the native engine has nothing to do; use torch"
+        raise EngineError(msg)
     lowering = _Lowering(program, input_shape, thresholds, precision, group_blocks)
     return lowering.run()
 

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rrm_extract.engine.build import NativePart, Packed, build_part
-from rrm_extract.engine.compiled import CompiledOutput, CompiledPart, CompiledPlan, Reordered
+from rrm_extract.engine.compiled import (
+    CompiledOutput,
+    CompiledPart,
+    CompiledPlan,
+    Reordered,
+    passes,
+)
 from rrm_extract.engine.fuse import fuse
 from rrm_extract.engine.kernels import isa_of_this_process, native_module
 from rrm_extract.engine.lower import lower
@@ -20,7 +26,7 @@ from rrm_extract.engine.parts import Island, Known, Lowered, Opaque, Part, Rearr
 from rrm_extract.engine.plan import ConvStep, PlanTensor
 from rrm_extract.engine.refusal import name_of
 from rrm_extract.engine.seen import CountedLayer, seen_by
-from rrm_extract.errors import ConfigError
+from rrm_extract.errors import ConfigError, EngineError
 from rrm_extract.graph import Program
 from rrm_extract.rrm import FrameDensities, LayerCost, Policy, RecurrentNetwork, layer_thresholds
 from rrm_extract.rrm.truncate import POLICIES
@@ -298,12 +304,23 @@ class NativeNetwork:
         Returns:
             One (T, ...) tensor for each output of the Program, and what the layers saw. Frames
             with infinities or NaN are computed densely, each by itself, as PyTorch would.
+
+        Raises:
+            EngineError: the frames have another shape than the network was made for, or there are
+                none.
         """
-        batch = self._shared.batch
+        wanted = self._shared.lowered.frames
+        size = (wanted.channels, wanted.height, wanted.width)
+        if frames.dim() != 4 or len(frames) == 0 or tuple(frames.shape[1:]) != size:
+            msg = (
+                f"frames of shape {tuple(frames.shape)}; expected (T, {', '.join(map(str, size))}) "
+                "with T of at least 1, as the network was made for"
+            )
+            raise EngineError(msg)
         outputs: list[tuple[Tensor, ...]] = []
         seen: list[FrameDensities] = []
-        for begin in range(0, len(frames), batch):
-            some = frames[begin : begin + batch].contiguous().float()
+        for part in passes(len(frames), self._shared.batch, fresh=self._fresh):
+            some = frames[part].contiguous().float()
             result = self._attempt(some)
             if result is not None:
                 outputs.append(result[0])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
 
 from rrm_extract.engine import NativeNetwork
-from rrm_extract.errors import ConfigError, LayerError
+from rrm_extract.errors import ConfigError, EngineError, LayerError
 from rrm_extract.graph import Program, select
 from rrm_extract.rrm import RecurrentNetwork
 from tests.closeness import EXACT_RECURRENCE, relative_l2
@@ -488,3 +488,15 @@ def test_two_instruction_sets_in_one_process() -> None:
         result = torch.cat([outputs_of(network, frame[None]) for frame in frames])
         assert relative_l2(result, expected) < EXACT_RECURRENCE
         assert relative_l2(expected, alone[0]) < EXACT_RECURRENCE
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 9, 9), (2, 3, 9, 8), (2, 4, 9, 9), (3, 9, 9)])
+def test_frames_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    network = native(program_of(nn.Conv2d(3, 4, 3)), (3, 9, 9))
+    with pytest.raises(EngineError, match=r"expected \(T, 3, 9, 9\)"):
+        network.run(torch.zeros(shape))
+
+
+def test_a_network_that_does_nothing_is_refused() -> None:
+    with pytest.raises(EngineError, match="no operations"):
+        native(program_of(nn.Identity()), (3, 9, 9))
