@@ -104,15 +104,15 @@ class CompiledPlan:
     batch: int
 
 
-def passes(frames: int, batch: int, *, fresh: bool) -> list[slice]:
-    """How the frames of one call are divided, at most ``batch`` at a time.
+def passes(frames: int, *, fresh: bool) -> list[slice]:
+    """How the frames of one batch are divided.
 
     The engine decides from the frames of one pass which layers run dense in the next. A lane that
     begins (``fresh``) therefore starts with a short one: two frames show how much changes.
     """
-    first = min(FIRST_PASS, batch) if fresh else batch
-    begins = [0, *range(first, frames, batch)]
-    return [slice(a, b) for a, b in zip(begins, [*begins[1:], frames], strict=True)]
+    if not fresh or frames <= FIRST_PASS:
+        return [slice(0, frames)]
+    return [slice(0, FIRST_PASS), slice(FIRST_PASS, frames)]
 
 
 class CompiledNetwork:
@@ -161,10 +161,12 @@ class CompiledNetwork:
         """
         outputs: list[tuple[Floats, ...]] = []
         seen: list[Seen] = []
-        for some in passes(len(frames), self.plan.batch, fresh=self._fresh):
-            result = self._attempt(frames[some])
-            outputs.append(result[0])
-            seen.append(result[1])
+        for begin in range(0, len(frames), self.plan.batch):
+            batch = frames[begin : begin + self.plan.batch]
+            for some in passes(len(batch), fresh=self._fresh):
+                result = self._attempt(batch[some])
+                outputs.append(result[0])
+                seen.append(result[1])
         return tuple(np.concatenate(parts) for parts in zip(*outputs, strict=True)), joined(seen)
 
     def _attempt(self, frames: Floats) -> tuple[tuple[Floats, ...], Seen]:

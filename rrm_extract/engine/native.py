@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -319,12 +319,13 @@ class NativeNetwork:
             raise EngineError(msg)
         outputs: list[tuple[Tensor, ...]] = []
         seen: list[FrameDensities] = []
-        for part in passes(len(frames), self._shared.batch, fresh=self._fresh):
-            some = frames[part].contiguous().float()
-            result = self._attempt(some)
-            if result is not None:
-                outputs.append(result[0])
-                seen.append(result[1])
+        batch = self._shared.batch
+        for begin in range(0, len(frames), batch):
+            some = frames[begin : begin + batch].contiguous().float()
+            results = self._batch(some)
+            if results is not None:
+                outputs += [result[0] for result in results]
+                seen += [result[1] for result in results]
                 continue
             # Something is not finite. A NaN must not stay in an accumulator: the frames are
             # computed one by one from nothing, and so is the one that follows.
@@ -375,6 +376,18 @@ class NativeNetwork:
             total.frames += 1
             total.density += float(densities.density[0, position])
         return outputs, densities
+
+    def _batch(self, frames: Tensor) -> list[tuple[tuple[Tensor, ...], FrameDensities]] | None:
+        """Runs a batch in one or two passes; None when something was not finite."""
+        results = []
+        before = {name: replace(total) for name, total in self._totals.items()}
+        for part in passes(len(frames), fresh=self._fresh):
+            result = self._attempt(frames[part])
+            if result is None:
+                self._totals = before
+                return None
+            results.append(result)
+        return results
 
     def _attempt(self, frames: Tensor) -> tuple[tuple[Tensor, ...], FrameDensities] | None:
         """Runs at most a batch; None when something was not finite."""
