@@ -4,6 +4,7 @@
 
 One panel for each network and number of threads, one group of bars for each clip: how many times
 as fast as OpenVINO in fp32, with the feature's error beside it. Options choose what is drawn.
+``--markdown`` prints the same as tables instead.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", help="by default all there are")
     parser.add_argument("--thresholds", nargs="+", type=float, help="by default all there are")
     parser.add_argument("--threads", nargs="+", type=int, help="by default all there are")
+    parser.add_argument("--markdown", action="store_true", help="print tables, draw nothing")
     arguments = parser.parse_args()
     result = read_json(arguments.source)
     records = chosen(
@@ -50,7 +52,29 @@ def main() -> None:
             f"{arguments.source}: no record of {', '.join(arguments.runtimes)} with a ratio to "
             "OpenVINO fp32; measure with --baselines openvino, or choose other --runtimes"
         )
+    if arguments.markdown:
+        print(markdown(records))
+        return
     draw(records, result, arguments.output or arguments.source.with_suffix(".svg"))
+
+
+def markdown(records: Sequence[Record]) -> str:
+    """A table for each network and number of threads: clips down, series across."""
+    lines: list[str] = []
+    for model, threads in dict.fromkeys((one["model"], one["threads"]) for one in records):
+        own = [one for one in records if (one["model"], one["threads"]) == (model, threads)]
+        series = list(dict.fromkeys(series_of(one) for one in own))
+        cells = {
+            (one["clip"], series_of(one)): f"{one['ratio_to_openvino_fp32']:.2f} "
+            f"({one['feature_error']:.0e})"
+            for one in own
+        }
+        lines += ["", f"| {model}, {counted(threads, 'thread')} | {' | '.join(series)} |"]
+        lines.append("|---" * (len(series) + 1) + "|")
+        for clip in dict.fromkeys(one["clip"] for one in own):
+            row = [caption(clip), *(cells.get((clip, name), "") for name in series)]
+            lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines[1:])
 
 
 def chosen(records: Sequence[Record], **wanted: Sequence[Any] | None) -> list[Record]:

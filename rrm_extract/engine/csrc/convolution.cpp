@@ -92,12 +92,14 @@ void Convolution::add_stage(State& state, const Layout& l, const Stage& stage, i
     }
 }
 
-void Convolution::compute_dense(State& state, const Layout& l, const Stage& stage, int frame,
-                                float* y) const {
+void Convolution::compute_dense(State& state, const Layout& l, const Stage& stage, int row_begin,
+                                int row_end, int frame, float* y) const {
     const int unit_block = state.network->block_units();
     const ptrdiff_t x_row = state.whole_row(delta), x_block = state.whole_block(delta);
-    const uint32_t* x = state.whole(delta, frame) -
-                        geometry.row_padding * x_row - geometry.column_padding * unit_block;
+    const uint32_t* x = state.whole(delta, frame) +
+                        (row_begin * geometry.row_stride - geometry.row_padding) * x_row -
+                        geometry.column_padding * unit_block;
+    y += row_begin * l.row;
     std::vector<int32_t> offsets(geometry.taps());
     for (int r = 0; r < geometry.kernel_rows; r++)
         for (int c = 0; c < geometry.kernel_columns; c++) {
@@ -116,7 +118,7 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
     args.tap_offsets = offsets.data();
     args.y_row = l.row;
     args.y_column = kBlock;
-    args.rows = l.rows;
+    args.rows = row_end - row_begin;
     args.columns = l.columns;
     for (size_t s = stage.first_set; s < stage.last_set; s++) {
         const WeightSet& set = sets[s];
@@ -266,20 +268,13 @@ void Convolution::run_stage(State& state, const Layout& l, const Stage& stage, i
         const int fit = std::max(kStripRows, static_cast<int>(kStripBytes / row_bytes));
         const int strips = cached ? (l.rows + fit - 1) / fit : 1;
         const int strip = (l.rows + strips - 1) / strips;
-        // Dense frames go through whole maps, and so do those around them.
-        if (strips > 1 && std::any_of(dense.begin() + begin + 1, dense.begin() + end,
-                                      [](uint8_t one) { return one != 0; })) {
-            run_whole(state, l, stage, begin, end, changes, first, target);
-            return;
-        }
         for (int row = 0; row < l.rows; row += strip) {
             const int last = std::min(l.rows, row + strip);
             for (int frame = begin; frame < end; frame++) {
-                if (dense[frame] != 0) {
-                    if (row == 0) compute_dense(state, l, stage, frame, target);
-                } else {
+                if (dense[frame] != 0)
+                    compute_dense(state, l, stage, row, last, frame, target);
+                else
                     add_stage(state, l, stage, row, last, frame, frame + 1, &target);
-                }
                 finish(state, l, stage, frame, row, last, changes[frame - first], nullptr);
             }
         }
@@ -291,24 +286,12 @@ void Convolution::run_stage(State& state, const Layout& l, const Stage& stage, i
     for (int frame = begin; frame < end; frame++) {
         float* const target = scratch + (frame - begin) * frame_stride + l.origin;
         y[frame - begin] = dense[frame] != 0 ? nullptr : target;
-        if (dense[frame] != 0) compute_dense(state, l, stage, frame, target);
+        if (dense[frame] != 0) compute_dense(state, l, stage, 0, l.rows, frame, target);
     }
     add_stage(state, l, stage, 0, l.rows, begin, end, y.data());
     for (int frame = begin; frame < end; frame++)
         finish(state, l, stage, frame, 0, l.rows, changes[frame - first],
                scratch + (frame - begin) * frame_stride + l.origin);
-}
-
-// Frame after frame through whole maps.
-void Convolution::run_whole(State& state, const Layout& l, const Stage& stage, int begin, int end,
-                            const std::vector<Changes>& changes, int first, float* target) const {
-    for (int frame = begin; frame < end; frame++) {
-        if (state.deltas[delta].dense[frame] != 0)
-            compute_dense(state, l, stage, frame, target);
-        else
-            add_stage(state, l, stage, 0, l.rows, frame, frame + 1, &target);
-        finish(state, l, stage, frame, 0, l.rows, changes[frame - first], nullptr);
-    }
 }
 
 void DepthwiseConvolution::run(State& state, int begin, int end) const {

@@ -88,14 +88,13 @@ private:
     Layout layout(const State&) const;
     void add_stage(State&, const Layout&, const Stage&, int row_begin, int row_end, int begin,
                    int end, float* const* y) const;
-    void compute_dense(State&, const Layout&, const Stage&, int frame, float* y) const;
+    void compute_dense(State&, const Layout&, const Stage&, int row_begin, int row_end, int frame,
+                       float* y) const;
     void finish(State&, const Layout&, const Stage&, int frame, int row_begin, int row_end,
                 const Changes&, float* delta_y) const;
     // Some frames through one stage; `first` is the frame that the changes and masks begin with.
     void run_stage(State&, const Layout&, const Stage&, int begin, int end,
                    const std::vector<Changes>&, int first) const;
-    void run_whole(State&, const Layout&, const Stage&, int begin, int end,
-                   const std::vector<Changes>&, int first, float* target) const;
     struct Tiles;
     struct Groups;
     Tiles find_tiles(State&, const Layout&, int begin, int end,
