@@ -72,7 +72,7 @@ def markdown(records: Sequence[Record]) -> str:
         lines += ["", f"| {model}, {counted(threads, 'thread')} | {' | '.join(series)} |"]
         lines.append("|---" * (len(series) + 1) + "|")
         for clip in dict.fromkeys(one["clip"] for one in own):
-            row = [caption(clip), *(cells.get((clip, name), "") for name in series)]
+            row = [Path(clip).stem, *(cells.get((clip, name), "") for name in series)]
             lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines[1:])
 
