@@ -12,7 +12,7 @@ from peers import DenseNetwork
 from torch import Tensor
 
 from rrm_extract.config import JobConfig
-from rrm_extract.graph import Program, select, trace
+from rrm_extract.graph import Program, select
 from rrm_extract.jobs import Recipe, batches, make_recipe, network_input, pooled, sampling_of
 from rrm_extract.models import load_model
 from rrm_extract.video import ClipReader, Sampling, count_chunks, scan_clip
@@ -110,9 +110,7 @@ def load_subject(
     )
     model = load_model(config.model, weights=config.weights, preprocess=config.preprocess)
     recipe = make_recipe(model, config)
-    whole = trace(
-        model.module, leaf_modules=model.leaf_modules, leaf_functions=model.leaf_functions
-    )
+    whole = model.trace()
     resize = model.preprocess.get("resize")
     return Subject(
         name=Path(name).name if is_file else name,

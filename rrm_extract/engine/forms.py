@@ -18,26 +18,29 @@ __all__ = [
     "window_of",
 ]
 
-BREAK_EVEN = {"window": 0.80, "taps": 0.72, "columns": 0.62, "depthwise": 2.0}
+BREAK_EVEN = {
+    "window": 0.80,
+    "taps": 0.72,
+    "columns": 0.62,
+    "small columns": 0.36,
+    "depthwise": 2.0,
+}
 """Densities at which the dense kernel takes over, fp32, see scripts/measure_break_even.py."""
 
-SMALL_COLUMNS_BREAK_EVEN = 0.36
-"""That of a first layer with a kernel of few taps: there is less to win with a list's entry."""
+BF16_SHARE = 0.62
+"""Of that in bfloat16: a unit is a pair of channels, of which one is enough to be computed."""
 
 SMALL_COLUMNS = 16
-"""Few taps."""
+"""A first layer with a kernel of so few taps has less to win with an entry of a list."""
 
 WINOGRAD_BREAK_EVEN = 0.95
-"""The same of a window that runs dense in Winograd's tiles, for each product these need."""
+"""The density of a window that runs dense in Winograd's tiles, for each product these need."""
 
 WINOGRAD_MOST = 0.6
 """Where tiles take more products than this, per product of the direct sum, they do not pay."""
 
 TILE = 4
 """Rows and columns of outputs in one of Winograd's tiles; each takes 36 products a channel."""
-
-BF16_SHARE = 0.62
-"""Of that in bfloat16: a unit is a pair of channels, of which one is enough to be computed."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def tiles_of(form: str, window: Window, source: PlanTensor) -> Tiles | None:
 def break_even(form: str, window: Window, precision: str, tiles: Tiles | None = None) -> float:
     """Share of changed inputs above which a layer runs dense."""
     if form == "columns" and window.kernel[0] * window.kernel[1] <= SMALL_COLUMNS:
-        return min(BREAK_EVEN[form], SMALL_COLUMNS_BREAK_EVEN)
+        form = "small columns"
     # The first layer always computes in fp32.
     share = BF16_SHARE if precision == "bf16" and form in ("window", "taps") else 1.0
     density = BREAK_EVEN[form] * share

@@ -8,7 +8,6 @@ from rrm_extract.engine.parts import Lowered, Part
 from rrm_extract.engine.plan import (
     NO_ACTIVATION,
     ConvStep,
-    GatherStep,
     PlanTensor,
     PointwiseStep,
     PoolStep,
@@ -41,7 +40,7 @@ def _fused(steps: list[Step], kept: set[PlanTensor]) -> list[Step]:
     order: dict[PlanTensor, int] = {}
     result: list[Step] = []
     for step in steps:
-        target = _target(step, maker, order, readers, kept) if _joins(step) else None
+        target = _target(step, maker, order, readers, kept)
         if target is None:
             maker[step.out] = step
             order[step.out] = len(result)
@@ -52,10 +51,6 @@ def _fused(steps: list[Step], kept: set[PlanTensor]) -> list[Step]:
         maker[step.out] = target
         order[step.out] = position
     return result
-
-
-def _joins(step: Step) -> bool:
-    return isinstance(step, (PointwiseStep, PoolStep))
 
 
 def _target(
@@ -151,8 +146,6 @@ def _readers(steps: list[Step]) -> Counter[PlanTensor]:
             _count(tensor, readers)
         if isinstance(step, ConvStep):
             deltas[id(step.delta)] = step.delta
-        if isinstance(step, GatherStep):
-            pass  # its sources are counted above
     for delta in deltas.values():
         if delta.source is not None:
             _count(delta.source, readers)

@@ -179,6 +179,7 @@ class _Lowering:
         key = {"columns": "columns", "depthwise": "select"}.get(form, "list")
         groups = 1 if linear.groups > 1 else self.group_blocks
         threshold = self.thresholds[op.name]
+        density = break_even(form, window, self.precision, tiles)
         identity = (id(source), key, threshold, groups)
         delta = self.deltas.get(identity)
         if delta is None:
@@ -188,9 +189,9 @@ class _Lowering:
                 form=key,
                 threshold=threshold,
                 group_blocks=groups,
-                break_even=break_even(form, window, self.precision, tiles),
+                break_even=density,
             )
-        delta.break_even = min(delta.break_even, break_even(form, window, self.precision, tiles))
+        delta.break_even = min(delta.break_even, density)
         delta.halo = max(delta.halo, *window.padding, 0 if tiles is None else tiles.halo)
         self.layers[op.name] = delta
         height, width = window.output(source.height, source.width)

@@ -31,7 +31,6 @@ from rrm_extract.graph import (
     fold_batch_norm,
     resolve_layer,
     select,
-    trace,
 )
 from rrm_extract.jobs.compiled import CompiledComputation, beside, save_compiled
 from rrm_extract.jobs.extractor import pictures
@@ -212,9 +211,7 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
     """
     choice = choose_engine(config.engine, device=config.device, precision=config.precision)
     check_device(config.device)
-    whole = trace(
-        model.module, leaf_modules=model.leaf_modules, leaf_functions=model.leaf_functions
-    )
+    whole = model.trace()
     layer = default_layer(whole) if config.layer is None else resolve_layer(whole, config.layer)
     program = select(whole, (layer,))
     check_weights(program, model, f"layer {layer!r}")

@@ -10,6 +10,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from rrm_extract.graph import Program, trace
+
 __all__ = ["LoadedModel", "Source", "Transform", "freeze", "hash_state"]
 
 Source = Literal["torchvision", "timm", "onnx", "factory"]
@@ -58,6 +60,16 @@ class LoadedModel:
     source: Source
     categories: tuple[str, ...] | None = field(default=None, repr=False)
     """Names of the classifier's outputs, where the weights say them."""
+
+    def trace(self) -> Program:
+        """The whole network as a Program.
+
+        Raises:
+            TraceError: the network cannot be turned into one.
+        """
+        return trace(
+            self.module, leaf_modules=self.leaf_modules, leaf_functions=self.leaf_functions
+        )
 
 
 def freeze(module: nn.Module) -> nn.Module:

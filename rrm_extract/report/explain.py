@@ -20,7 +20,7 @@ from rrm_extract.engine.plan import (
     Step,
     Window,
 )
-from rrm_extract.graph import default_layer, fold_batch_norm, select, trace
+from rrm_extract.graph import default_layer, fold_batch_norm, select
 from rrm_extract.models import load_model
 from rrm_extract.report.network import any_weights
 from rrm_extract.report.table import number, table
@@ -138,9 +138,7 @@ def explain_network(name: str, *, preprocess: str | None = None) -> Explanation:
         UsageError: there is no such network, or it cannot be traced.
     """
     model = load_model(name, weights=any_weights(name), preprocess=preprocess)
-    whole = trace(
-        model.module, leaf_modules=model.leaf_modules, leaf_functions=model.leaf_functions
-    )
+    whole = model.trace()
     layer = default_layer(whole)
     program = fold_batch_norm(select(whole, (layer,)))
     choice = choose_engine("auto")

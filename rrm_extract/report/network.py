@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rrm_extract.graph import default_layer, fold_batch_norm, layer_names, trace
+from rrm_extract.graph import default_layer, fold_batch_norm, layer_names
 from rrm_extract.models import load_model
 from rrm_extract.report.table import number, table
 from rrm_extract.rrm import LayerCost, RecurrentNetwork
@@ -73,9 +73,7 @@ def describe_network(name: str, *, preprocess: str | None = None) -> NetworkDesc
         UsageError: there is no such network, or it cannot be traced.
     """
     model = load_model(name, weights=any_weights(name), preprocess=preprocess)
-    whole = trace(
-        model.module, leaf_modules=model.leaf_modules, leaf_functions=model.leaf_functions
-    )
+    whole = model.trace()
     program = fold_batch_norm(whole)
     network = RecurrentNetwork(program)
     network.step(torch.zeros(1, *model.input_shape))

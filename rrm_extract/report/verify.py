@@ -17,7 +17,7 @@ from torch import Tensor
 from rrm_extract.config import JobConfig
 from rrm_extract.engine import NativeNetwork, Network
 from rrm_extract.errors import ClipDamagedError
-from rrm_extract.graph import Program, fold_batch_norm, select, trace
+from rrm_extract.graph import Program, fold_batch_norm, select
 from rrm_extract.jobs import (
     Recipe,
     batches,
@@ -103,11 +103,7 @@ class Verifier:
             config.model, weights=config.weights, preprocess=config.preprocess
         )
         self.recipe: Recipe = make_recipe(self.model, config)
-        whole = trace(
-            self.model.module,
-            leaf_modules=self.model.leaf_modules,
-            leaf_functions=self.model.leaf_functions,
-        )
+        whole = self.model.trace()
         # The feature, and the classifier's output where there is one that can be trusted.
         logits = self._classifier(whole)
         outputs = (self.recipe.layer,) if logits is None else (self.recipe.layer, logits)

@@ -24,6 +24,7 @@ from rrm_extract.video import ClipReader, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.command import environment
 from tests.hostile.saboteur import MODEL as WITH_AN_ISLAND
+from tests.memory import assert_mapped_not_copied
 from tests.tiny import MODEL
 
 
@@ -92,30 +93,26 @@ def test_a_chunk_is_the_same_either_way(tmp_path: Path) -> None:
     assert two.key_frame.tolist() == one.key_frame.tolist()
 
 
-def test_the_parent_does_without_torch() -> None:
-    code = (
-        "import sys, rrm_extract.cli, rrm_extract.jobs, rrm_extract.report.summary\n"
-        "print(sorted({'torch', 'torchvision'} & set(sys.modules)))"
-    )
+def runs_without_torch(code: str) -> None:
+    """Runs Python that has imported neither torch nor torchvision by its end."""
+    code = f"import sys\n{code}\nprint(sorted({{'torch', 'torchvision'}} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=environment(), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == "[]"
+
+
+def test_the_parent_does_without_torch() -> None:
+    runs_without_torch("import rrm_extract.cli, rrm_extract.jobs, rrm_extract.report.summary")
 
 
 def test_a_worker_does_without_torch(tmp_path: Path) -> None:
     save_computation(recipe(), tmp_path / "computation")
-    code = (
-        "import sys, rrm_extract.jobs.worker as w\n"
-        f"w.ChunkExtractor(w._computation(w.Path({str(tmp_path / 'computation')!r}), 1))\n"
-        "print(sorted({'torch', 'torchvision'} & set(sys.modules)))"
+    runs_without_torch(
+        "import rrm_extract.jobs.worker as w\n"
+        f"w.ChunkExtractor(w._computation(w.Path({str(tmp_path / 'computation')!r}), 1))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment(), capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stdout.strip() == "[]"
 
 
 def test_a_network_with_an_island_keeps_torch(tmp_path: Path) -> None:
@@ -135,17 +132,7 @@ def test_weights_are_mapped_not_copied(tmp_path: Path) -> None:
     save_computation(recipe("squeezenet1_1", weights="random:0"), path)
     network = load_compiled(path).open()
     network.features(pictures(2, 224).numpy())
-    pages: dict[str, int] = {}
-    inside = False
-    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition(":")
-        if "-" in name.split(" ")[0]:  # the head of a mapping
-            inside = line.endswith(str(path))
-        elif inside and value.endswith("kB"):
-            pages[name] = pages.get(name, 0) + int(value.split()[0])
-    assert pages["Size"] * 1024 >= path.stat().st_size
-    assert pages["Rss"] > 1000, "the weights were read"
-    assert pages["Anonymous"] == 0, "no page was copied on writing"
+    assert_mapped_not_copied(path)
 
 
 def test_arrays_come_back_aligned_and_may_be_written(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from rrm_extract.models import load_model
 from rrm_extract.video import ClipReader, SampledFrame, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.closeness import EXACT_RECURRENCE, relative_l2
+from tests.memory import assert_mapped_not_copied
 from tests.tiny import MODEL
 
 
@@ -71,17 +72,7 @@ def test_weights_of_a_recipe_are_shared_not_copied(tmp_path: Path) -> None:
     save_recipe(make_recipe(load_model(config.model, weights=config.weights), config), path)
     loaded = load_recipe(path)
     loaded.network().run(torch.randn(2, 3, 224, 224))
-    pages: dict[str, int] = {}
-    inside = False
-    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition(":")
-        if "-" in name.split(" ")[0]:  # the head of a mapping
-            inside = line.endswith(str(path))
-        elif inside and value.endswith("kB"):
-            pages[name] = pages.get(name, 0) + int(value.split()[0])
-    assert pages["Size"] * 1024 >= path.stat().st_size
-    assert pages["Rss"] > 1000, "the weights were read"
-    assert pages["Anonymous"] == 0, "no page was copied on writing"
+    assert_mapped_not_copied(path)
 
 
 def test_frames_of_several_sizes_and_repeated_frames() -> None:

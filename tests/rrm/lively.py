@@ -8,7 +8,7 @@ import torch
 import torchvision.transforms as T
 from torch import Tensor, nn
 
-from rrm_extract.graph import Program, default_layer, fold_batch_norm, select, trace
+from rrm_extract.graph import Program, default_layer, fold_batch_norm, select
 from rrm_extract.models import Preprocess, load_model
 from tests.real import real_frames
 
@@ -49,9 +49,7 @@ def lively(name: str, *, frames: int, size: int | None = None) -> Lively:
         torch.manual_seed(0)
         _enliven(loaded.module, transform(_views(pictures, transform.crop)))
     inputs = transform(pictures)
-    whole = trace(
-        loaded.module, leaf_modules=loaded.leaf_modules, leaf_functions=loaded.leaf_functions
-    )
+    whole = loaded.trace()
     program = fold_batch_norm(select(whole, (default_layer(whole), whole.outputs[0])))
     last = whole.linear_ops[-1]
     head = last.source or last.name.rpartition(".")[0]  # a module with a function inside
