@@ -20,39 +20,71 @@ RRM_INLINE Vec channels_of(const uint32_t* pixel, int lane, Arithmetic arithmeti
     return (Vec)(__builtin_convertvector(halves, VecBits) << 16);
 }
 
-RRM_INLINE void kernel_positions(const Vec* g, int step, Vec* to, int to_step) {
-    const Vec ends = (g[0] + 0.5f * g[2 * step]) * (-2.0f / 3);
-    const Vec middle = g[step] * (-2.0f / 3 * kHalfRoot);
-    const Vec far_ends = (0.5f * g[0] + g[2 * step]) * (1.0f / 3);
-    const Vec far_middle = g[step] * (kRoot / 6);
-    to[0] = g[0];
-    to[to_step] = ends + middle;
-    to[2 * to_step] = ends - middle;
-    to[3 * to_step] = far_ends + far_middle;
-    to[4 * to_step] = far_ends - far_middle;
-    to[5 * to_step] = g[2 * step];
-}
+// What becomes of three numbers of a kernel, six of an input, and six sums, in one direction.
+struct KernelPositions {
+    static constexpr int kIn = 3, kOut = 6;
+    static RRM_INLINE void apply(const Vec* g, Vec* to) {
+        const Vec ends = (g[0] + 0.5f * g[2]) * (-2.0f / 3);
+        const Vec middle = g[1] * (-2.0f / 3 * kHalfRoot);
+        const Vec far_ends = (0.5f * g[0] + g[2]) * (1.0f / 3);
+        const Vec far_middle = g[1] * (kRoot / 6);
+        to[0] = g[0];
+        to[1] = ends + middle;
+        to[2] = ends - middle;
+        to[3] = far_ends + far_middle;
+        to[4] = far_ends - far_middle;
+        to[5] = g[2];
+    }
+};
 
-RRM_INLINE void input_positions(const Vec* d, int step, Vec* to, int to_step) {
-    const Vec even = d[4 * step] - 2.0f * d[2 * step];
-    const Vec odd = kHalfRoot * d[3 * step] - kRoot * d[step];
-    const Vec far_even = d[4 * step] - 0.5f * d[2 * step];
-    const Vec far_odd = kRoot * d[3 * step] - kHalfRoot * d[step];
-    to[0] = d[0] + (d[4 * step] - 2.5f * d[2 * step]);
-    to[to_step] = even + odd;
-    to[2 * to_step] = even - odd;
-    to[3 * to_step] = far_even + far_odd;
-    to[4 * to_step] = far_even - far_odd;
-    to[5 * to_step] = d[step] + (d[5 * step] - 2.5f * d[3 * step]);
-}
+struct InputPositions {
+    static constexpr int kIn = 6, kOut = 6;
+    static RRM_INLINE void apply(const Vec* d, Vec* to) {
+        const Vec even = d[4] - 2.0f * d[2], odd = kHalfRoot * d[3] - kRoot * d[1];
+        const Vec far_even = d[4] - 0.5f * d[2], far_odd = kRoot * d[3] - kHalfRoot * d[1];
+        to[0] = d[0] + (d[4] - 2.5f * d[2]);
+        to[1] = even + odd;
+        to[2] = even - odd;
+        to[3] = far_even + far_odd;
+        to[4] = far_even - far_odd;
+        to[5] = d[1] + (d[5] - 2.5f * d[3]);
+    }
+};
 
-RRM_INLINE void output_sums(const Vec* m, int step, Vec* to, int to_step) {
-    const Vec sum = m[step] + m[2 * step], difference = m[step] - m[2 * step];
-    const Vec far_sum = m[3 * step] + m[4 * step], far_difference = m[3 * step] - m[4 * step];
-    to[0] = m[0] + sum + far_sum;
-    to[to_step] = kHalfRoot * difference + kRoot * far_difference;
-    to[2 * to_step] = 0.5f * sum + 2.0f * far_sum;
-    to[3 * to_step] = (0.5f * kHalfRoot) * difference + (2.0f * kRoot) * far_difference + m[5 * step];
+struct OutputSums {
+    static constexpr int kIn = 6, kOut = 4;
+    static RRM_INLINE void apply(const Vec* m, Vec* to) {
+        const Vec sum = m[1] + m[2], difference = m[1] - m[2];
+        const Vec far_sum = m[3] + m[4], far_difference = m[3] - m[4];
+        to[0] = m[0] + sum + far_sum;
+        to[1] = kHalfRoot * difference + kRoot * far_difference;
+        to[2] = 0.5f * sum + 2.0f * far_sum;
+        to[3] = (0.5f * kHalfRoot) * difference + (2.0f * kRoot) * far_difference + m[5];
+    }
+};
+
+// Columns, then rows: `get(row, column)` gives what goes in, `put(row, column, value)` takes what
+// comes out.
+template <class Sums, class Get, class Put>
+RRM_INLINE void both_ways(Get get, Put put) {
+    constexpr int in = Sums::kIn, out = Sums::kOut;
+    Vec half[out * in];
+#pragma GCC unroll 6
+    for (int c = 0; c < in; c++) {
+        Vec column[in], sums[out];
+#pragma GCC unroll 6
+        for (int r = 0; r < in; r++) column[r] = get(r, c);
+        Sums::apply(column, sums);
+#pragma GCC unroll 6
+        for (int i = 0; i < out; i++) half[i * in + c] = sums[i];
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < out; i++) {
+        Vec sums[out];
+        Sums::apply(half + i * in, sums);
+#pragma GCC unroll 6
+        for (int j = 0; j < out; j++) put(i, j, sums[j]);
+    }
 }
 
 template <Arithmetic kArithmetic>
@@ -65,29 +97,19 @@ void winograd_kernels(const WinogradWeightsArgs& args) {
         const uint32_t* later = unit + static_cast<size_t>(kAhead) * 9 * kBlock;
         for (int tap = 0; tap < 9; tap++) __builtin_prefetch(later + tap * kBlock);
         for (int lane = 0; lane < kBlock; lane += kLanes) {
-            Vec half[18];
-#pragma GCC unroll 3
-            for (int c = 0; c < 3; c++) {
-                Vec column[3];
-#pragma GCC unroll 3
-                for (int r = 0; r < 3; r++) {
+            float* to = args.to + static_cast<size_t>(channel) * kBlock + lane;
+            both_ways<KernelPositions>(
+                [&](int r, int c) __attribute__((always_inline)) {
                     // The packed kernel is turned and goes column by column.
                     const uint32_t* from = unit + ((2 - c) * 3 + 2 - r) * kBlock + lane;
                     const VecBits bits = *reinterpret_cast<const VecBits*>(from);
-                    column[r] = per_unit == 1      ? (Vec)bits
-                                : channel % 2 == 0 ? (Vec)(bits << 16)
-                                                   : (Vec)(bits & 0xffff0000u);
-                }
-                kernel_positions(column, 1, half + c, 3);
-            }
-            float* to = args.to + static_cast<size_t>(channel) * kBlock + lane;
-#pragma GCC unroll 6
-            for (int i = 0; i < 6; i++) {
-                Vec row[6];
-                kernel_positions(half + 3 * i, 1, row, 1);
-#pragma GCC unroll 6
-                for (int j = 0; j < 6; j++) store(to + (i * 6 + j) * args.position, row[j]);
-            }
+                    return per_unit == 1      ? (Vec)bits
+                           : channel % 2 == 0 ? (Vec)(bits << 16)
+                                              : (Vec)(bits & 0xffff0000u);
+                },
+                [&](int i, int j, Vec value) __attribute__((always_inline)) {
+                    store(to + (i * 6 + j) * args.position, value);
+                });
         }
     }
 }
@@ -107,22 +129,13 @@ void winograd_input_tiles(const WinogradInputArgs& args) {
             for (int lane = 0; lane < kBlock; lane += kLanes) {
                 const uint32_t* x = args.tiles[tile] + block * args.x_block;
                 float* to = args.to + block * args.block + tile * kBlock + lane;
-                Vec half[36];
-#pragma GCC unroll 6
-                for (int c = 0; c < 6; c++) {
-                    Vec column[6];
-#pragma GCC unroll 6
-                    for (int r = 0; r < 6; r++)
-                        column[r] = channels_of(x + r * args.x_row + c * pixel, lane, kArithmetic);
-                    input_positions(column, 1, half + c, 6);
-                }
-#pragma GCC unroll 6
-                for (int i = 0; i < 6; i++) {
-                    Vec row[6];
-                    input_positions(half + 6 * i, 1, row, 1);
-#pragma GCC unroll 6
-                    for (int j = 0; j < 6; j++) store(to + (i * 6 + j) * args.position, row[j]);
-                }
+                both_ways<InputPositions>(
+                    [&](int r, int c) __attribute__((always_inline)) {
+                        return channels_of(x + r * args.x_row + c * pixel, lane, kArithmetic);
+                    },
+                    [&](int i, int j, Vec value) __attribute__((always_inline)) {
+                        store(to + (i * 6 + j) * args.position, value);
+                    });
             }
 }
 
@@ -140,16 +153,12 @@ void winograd_output(const WinogradOutputArgs& args) {
                 const WinogradTile& tile = args.tiles[number];
                 const float* from = args.from + block * args.block + number * kBlock + lane;
                 const Vec bias = load(args.bias + block * kBlock + lane);
-                Vec half[24], all[16];
-#pragma GCC unroll 6
-                for (int c = 0; c < 6; c++) {
-                    Vec column[6];
-#pragma GCC unroll 6
-                    for (int r = 0; r < 6; r++) column[r] = load(from + (r * 6 + c) * args.position);
-                    output_sums(column, 1, half + c, 6);
-                }
-#pragma GCC unroll 4
-                for (int i = 0; i < 4; i++) output_sums(half + 6 * i, 1, all + 4 * i, 1);
+                Vec all[16];
+                both_ways<OutputSums>(
+                    [&](int r, int c) __attribute__((always_inline)) {
+                        return load(from + (r * 6 + c) * args.position);
+                    },
+                    [&](int i, int j, Vec value) __attribute__((always_inline)) { all[i * 4 + j] = value; });
                 float* y = args.y + block * args.y_block + tile.row * args.y_row +
                            tile.column * kBlock + lane;
                 if (args.mask == nullptr && tile.rows == 4 && tile.columns == 4) {
