@@ -507,7 +507,6 @@ def _counted(shared: _Shared) -> tuple[CountedLayer, ...]:
         CountedLayer(
             macs=shared.macs[name],
             elements=0 if delta is None else delta.elements,
-            always_sparse=delta is not None and delta.form == "select",
         )
         for name, delta in shared.lowered.layers.items()
     )

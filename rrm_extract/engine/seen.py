@@ -18,12 +18,10 @@ class CountedLayer:
     Attributes:
         macs: dense multiply-accumulates of one frame.
         elements: of its input, one frame.
-        always_sparse: it never runs dense but at a key frame, whatever the density.
     """
 
     macs: int
     elements: int
-    always_sparse: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +67,7 @@ def seen_by(
             continue
         density[:, position] = values[:, 0] / layer.elements
         density_delta[:, position] = values[:, 1] / layer.elements
-        dense[:, position] = first if layer.always_sparse else values[:, 2] > 0
+        dense[:, position] = values[:, 2] > 0
         density_delta[first, position] = density[first, position]
     macs = np.array([layer.macs for layer in layers], np.float64)
     share = np.where(dense, 1.0, density_delta)

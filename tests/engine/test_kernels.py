@@ -658,12 +658,91 @@ def test_layers_run_dense_while_everything_changes(isa: str) -> None:
     network = native(program_of(module), (3, 11, 9), isa=isa, threshold=0, batch=4)
     (result,), seen = network.run(frames)
     assert relative_l2(result.double(), expected[0]) < 3e-6
-    # The first two frames tell that lists do not pay, four frames of rest that they do again.
-    assert seen.key_frame.tolist() == [True, False, *[True] * 14, *[False] * 4]
-    assert seen.work[2:16].eq(1).all()
-    assert seen.work[16:].eq(0).all()
+    # The first two frames tell that lists do not pay, four frames of rest that they do again;
+    # then accumulators have to be made first, which nobody kept.
+    assert seen.key_frame.tolist() == [True, False, *[True] * 15, *[False] * 3]
+    assert seen.work[2:17].eq(1).all()
+    assert seen.work[17:].eq(0).all()
     lists = native(program_of(module), (3, 11, 9), isa=isa, threshold=0, batch=4, adaptive=False)
     assert lists.run(frames)[1].key_frame.tolist() == [True, *[False] * 19]
+
+
+class _Everywhere(nn.Module):
+    """Every kind of layer that takes its input whole, with one reader or several, or a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 20, 3, padding=1)
+        self.window = nn.Conv2d(20, 150, 3, padding=1)
+        self.wide = nn.Conv2d(150, 40, 1)
+        self.spread = nn.Conv2d(40, 40, 3, padding=1, groups=40)
+        self.narrow = nn.Conv2d(40, 40, 3, padding=1, stride=2, groups=40)
+        self.across = nn.Conv2d(40, 30, 1, stride=2)
+        self.last = nn.Conv2d(70, 9, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.wide(F.relu(self.window(self.first(x).relu())))
+        y = F.hardswish(self.spread(F.relu6(x))) + x
+        both = torch.cat([self.narrow(y), self.across(y)], 1)
+        return self.last(F.avg_pool2d(both, 2))
+
+
+def _everywhere() -> tuple[nn.Module, Tensor]:
+    """The network, and 48 frames that change everywhere and 36 that nearly rest."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
+    changes = ["all"] * 47 + ["few", "same", "corner", "pixel"] * 9
+    frames = clip((3, 25, 19), changes, generator=generator, exact=False)
+    frames += 0.1 * torch.arange(84)[:, None, None, None].clamp(max=47)
+    return _Everywhere().eval(), frames
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("batch", [1, 5, 16])
+def test_where_everything_changes(isa: str, precision: str, batch: int) -> None:
+    """Layers keep nothing then, compare few frames, and begin again when the picture rests."""
+    module, frames = _everywhere()
+    expected, wanted, _ = readable(module, frames, threshold=0.0)
+    with mock.patch.dict(forms.BREAK_EVEN, dict.fromkeys(forms.BREAK_EVEN, 0.3)):
+        network = native(
+            program_of(module), (3, 25, 19), isa=isa, precision=precision, batch=batch, threshold=0
+        )
+    (result,), seen = network.run(frames)
+    assert relative_l2(result.double(), expected[0]) < (3e-6 if precision == "fp32" else 2e-2)
+    dense = seen.key_frame[2 * batch + 2 : 48]
+    assert dense.all()
+    assert not seen.key_frame[-16:].any()
+    if precision == "bf16":
+        return
+    # The first frame of a batch and every eighth are compared and stand for the rest.
+    begins = torch.tensor([0, 2, *range(batch, 84, batch)]).sort().values
+    place = torch.arange(84) - begins[torch.searchsorted(begins, torch.arange(84), right=True) - 1]
+    # Where the picture rests, what is left of a delta is rounding, which differs.
+    measured = (place % 8 == 0) & (torch.arange(84) < 48)
+    atol = 2e-3  # some sums are rounded to zero here, and not there
+    torch.testing.assert_close(
+        seen.density_delta[measured], wanted.density_delta[measured], rtol=0, atol=atol
+    )
+    repeated = (seen.density_delta[1:] == seen.density_delta[:-1])[:, 1:].all(1)
+    assert repeated[2 * batch + 1 : 47][~measured[2 * batch + 2 : 48]].all()
+
+
+@pytest.mark.parametrize("frame", [32, 37])
+def test_what_overflows_unseen(frame: int) -> None:
+    """In a frame that is compared, and in one that is not."""
+    module, frames = _everywhere()
+    with torch.no_grad():
+        module.wide.weight *= 1e20  # type: ignore[operator]
+        module.spread.weight *= 1e-20  # type: ignore[operator]
+    frames[frame] *= 1e25
+    with torch.inference_mode():
+        expected = module(frames)
+    assert not expected[frame].isfinite().all()
+    (result,), _ = native(program_of(module), (3, 25, 19), batch=16, threshold=0).run(frames)
+    assert torch.equal(result.isfinite(), expected.isfinite())
+    fine = torch.arange(84) != frame
+    assert relative_l2(result[fine], expected[fine]) < 1e-4
 
 
 @pytest.mark.parametrize("policy", ["bounded", "paper"])

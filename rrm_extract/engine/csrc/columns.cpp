@@ -10,6 +10,8 @@ namespace rrm {
 struct ColumnConvolution::Strip {
     int first_block, blocks;
     int row_begin, row_end;
+    float* y;                          // its sums: row `row_begin`, first block
+    ptrdiff_t y_block;
 };
 
 struct ColumnConvolution::Frame {
@@ -41,13 +43,17 @@ void ColumnConvolution::run(State& state, int begin, int end) const {
     const Tensor& out = state.network->tensors[tensor];
     const Delta& plan = state.network->deltas[delta];
     const int map_rows = rows(state), map_columns = columns(state);
+    DeltaState& source = state.deltas[delta];
     std::vector<Frame> frames(end - begin);
     for (int number = begin; number < end; number++) {
         Frame& frame = frames[number - begin];
         frame.number = number;
         frame.changed_rows.assign(map_rows, 1);
         const uint8_t* hits = state.hits(delta, number);
+        const int64_t pixels = static_cast<int64_t>(out.height) * out.width;
+        source.outputs += pixels;
         if (hits == nullptr || epilogue.residual >= 0) {
+            source.reached += pixels;
             frame.changes.set(state, tensor, number, nullptr);
             continue;
         }
@@ -63,7 +69,8 @@ void ColumnConvolution::run(State& state, int begin, int end) const {
             mask.assign(static_cast<size_t>(out.height) * out.width, 0);
             spread(map.data(), map_rows, map_columns, *pool, mask.data(), out.height, out.width);
         }
-        frame.changes.set(state, tensor, number, &mask);
+        source.reached += pixels - std::count(mask.begin(), mask.end(), uint8_t{0});
+        frame.changes.set(state, tensor, number, &mask, state.computes_all(delta, number));
     }
     const ptrdiff_t y_row = static_cast<ptrdiff_t>(map_columns) * kBlock;
     for (int first = 0; first < out.blocks(); first += kStageBlocks) {
@@ -71,9 +78,16 @@ void ColumnConvolution::run(State& state, int begin, int end) const {
         const int step =
             std::max<int>(kStripRows, static_cast<int>(kStripBytes / (4 * y_row * blocks)));
         for (int row = 0; row < map_rows; row += step) {
-            const Strip strip{first, blocks, row, std::min(map_rows, row + step)};
+            Strip strip{first, blocks, row, std::min(map_rows, row + step), nullptr, plane(state)};
+            if (source.everywhere) {
+                strip.y_block = step * y_row;
+                strip.y = state.strip_scratch(static_cast<size_t>(strip.y_block) * blocks);
+            } else {
+                strip.y = state.operations[index].accumulators.data() + first * strip.y_block +
+                          row * y_row;
+            }
             for (Frame& frame : frames) {
-                if (state.deltas[delta].dense[frame.number] != 0)
+                if (source.dense[frame.number] != 0)
                     compute_dense(state, strip, frame);
                 else
                     add_deltas(state, strip, frame);
@@ -96,11 +110,10 @@ void ColumnConvolution::add_deltas(State& state, const Strip& strip, const Frame
     args.padding = geometry.column_padding;
     args.positions =
         (geometry.kernel_columns + geometry.column_stride - 1) / geometry.column_stride;
-    args.y_block = plane(state);
+    args.y_block = strip.y_block;
     args.columns = columns(state);
     const size_t per_block = static_cast<size_t>(geometry.column_stride) * geometry.kernel_rows *
                              plan.channels * args.positions * kBlock;
-    float* const y = state.operations[index].accumulators.data() + strip.first_block * args.y_block;
     for (int b = 0; b < strip.blocks; b += args.blocks) {
         args.blocks = column_blocks_of(strip.blocks - b);
         args.weights = weights + (strip.first_block + b) * per_block;
@@ -109,7 +122,8 @@ void ColumnConvolution::add_deltas(State& state, const Strip& strip, const Frame
             args.first_row = row * geometry.row_stride - geometry.row_padding;
             args.row_begin = std::max(0, args.first_row);
             args.row_end = std::min(plan.height, args.first_row + geometry.kernel_rows);
-            args.y = y + b * args.y_block + static_cast<ptrdiff_t>(row) * args.columns * kBlock;
+            args.y = strip.y + b * args.y_block +
+                     static_cast<ptrdiff_t>(row - strip.row_begin) * args.columns * kBlock;
             if (args.row_begin < args.row_end) state.network->kernels.column(args);
         }
     }
@@ -138,15 +152,13 @@ void ColumnConvolution::compute_dense(State& state, const Strip& strip, const Fr
     args.y_row = static_cast<ptrdiff_t>(args.columns) * kBlock;
     args.y_column = kBlock;
     args.rows = strip.row_end - strip.row_begin;
-    float* const y =
-        state.operations[index].accumulators.data() + strip.row_begin * args.y_row;
-    for (int block = strip.first_block; block < strip.first_block + strip.blocks; block += 2) {
-        args.blocks = std::min(2, strip.first_block + strip.blocks - block);
+    for (int at = 0; at < strip.blocks; at += 2) {
+        args.blocks = std::min(2, strip.blocks - at);
         for (int b = 0; b < args.blocks; b++) {
-            args.weights[b] =
-                dense_weights + static_cast<size_t>(block + b) * channels * taps * kBlock;
-            args.bias[b] = bias + static_cast<size_t>(block + b) * kBlock;
-            args.y[b] = y + (block + b) * plane(state);
+            const auto block = static_cast<size_t>(strip.first_block + at + b);
+            args.weights[b] = dense_weights + block * channels * taps * kBlock;
+            args.bias[b] = bias + block * kBlock;
+            args.y[b] = strip.y + (at + b) * strip.y_block;
         }
         state.network->kernels.dense(args, Arithmetic::fp32);
     }
@@ -156,7 +168,7 @@ void ColumnConvolution::finish(State& state, const Strip& strip, const Frame& fr
     const int first = strip.first_block, blocks = strip.blocks;
     const ptrdiff_t row_floats = static_cast<ptrdiff_t>(columns(state)) * kBlock;
     FinishArgs args{};
-    args.y_block = plane(state);
+    args.y_block = strip.y_block;
     args.blocks = blocks;
     args.activation = epilogue.activation;
     args.low = epilogue.low;
@@ -169,13 +181,12 @@ void ColumnConvolution::finish(State& state, const Strip& strip, const Frame& fr
             args.residual_block =
                 state.plane(epilogue.residual, first + 1, frame.number) - residual;
     }
-    float* const y = state.operations[index].accumulators.data() + first * args.y_block;
     for (int row = strip.row_begin; row < strip.row_end; row++) {
         const RowTarget to = row_target(state, tensor, frame.number, first, blocks, row);
         args.x_block = to.block;
         for (const Run& run : frame.changes.made(row)) {
             const ptrdiff_t at = static_cast<ptrdiff_t>(run.begin) * kBlock;
-            args.y = y + row * row_floats + at;
+            args.y = strip.y + (row - strip.row_begin) * row_floats + at;
             args.x = to.data + at;
             args.residual = residual == nullptr ? nullptr : residual + row * row_floats + at;
             args.width = run.end - run.begin;
@@ -193,9 +204,6 @@ void ColumnConvolution::finish_pooled(State& state, const Strip& strip, Frame& f
     const Tensor& out = state.network->tensors[tensor];
     const int map_rows = rows(state);
     const ptrdiff_t row_floats = static_cast<ptrdiff_t>(columns(state)) * kBlock;
-    const ptrdiff_t y_block = plane(state);
-    const float* const y =
-        state.operations[index].accumulators.data() + strip.first_block * y_block;
     const int kept = pool->kernel_rows - 1;  // rows of the strip before that a window may reach
     std::vector<float> window;
     PoolArgs args{};
@@ -216,15 +224,17 @@ void ColumnConvolution::finish_pooled(State& state, const Strip& strip, Frame& f
         const std::vector<Run>& runs = frame.changes.made(row);
         args.rows = end - top;
         for (int block = 0; block < strip.blocks && !runs.empty(); block++) {
-            args.x = y + block * y_block + top * row_floats;
-            if (top < strip.row_begin) {
+            const float* const y = strip.y + block * strip.y_block;
+            if (top >= strip.row_begin) {
+                args.x = y + (top - strip.row_begin) * row_floats;
+            } else {
                 // What the accumulators held above the strip is another frame's by now.
                 window.resize(static_cast<size_t>(args.rows) * row_floats);
                 const int above = strip.row_begin - top;
                 std::memcpy(window.data(),
                             frame.above.data() + (block * kept + kept - above) * row_floats,
                             sizeof(float) * static_cast<size_t>(above * row_floats));
-                std::memcpy(window.data() + above * row_floats, args.x + above * row_floats,
+                std::memcpy(window.data() + above * row_floats, y,
                             sizeof(float) * static_cast<size_t>((args.rows - above) * row_floats));
                 args.x = window.data();
             }
@@ -246,7 +256,8 @@ void ColumnConvolution::finish_pooled(State& state, const Strip& strip, Frame& f
     frame.above.resize(static_cast<size_t>(strip.blocks) * kept * row_floats);
     for (int block = 0; block < strip.blocks; block++)
         std::memcpy(frame.above.data() + block * kept * row_floats,
-                    y + block * y_block + (strip.row_end - kept) * row_floats,
+                    strip.y + block * strip.y_block +
+                        (strip.row_end - strip.row_begin - kept) * row_floats,
                     sizeof(float) * static_cast<size_t>(kept * row_floats));
 }
 

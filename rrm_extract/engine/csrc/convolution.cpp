@@ -21,6 +21,21 @@ void Convolution::prepare(State& state) const {
     state.operations[index].accumulators = Buffer<float>(static_cast<size_t>(l.block) * blocks, true);
 }
 
+Convolution::Sums Convolution::accumulators(State& state, const Layout& l, const Stage& stage,
+                                            int row) const {
+    return {state.operations[index].accumulators.data() + l.origin + stage.first_block * l.block +
+                row * l.row,
+            l.block};
+}
+
+// Sums of a few rows that nobody asks for again.
+Convolution::Sums Convolution::strip_sums(State& state, const Layout& l, const Stage& stage,
+                                          int rows) const {
+    const ptrdiff_t block = rows * l.row;
+    float* const y = state.strip_scratch(static_cast<size_t>(block) * stage.blocks + l.origin);
+    return {y + l.origin, block};
+}
+
 // The response of one stage to the deltas of all frames that are lists; weights stay close while
 // the frames pass. The rows are those of the output.
 void Convolution::add_stage(State& state, const Layout& l, const Stage& stage, int row_begin,
@@ -93,13 +108,12 @@ void Convolution::add_stage(State& state, const Layout& l, const Stage& stage, i
 }
 
 void Convolution::compute_dense(State& state, const Layout& l, const Stage& stage, int row_begin,
-                                int row_end, int frame, float* y) const {
+                                int row_end, int frame, const Sums& sums) const {
     const int unit_block = state.network->block_units();
     const ptrdiff_t x_row = state.whole_row(delta), x_block = state.whole_block(delta);
     const uint32_t* x = state.whole(delta, frame) +
                         (row_begin * geometry.row_stride - geometry.row_padding) * x_row -
                         geometry.column_padding * unit_block;
-    y += row_begin * l.row;
     std::vector<int32_t> offsets(geometry.taps());
     for (int r = 0; r < geometry.kernel_rows; r++)
         for (int c = 0; c < geometry.kernel_columns; c++) {
@@ -137,7 +151,7 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
             const auto take = [&](int slot, const WeightSet& from, int b) {
                 args.weights[slot] = weights + from.offset + static_cast<size_t>(b) * kBlock;
                 args.bias[slot] = bias + static_cast<size_t>(from.first_block + b) * kBlock;
-                args.y[slot] = y + (from.first_block + b - stage.first_block) * l.block;
+                args.y[slot] = sums.y + (from.first_block + b - stage.first_block) * sums.block;
             };
             take(0, set, block);
             args.blocks = 1;
@@ -158,12 +172,11 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
 }
 
 void Convolution::finish(State& state, const Layout& l, const Stage& stage, int frame,
-                         int row_begin, int row_end, const Changes& changes,
+                         int row_begin, int row_end, const Changes& changes, const Sums& sums,
                          float* change) const {
     const Network& network = *state.network;
-    float* y = state.operations[index].accumulators.data() + stage.first_block * l.block + l.origin;
     FinishArgs args{};
-    args.y_block = l.block;
+    args.y_block = sums.block;
     args.delta_block = l.block;
     args.replace = state.deltas[delta].dense[frame] != 0;
     args.blocks = stage.blocks;
@@ -171,6 +184,9 @@ void Convolution::finish(State& state, const Layout& l, const Stage& stage, int 
     args.low = epilogue.low;
     args.high = epilogue.high;
     args.next_row = static_cast<ptrdiff_t>(l.columns) * kBlock;
+    Counts& counts = state.deltas[delta].counts[frame];
+    if (state.deltas[delta].measured[frame] == 0 || state.unwatched(tensor, frame))
+        args.finite = &counts.finite;
     const float* residual = nullptr;
     if (epilogue.residual >= 0) {
         residual = state.plane(epilogue.residual, stage.first_block, frame);
@@ -183,7 +199,7 @@ void Convolution::finish(State& state, const Layout& l, const Stage& stage, int 
         args.x_block = to.block;
         for (const Run& run : changes.made(row)) {
             const ptrdiff_t at = static_cast<ptrdiff_t>(run.begin) * kBlock;
-            args.y = y + row * l.row + at;
+            args.y = sums.y + (row - row_begin) * l.row + at;
             args.delta = change == nullptr ? nullptr : change + row * l.row + at;
             args.residual = residual == nullptr
                                 ? nullptr
@@ -227,14 +243,19 @@ bool Convolution::find_changes(State& state, int frame, std::vector<uint8_t>& ma
 void Convolution::run(State& state, int begin, int end) const {
     const Layout l = layout(state);
     const int blocks = state.network->tensors[tensor].blocks();
+    const int64_t pixels = static_cast<int64_t>(l.rows) * l.columns;
     const std::vector<uint8_t>& dense = state.deltas[delta].dense;
     std::vector<Changes> changes(end - begin);
     std::vector<std::vector<uint8_t>> masks(end - begin);
     for (int frame = begin; frame < end; frame++) {
         std::vector<uint8_t>& mask = masks[frame - begin];
         const bool some = find_changes(state, frame, mask);
-        if (!some) mask.clear();
-        changes[frame - begin].set(state, tensor, frame, some ? &mask : nullptr);
+        const bool all = state.computes_all(delta, frame);
+        changes[frame - begin].set(state, tensor, frame, some ? &mask : nullptr, all);
+        state.deltas[delta].outputs += pixels;
+        state.deltas[delta].reached +=
+            some ? pixels - std::count(mask.begin(), mask.end(), uint8_t{0}) : pixels;
+        if (!some || all) mask.clear();
     }
     std::vector<Stage> stages;
     for (int first = 0; first < blocks; first += kStageBlocks) {
@@ -258,24 +279,26 @@ void Convolution::run(State& state, int begin, int end) const {
 void Convolution::run_stage(State& state, const Layout& l, const Stage& stage, int begin, int end,
                             const std::vector<Changes>& changes, int first) const {
     const std::vector<uint8_t>& dense = state.deltas[delta].dense;
-    float* const accumulators = state.operations[index].accumulators.data() + l.origin;
     // The same way for any number of frames, so that results do not depend on it.
-    if (cached || frames == 1) {
+    const bool kept = !state.deltas[delta].everywhere;
+    if (!kept || cached || frames == 1) {
         // Some rows at a time, through all frames: their accumulators and snapshots stay in
         // the second-level cache. Weights that would not stay there pass only once.
-        float* target = accumulators + stage.first_block * l.block;
         const ptrdiff_t row_bytes = 4 * l.row * stage.blocks;
         const int fit = std::max(kStripRows, static_cast<int>(kStripBytes / row_bytes));
         const int strips = cached ? (l.rows + fit - 1) / fit : 1;
         const int strip = (l.rows + strips - 1) / strips;
         for (int row = 0; row < l.rows; row += strip) {
             const int last = std::min(l.rows, row + strip);
+            const Sums sums = kept ? accumulators(state, l, stage, row)
+                                   : strip_sums(state, l, stage, strip);
+            float* const target = accumulators(state, l, stage, 0).y;
             for (int frame = begin; frame < end; frame++) {
                 if (dense[frame] != 0)
-                    compute_dense(state, l, stage, row, last, frame, target);
+                    compute_dense(state, l, stage, row, last, frame, sums);
                 else
                     add_stage(state, l, stage, row, last, frame, frame + 1, &target);
-                finish(state, l, stage, frame, row, last, changes[frame - first], nullptr);
+                finish(state, l, stage, frame, row, last, changes[frame - first], sums, nullptr);
             }
         }
         return;
@@ -286,12 +309,12 @@ void Convolution::run_stage(State& state, const Layout& l, const Stage& stage, i
     for (int frame = begin; frame < end; frame++) {
         float* const target = scratch + (frame - begin) * frame_stride + l.origin;
         y[frame - begin] = dense[frame] != 0 ? nullptr : target;
-        if (dense[frame] != 0) compute_dense(state, l, stage, 0, l.rows, frame, target);
+        if (dense[frame] != 0) compute_dense(state, l, stage, 0, l.rows, frame, {target, l.block});
     }
     add_stage(state, l, stage, 0, l.rows, begin, end, y.data());
     for (int frame = begin; frame < end; frame++)
         finish(state, l, stage, frame, 0, l.rows, changes[frame - first],
-               scratch + (frame - begin) * frame_stride + l.origin);
+               accumulators(state, l, stage, 0), scratch + (frame - begin) * frame_stride + l.origin);
 }
 
 void DepthwiseConvolution::run(State& state, int begin, int end) const {
@@ -299,6 +322,8 @@ void DepthwiseConvolution::run(State& state, int begin, int end) const {
     const Tensor& out = network.tensors[tensor];
     const Delta& plan = network.deltas[delta];
     const ptrdiff_t x_row = state.whole_row(delta), x_block = state.whole_block(delta);
+    const int64_t pixels = static_cast<int64_t>(out.height) * out.width;
+    DeltaState& source = state.deltas[delta];
     Changes changes;
     for (int frame = begin; frame < end; frame++) {
         const uint8_t* hits = state.hits(delta, frame);
@@ -306,7 +331,9 @@ void DepthwiseConvolution::run(State& state, int begin, int end) const {
         std::vector<uint8_t> mask(static_cast<size_t>(out.height) * out.width, 0);
         if (some)
             spread(hits, plan.height, plan.width, geometry, mask.data(), out.height, out.width);
-        changes.set(state, tensor, frame, some ? &mask : nullptr);
+        changes.set(state, tensor, frame, some ? &mask : nullptr, source.everywhere);
+        source.outputs += pixels;
+        source.reached += some ? pixels - std::count(mask.begin(), mask.end(), uint8_t{0}) : pixels;
         const float* x = state.selected(delta, frame) - geometry.row_padding * x_row -
                          geometry.column_padding * kBlock;
         for (int first = 0; first < out.blocks(); first += kStageBlocks) {
@@ -342,6 +369,8 @@ void DepthwiseConvolution::run(State& state, int begin, int end) const {
                     finish.activation = epilogue.activation;
                     finish.low = epilogue.low;
                     finish.high = epilogue.high;
+                    if (source.measured[frame] == 0 || state.unwatched(tensor, frame))
+                        finish.finite = &source.counts[frame].finite;
                     network.kernels.finish(finish);
                 }
                 state.emit(tensor, frame, first, blocks, row, to.data, to.block,

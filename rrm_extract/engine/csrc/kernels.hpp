@@ -117,7 +117,8 @@ struct WinogradOutputArgs {
     const float* from;         // [position][block][tile][16]
     ptrdiff_t position, block;
     const float* bias;         // [blocks * 16]
-    float* y;                  // pixel (0, 0) of the map
+    int first_row;             // of the map, that of `y` and `mask`
+    float* y;
     ptrdiff_t y_row, y_block;
     const uint8_t* mask;       // [rows][width] pixels that are written; null: all
     int width;
@@ -192,16 +193,32 @@ struct CompressArgs {
     Counts* counts;
 };
 
-// The same row taken whole: nothing is truncated.
+// The same row taken whole: nothing is truncated. While a layer stays dense its dense form is the
+// snapshot: what is not written need not be fetched.
 struct KeepArgs {
     const float* x;
     ptrdiff_t x_block;
-    float* snapshot;
+    const float* snapshot;   // of the frame before; null: its dense form is in `last`
     ptrdiff_t snapshot_block;
+    const uint32_t* last;    // as units; may be `dense` itself
+    float* next_snapshot;    // null: none is needed
     uint32_t* dense;         // as units
-    ptrdiff_t dense_block;
+    ptrdiff_t dense_block;   // of `last` too
+    ptrdiff_t ahead;         // units to the next row of `dense`, which is fetched ahead
     int width, channels;
     uint8_t* occupied;       // [width] as above
+    float threshold;         // only for the count
+    Counts* counts;          // null: nothing is compared or counted, only `dense` is written
+};
+
+// One row of the first layer's input, [width][channels], taken whole.
+struct KeepColumnsArgs {
+    const float* x;
+    const float* last;       // may be `snapshot` or `dense`
+    float* snapshot;         // null: none is needed
+    float* dense;
+    int width, channels;
+    uint8_t* hits;           // [width] set where it is other than `last`
     float threshold;         // only for the count
     Counts* counts;
 };
@@ -216,6 +233,7 @@ struct SelectArgs {
     ptrdiff_t last_block;
     float* next;
     ptrdiff_t next_block;
+    ptrdiff_t ahead;         // floats to the next row of `last`, which is fetched ahead
     int width, channels;     // at most 128 channels
     uint8_t* occupied;       // [width] non-zero channels of each pixel, kept between frames
     uint8_t* hits;           // [width] set where something changed; added to unless `first`
@@ -256,6 +274,7 @@ struct FinishArgs {
     Activation activation;
     float low, high;         // clamp's limits; leaky_relu's slope is `low`
     ptrdiff_t next_row;      // floats to the next row of x and residual, which is fetched ahead
+    bool* finite;            // cleared where a result is not; null: nobody asks
 };
 
 // x = activation(scale * x + shift), in place, on `count` pixels of one block.
@@ -295,6 +314,7 @@ struct Kernels {
     void (*keep)(const KeepArgs&, Arithmetic);
     void (*select)(const SelectArgs&);
     void (*compress_columns)(const CompressColumnsArgs&);
+    void (*keep_columns)(const KeepColumnsArgs&);
     void (*finish)(const FinishArgs&);
     void (*map)(const MapArgs&);
     void (*pool)(const PoolArgs&);

@@ -50,12 +50,13 @@ bool changes_of_any(const State& state, const std::vector<int>& tensors, int fra
 
 }  // namespace
 
-void Changes::set(State& state, int tensor, int frame, const std::vector<uint8_t>* mask) {
+void Changes::set(State& state, int tensor, int frame, const std::vector<uint8_t>* mask,
+                  bool all) {
     const Tensor& plan = state.network->tensors[tensor];
     const int rows = plan.height, columns = plan.width;
     whole_ = {{0, columns}};
     send_all_ = mask == nullptr;
-    make_all_ = send_all_ || state.needs_all(tensor, frame);
+    make_all_ = all || send_all_ || state.needs_all(tensor, frame);
     if (uint8_t* told = state.changes_of(tensor, frame)) {
         const size_t pixels = static_cast<size_t>(rows) * columns;
         if (mask == nullptr)
@@ -112,6 +113,9 @@ RowTarget row_target(State& state, int tensor, int frame, int block, int blocks,
     if (plan.stored && plan.planes.empty())
         return {state.plane(tensor, block, frame) + row * floats,
                 static_cast<ptrdiff_t>(plan.plane())};
+    ptrdiff_t to_next = 0;
+    if (float* const place = state.place(tensor, frame, block, row, &to_next))
+        return {place, to_next};
     return {state.row_scratch(floats * blocks), static_cast<ptrdiff_t>(floats)};
 }
 

@@ -47,6 +47,12 @@ int rings(const Delta& delta) { return delta.versions == 1 ? 1 : delta.versions 
 // A layer that runs dense goes back to lists only well below the break-even.
 constexpr float kHysteresis = 0.93f;
 
+// While nearly everything changes, only one frame in so many is compared with the one before.
+constexpr int kMeasuredEvery = 8;
+
+// Above this share of outputs that may have changed, those that have not are not worth keeping.
+constexpr double kNearlyAll = 0.9;
+
 }  // namespace
 
 void Network::schedule() {
@@ -125,6 +131,7 @@ State::State(std::shared_ptr<const Network> plan)
         const Delta& plan = network->deltas[i];
         DeltaState& state = deltas[i];
         state.dense.resize(batch);
+        state.measured.resize(batch);
         state.counts.resize(batch);
         state.whole.resize(plan.versions);
         const size_t pixels = static_cast<size_t>(plan.height) * plan.width;
@@ -171,17 +178,57 @@ State::State(std::shared_ptr<const Network> plan)
 
 void State::reset() {
     for (DeltaState& delta : deltas) {
-        delta.valid = false;
-        delta.dense_mode = false;
+        delta.valid = delta.dense_mode = delta.everywhere = delta.kept = false;
+        delta.last_whole = -1;
     }
+}
+
+// Whether the layers run dense for a whole batch. Their input's dense form is the snapshot then.
+bool State::all_dense(int delta) const {
+    return deltas[delta].dense_mode || network->deltas[delta].break_even < 0;
+}
+
+int State::whole_before(int delta, int frame) const {
+    if (frame == 0) return deltas[delta].last_whole;
+    return all_dense(delta) ? (frame - 1) % network->deltas[delta].versions : -1;
+}
+
+// Takes the snapshot out of the dense form, for lists.
+void State::settle(int index) {
+    const Delta& plan = network->deltas[index];
+    DeltaState& delta = deltas[index];
+    if (delta.last_whole < 0) return;
+    const uint32_t* from = whole(index, delta.last_whole);
+    delta.last_whole = -1;
+    const int blocks = plan.kind == DeltaKind::columns ? 1 : plan.blocks();
+    const int pixel = plan.kind == DeltaKind::columns ? plan.channels : kBlock;
+    const bool pairs = plan.kind != DeltaKind::columns && network->arithmetic == Arithmetic::bf16;
+    const int count = plan.width * pixel;
+    float* to = delta.snapshot.data();
+    for (int block = 0; block < blocks; block++)
+        for (int row = 0; row < plan.height; row++, to += count) {
+            const uint32_t* units = from + block * whole_block(index) + row * whole_row(index);
+            if (!pairs)
+                std::memcpy(to, units, sizeof(float) * static_cast<size_t>(count));
+            else
+                for (int i = 0; i < count; i++) {
+                    const uint32_t pair = units[i / 2];
+                    const uint32_t bits = i % 2 == 0 ? pair << 16 : pair & 0xffff0000u;
+                    std::memcpy(to + i, &bits, sizeof(bits));
+                }
+        }
 }
 
 void State::begin(int frames) {
     for (size_t i = 0; i < deltas.size(); i++) {
         DeltaState& delta = deltas[i];
+        const bool all = all_dense(static_cast<int>(i));
+        if (!all) settle(static_cast<int>(i));
+        delta.reached = delta.outputs = 0;
         for (int frame = 0; frame < frames; frame++) {
-            delta.dense[frame] = delta.dense_mode || network->deltas[i].break_even < 0 ||
-                                 (frame == 0 && !delta.valid);
+            delta.dense[frame] = all || (frame == 0 && !(delta.valid && delta.kept));
+            delta.measured[frame] = !delta.everywhere || frame % kMeasuredEvery == 0 ||
+                                    network->deltas[i].kind == DeltaKind::columns;
             delta.counts[frame] = Counts();
         }
     }
@@ -192,6 +239,12 @@ void State::end(int frames) {
         const Delta& plan = network->deltas[i];
         DeltaState& delta = deltas[i];
         const int first = delta.valid ? 0 : 1;  // a key frame says nothing of what changes
+        const bool select = plan.kind == DeltaKind::select;
+        delta.last_whole =
+            !select && all_dense(static_cast<int>(i)) ? (frames - 1) % plan.versions : -1;
+        delta.kept = select || !delta.everywhere;
+        const bool nearly_all = static_cast<double>(delta.reached) >
+                                kNearlyAll * static_cast<double>(delta.outputs);
         double changed = 0;
         for (int frame = first; frame < frames; frame++)
             changed += static_cast<double>(delta.counts[frame].deltas);
@@ -199,8 +252,11 @@ void State::end(int frames) {
             const double elements = static_cast<double>(plan.channels) * plan.height * plan.width;
             const double density = changed / (elements * (frames - first));
             delta.dense_mode =
-                density > plan.break_even * (delta.dense_mode ? kHysteresis : 1.0f);
+                density > plan.break_even * (delta.dense_mode ? kHysteresis : 1.0f) &&
+                // What has no lists only wins where nothing is compared.
+                (!select || (nearly_all && !plan.paper));
         }
+        delta.everywhere = delta.dense_mode && nearly_all;
         delta.was_dense = delta.dense[frames - 1] != 0;
         delta.ring = (delta.ring + frames) % rings(plan);
         delta.valid = true;
@@ -227,6 +283,7 @@ bool State::run(std::vector<Array> given, int frames) {
         for (int frame = 0; frame < frames; frame++) {
             Counts& counts = deltas[i].counts[frame];
             finite = finite && counts.finite;
+            if (deltas[i].measured[frame] == 0) counts.deltas = deltas[i].counts[frame - 1].deltas;
             if (network->deltas[i].kind != DeltaKind::columns)  // so far only what changed
                 counts.nonzero = deltas[i].nonzero += counts.nonzero;
         }
@@ -258,6 +315,11 @@ float* State::row_scratch(size_t floats) {
 float* State::batch_scratch(size_t floats) {
     if (batch_scratch_.size() < floats) batch_scratch_ = Buffer<float>(floats, true);
     return batch_scratch_.data();
+}
+
+float* State::strip_scratch(size_t floats) {
+    if (strip_scratch_.size() < floats) strip_scratch_ = Buffer<float>(floats, true);
+    return strip_scratch_.data();
 }
 
 float* State::winograd_scratch(size_t floats) {
@@ -315,10 +377,29 @@ bool State::needs_all(int tensor, int frame) const {
     for (const int index : plan.deltas) {
         const Delta& delta = network->deltas[index];
         if (delta.kind == DeltaKind::columns) return true;
-        if (delta.kind == DeltaKind::select ? rings(delta) > 1 : deltas[index].dense[frame] != 0)
-            return true;
+        if (deltas[index].dense[frame] != 0) return true;
+        if (delta.kind == DeltaKind::select && rings(delta) > 1) return true;
     }
     return false;
+}
+
+bool State::unwatched(int tensor, int frame) const {
+    for (const int index : network->tensors[tensor].deltas)
+        if (deltas[index].measured[frame] == 0) return true;
+    return false;
+}
+
+float* State::place(int tensor, int frame, int block, int row, ptrdiff_t* to_next) {
+    for (const int index : network->tensors[tensor].deltas) {
+        if (deltas[index].measured[frame] != 0) continue;
+        const bool select = network->deltas[index].kind == DeltaKind::select;
+        if (!select && network->arithmetic != Arithmetic::fp32) continue;
+        *to_next = whole_block(index);
+        const ptrdiff_t at = block * whole_block(index) + row * whole_row(index);
+        return select ? selected(index, frame) + at
+                      : reinterpret_cast<float*>(whole(index, frame) + at);
+    }
+    return nullptr;
 }
 
 const uint8_t* State::hits(int delta, int frame) const {
@@ -346,26 +427,39 @@ void State::emit(int tensor, int frame, int block, int blocks, int row, const fl
             emit_input(index, frame, row, pixels_.data());
             continue;
         }
-        Counts* counts = &state.counts[frame];
+        Counts* const counts = state.measured[frame] != 0 ? &state.counts[frame] : nullptr;
+        uint8_t* const hits =
+            state.hits[frame % plan.versions].data() + static_cast<size_t>(row) * plan.width;
+        if (state.dense[frame] != 0 && block == 0) {
+            std::memset(hits, 0, plan.width);
+            for (const Run& run : runs) std::memset(hits + run.begin, 1, run.end - run.begin);
+        }
         if (plan.kind == DeltaKind::select) {
             const bool first = frame == 0 && !state.valid;
             const ptrdiff_t to = block * whole_block(index) + row * whole_row(index);
+            float* const next = selected(index, frame) + to;
+            if (counts == nullptr && x == next) continue;  // it was written here
             uint8_t* occupied =
                 state.occupied.data() +
                 (static_cast<size_t>(block / 8) * plan.height + row) * plan.width;
-            uint8_t* hits = state.hits[frame % plan.versions].data() +
-                            static_cast<size_t>(row) * plan.width;
+            const int channels = std::min(blocks * kBlock, plan.channels - block * kBlock);
+            const float* const last = selected(index, frame - 1) + to;
+            if (state.dense[frame] != 0 && !first) {
+                kernels.keep({x, x_block, last, whole_block(index), nullptr, nullptr,
+                              reinterpret_cast<uint32_t*>(next), whole_block(index),
+                              whole_row(index), plan.width, channels, occupied, plan.threshold,
+                              counts},
+                             Arithmetic::fp32);
+                continue;
+            }
             if (block == 0) std::memset(hits, 0, plan.width);
             const std::vector<Run> all = {{0, plan.width}};
             for (const Run& run : rings(plan) > 1 || first ? all : runs) {
                 const ptrdiff_t at = static_cast<ptrdiff_t>(run.begin) * kBlock;
-                kernels.select({x + at, x_block,
-                                first ? nullptr : selected(index, frame - 1) + to + at,
-                                whole_block(index), selected(index, frame) + to + at,
-                                whole_block(index), run.end - run.begin,
-                                std::min(blocks * kBlock, plan.channels - block * kBlock),
-                                occupied + run.begin, hits + run.begin, false, plan.threshold,
-                                plan.paper, counts,
+                kernels.select({x + at, x_block, first ? nullptr : last + at, whole_block(index),
+                                next + at, whole_block(index), whole_row(index),
+                                run.end - run.begin, channels, occupied + run.begin,
+                                hits + run.begin, false, plan.threshold, plan.paper, counts,
                                 plan.paper ? state.previous.data() + block * plane + offset + at
                                            : nullptr,
                                 static_cast<ptrdiff_t>(plane)});
@@ -383,25 +477,24 @@ void State::emit(int tensor, int frame, int block, int blocks, int row, const fl
             const float* from = x + at * x_block;
             if (state.dense[frame] != 0) {
                 const ptrdiff_t dense_block = whole_block(index);
-                uint32_t* dense =
-                    whole(index, frame) + (block + at) * dense_block + row * whole_row(index);
-                if (group == 0) {
-                    uint8_t* hits = state.hits[frame % plan.versions].data() +
-                                    static_cast<size_t>(row) * plan.width;
-                    std::memset(hits, 0, plan.width);
-                    for (const Run& run : runs) std::memset(hits + run.begin, 1, run.end - run.begin);
-                }
-                kernels.keep({from, x_block, snapshot, static_cast<ptrdiff_t>(plane), dense,
-                              dense_block, plan.width, channels, occupied, plan.threshold, counts},
+                const ptrdiff_t at_whole = (block + at) * dense_block + row * whole_row(index);
+                if (counts == nullptr &&
+                    from == reinterpret_cast<float*>(whole(index, frame) + at_whole))
+                    continue;  // it was written here
+                const int before = whole_before(index, frame);
+                kernels.keep({from, x_block, before < 0 ? snapshot : nullptr,
+                              static_cast<ptrdiff_t>(plane),
+                              before < 0 ? nullptr : whole(index, before) + at_whole,
+                              all_dense(index) ? nullptr : snapshot, whole(index, frame) + at_whole,
+                              dense_block, whole_row(index), plan.width, channels, occupied,
+                              plan.threshold, counts},
                              network->arithmetic);
             } else {
                 const size_t span = list.span(row, group);
                 kernels.compress(
                     {from, x_block, snapshot, static_cast<ptrdiff_t>(plane), runs.data(),
                      static_cast<int>(runs.size()), plan.width, channels, occupied,
-                     state.hits[frame % plan.versions].data() +
-                         static_cast<size_t>(row) * plan.width,
-                     group == 0, plan.threshold, plan.paper, list.values + span * list.capacity,
+                     hits, group == 0, plan.threshold, plan.paper, list.values + span * list.capacity,
                      list.units + span * list.capacity, list.starts + span * (plan.width + 1),
                      counts},
                     network->arithmetic);
@@ -425,29 +518,15 @@ void State::emit_input(int index, int frame, int row, const float* x) {
              counts});
         return;
     }
-    float* dense = reinterpret_cast<float*>(whole(index, frame) + row * whole_row(index));
-    uint8_t* hits = state.hits[frame % plan.versions].data() + static_cast<size_t>(row) * plan.width;
-    for (int column = 0; column < plan.width; column++) {
-        const size_t at = static_cast<size_t>(column) * plan.channels;
-        uint8_t differs = 0;
-        for (int channel = 0; channel < plan.channels; channel++)
-            differs |= static_cast<uint8_t>(x[at + channel] != snapshot[at + channel]);
-        hits[column] = differs;
-    }
-    int64_t nonzero = 0, changed = 0;
-    float trace = 0;
-    for (size_t i = 0; i < count; i++) {
-        const float value = x[i];
-        const float delta = value - snapshot[i];
-        nonzero += value != 0.0f;
-        changed += !((delta < 0 ? -delta : delta) <= plan.threshold);
-        trace += value * 0.0f;
-        snapshot[i] = value;
-        dense[i] = value;
-    }
-    counts->nonzero += nonzero;
-    counts->deltas += changed;
-    counts->finite = counts->finite && trace == 0.0f;
+    const auto whole_line = [&](int number) {
+        return reinterpret_cast<float*>(whole(index, number) + row * whole_row(index));
+    };
+    const int before = whole_before(index, frame);
+    network->kernels.keep_columns(
+        {x, before < 0 ? snapshot : whole_line(before), all_dense(index) ? nullptr : snapshot,
+         whole_line(frame), plan.width, plan.channels,
+         state.hits[frame % plan.versions].data() + static_cast<size_t>(row) * plan.width,
+         plan.threshold, counts});
 }
 
 void State::output(int number, int frame, float* to) const {
@@ -461,7 +540,8 @@ void State::output(int number, int frame, float* to) const {
 }
 
 size_t State::bytes() const {
-    size_t sum = 4 * (row_scratch_.size() + batch_scratch_.size() + winograd_scratch_.size());
+    size_t sum = 4 * (row_scratch_.size() + batch_scratch_.size() + winograd_scratch_.size() +
+                      strip_scratch_.size());
     for (const auto& value : values_) sum += 4 * value.size();
     for (const auto& operation : operations) sum += 4 * operation.accumulators.size();
     for (const auto& delta : deltas) {

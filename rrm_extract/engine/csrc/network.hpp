@@ -113,10 +113,16 @@ struct DeltaState {
     bool valid = false;               // the snapshot belongs to this clip
     bool was_dense = false;           // in the last frame before this batch
     bool dense_mode = false;          // too much changes: the layers run dense
+    // Nearly every pixel changes: dense layers then compute all of them, and keep no accumulators.
+    bool everywhere = false;
+    bool kept = false;                // the accumulators are those of the last frame before
+    int64_t reached = 0, outputs = 0; // pixels of this batch that may have changed; all
+    int last_whole = -1;              // version of the dense form that is the snapshot; -1: none
     Buffer<float> snapshot;           // of a select: versions + 1 of them with halo, in a ring
     int ring = 0;                     // version of the last frame before this batch
     Buffer<float> previous;           // of a select under the paper's policy: the input before
     std::vector<uint8_t> dense;       // form of each frame of the batch
+    std::vector<uint8_t> measured;    // whether its values are compared with those before
     std::vector<Counts> counts;       // of each frame of the batch
     std::vector<List> lists;          // one for each version, as the rest
     std::vector<ColumnList> columns;
@@ -163,6 +169,7 @@ public:
     float* row_scratch(size_t floats);
     float* batch_scratch(size_t floats);
     float* winograd_scratch(size_t floats);
+    float* strip_scratch(size_t floats);
 
     // Hands a finished row of blocks to the layers that read the tensor; outside of the runs
     // nothing has changed since the frame before.
@@ -172,11 +179,23 @@ public:
     // Null: everywhere.
     const uint8_t* changed(int tensor, int frame) const;
     const uint8_t* hits(int delta, int frame) const;
+    // Whether a reader of the tensor takes it as it is in that frame: nobody else would see what
+    // is not finite.
+    bool unwatched(int tensor, int frame) const;
+    // A place that takes a row of blocks of a tensor as it is, and floats to its next block; null
+    // where there is none.
+    float* place(int tensor, int frame, int block, int row, ptrdiff_t* to_next);
+    // Whether layers must compute all their outputs, whatever has changed.
+    bool computes_all(int delta, int frame) const {
+        return deltas[delta].everywhere || (frame == 0 && !deltas[delta].kept);
+    }
     // The same of the tensor that an operation makes; null when nobody would read it.
     uint8_t* changes_of(int tensor, int frame);
     // Whether the operation that makes a tensor has to write pixels that have not changed.
     bool needs_all(int tensor, int frame) const;
     void emit_input(int delta, int frame, int row, const float* x);
+    // The version of the dense form that held the frame before; -1: it is in the snapshot.
+    int whole_before(int delta, int frame) const;
     uint32_t* whole(int delta, int frame);  // pixel (0, 0) of the dense form
     float* selected(int delta, int frame);  // pixel (0, 0); frame -1 is the last of the batch before
     ptrdiff_t whole_row(int delta) const;
@@ -188,11 +207,13 @@ public:
     std::vector<OperationState> operations;
 
 private:
+    bool all_dense(int delta) const;
+    void settle(int delta);
     void begin(int frames);
     void end(int frames);
 
     std::vector<Buffer<float>> values_;
-    Buffer<float> row_scratch_, batch_scratch_, winograd_scratch_;
+    Buffer<float> row_scratch_, batch_scratch_, winograd_scratch_, strip_scratch_;
     std::vector<Buffer<uint8_t>> changed_;
     std::vector<float> pixels_;
 };

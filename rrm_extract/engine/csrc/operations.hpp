@@ -36,8 +36,9 @@ struct WeightSet {
 class Changes {
 public:
     // `mask`: [rows][columns] where the value may be other than in the frame before; null for
-    // everywhere. Notes it for the readers of the tensor.
-    void set(State&, int tensor, int frame, const std::vector<uint8_t>* mask);
+    // everywhere. Notes it for the readers of the tensor. `all`: what has not changed is computed
+    // too.
+    void set(State&, int tensor, int frame, const std::vector<uint8_t>* mask, bool all = false);
     // The pixels that have to be computed: all, when the memory is not that of the frame before.
     const std::vector<Run>& made(int row) const { return make_all_ ? whole_ : runs_[row]; }
     // The pixels that the readers have to look at.
@@ -85,13 +86,16 @@ public:
 private:
     struct Layout;
     struct Stage;
+    struct Sums;
     Layout layout(const State&) const;
+    Sums accumulators(State&, const Layout&, const Stage&, int row) const;
+    Sums strip_sums(State&, const Layout&, const Stage&, int rows) const;
     void add_stage(State&, const Layout&, const Stage&, int row_begin, int row_end, int begin,
                    int end, float* const* y) const;
     void compute_dense(State&, const Layout&, const Stage&, int row_begin, int row_end, int frame,
-                       float* y) const;
+                       const Sums&) const;
     void finish(State&, const Layout&, const Stage&, int frame, int row_begin, int row_end,
-                const Changes&, float* delta_y) const;
+                const Changes&, const Sums&, float* change) const;
     // Some frames through one stage; `first` is the frame that the changes and masks begin with.
     void run_stage(State&, const Layout&, const Stage&, int begin, int end,
                    const std::vector<Changes>&, int first) const;

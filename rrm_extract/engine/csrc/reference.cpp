@@ -31,6 +31,13 @@ uint32_t pair_of(float low, float high) {
     return (as_bits(low) >> 16) | (as_bits(high) & 0xffff0000u);
 }
 
+// The number of a channel in a vector of units.
+float channel_of(const uint32_t* units, int channel, Arithmetic arithmetic) {
+    if (arithmetic == Arithmetic::fp32) return as_float(units[channel]);
+    const uint32_t pair = units[channel / 2];
+    return as_float(channel % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
+}
+
 // The response to one unit: one product, or two of a bf16 pair.
 float respond(uint32_t x, uint32_t w, Arithmetic arithmetic) {
     if (arithmetic == Arithmetic::fp32) return as_float(x) * as_float(w);
@@ -129,13 +136,6 @@ const double kOfOutput[4][6] = {
     {0, 0.5 * kHalfRoot, -0.5 * kHalfRoot, 2 * kRoot, -2 * kRoot, 1},
 };
 
-// The number of a channel in a vector of units.
-float channel_of(const uint32_t* units, int channel, Arithmetic arithmetic) {
-    if (arithmetic == Arithmetic::fp32) return as_float(units[channel]);
-    const uint32_t pair = units[channel / 2];
-    return as_float(channel % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
-}
-
 void winograd_weights(const WinogradWeightsArgs& args, Arithmetic arithmetic) {
     const int per_unit = arithmetic == Arithmetic::fp32 ? 1 : 2;
     for (int channel = 0; channel < args.units * per_unit; channel++)
@@ -185,7 +185,7 @@ void winograd_output(const WinogradOutputArgs& args) {
                 const WinogradTile& tile = args.tiles[number];
                 for (int i = 0; i < tile.rows; i++)
                     for (int j = 0; j < tile.columns; j++) {
-                        const int row = tile.row + i, column = tile.column + j;
+                        const int row = tile.row - args.first_row + i, column = tile.column + j;
                         if (args.mask != nullptr && args.mask[row * args.width + column] == 0)
                             continue;
                         double sum = args.bias[block * kBlock + lane];
@@ -283,27 +283,34 @@ void compress(const CompressArgs& args, Arithmetic arithmetic) {
 
 void keep(const KeepArgs& args, Arithmetic arithmetic) {
     const int blocks = (args.channels + kBlock - 1) / kBlock;
+    const bool whole = arithmetic == Arithmetic::fp32;
     for (int column = 0; column < args.width; column++) {
         int nonzero = 0;
         for (int channel = 0; channel < blocks * kBlock; channel++) {
-            const int block = channel / kBlock, lane = channel % kBlock;
-            const float x = args.x[block * args.x_block + column * kBlock + lane];
-            float& kept = args.snapshot[block * args.snapshot_block + column * kBlock + lane];
-            if (channel < args.channels) {
-                nonzero += x != 0;
-                args.counts->deltas += !(std::fabs(x - kept) <= args.threshold);
+            const int block = channel / kBlock, lane = column * kBlock + channel % kBlock;
+            const ptrdiff_t at = block * args.snapshot_block + lane;
+            const float x = args.x[block * args.x_block + lane];
+            if (args.counts != nullptr) {
+                const uint32_t* units = args.last + block * args.dense_block;
+                const float last = args.snapshot != nullptr ? args.snapshot[at]
+                                                            : channel_of(units, lane, arithmetic);
+                const bool counted = channel < args.channels;
+                nonzero += counted && x != 0;
+                args.counts->deltas += counted && !(std::fabs(x - last) <= args.threshold);
+                args.counts->finite = args.counts->finite && std::isfinite(x);
             }
-            args.counts->finite = args.counts->finite && std::isfinite(x);
-            if (arithmetic == Arithmetic::fp32) {
-                kept = x;
-                args.dense[block * args.dense_block + column * kBlock + lane] = as_bits(x);
-                continue;
-            }
-            kept = round_bf16(x);
-            uint32_t& unit = args.dense[block * args.dense_block + (column * kBlock + lane) / 2];
-            const uint32_t half = as_bits(kept) >> 16;
-            unit = lane % 2 == 0 ? (unit & 0xffff0000u) | half : (unit & 0xffffu) | (half << 16);
+            const float kept = whole ? x : round_bf16(x);
+            if (args.counts != nullptr && args.next_snapshot != nullptr)
+                args.next_snapshot[at] = kept;
+            uint32_t& unit = args.dense[block * args.dense_block + lane / (whole ? 1 : 2)];
+            if (whole)
+                unit = as_bits(kept);
+            else if (lane % 2 == 0)
+                unit = (unit & 0xffff0000u) | (as_bits(kept) >> 16);
+            else
+                unit = (unit & 0xffffu) | (as_bits(kept) & 0xffff0000u);
         }
+        if (args.counts == nullptr) continue;
         args.counts->nonzero += nonzero - args.occupied[column];
         args.occupied[column] = static_cast<uint8_t>(nonzero);
     }
@@ -344,6 +351,23 @@ void select(const SelectArgs& args) {
         args.occupied[column] = static_cast<uint8_t>(nonzero);
         const bool hit = args.last == nullptr || deltas > 0;
         args.hits[column] = static_cast<uint8_t>((args.first ? 0 : args.hits[column]) | hit);
+    }
+}
+
+void keep_columns(const KeepColumnsArgs& args) {
+    for (int column = 0; column < args.width; column++) {
+        bool hit = false;
+        for (int channel = 0; channel < args.channels; channel++) {
+            const int at = column * args.channels + channel;
+            const float x = args.x[at], last = args.last[at];
+            hit = hit || x - last != 0;
+            args.counts->nonzero += x != 0;
+            args.counts->deltas += !(std::fabs(x - last) <= args.threshold);
+            args.counts->finite = args.counts->finite && std::isfinite(x);
+            if (args.snapshot != nullptr) args.snapshot[at] = x;
+            args.dense[at] = x;
+        }
+        args.hits[column] = hit;
     }
 }
 
@@ -402,8 +426,9 @@ void finish(const FinishArgs& args) {
             }
             const float residual =
                 args.residual == nullptr ? 0 : args.residual[block * args.residual_block + i];
-            args.x[block * args.x_block + i] =
-                activate(y + residual, args.activation, args.low, args.high);
+            const float sum = y + residual;
+            if (args.finite != nullptr && !std::isfinite(sum)) *args.finite = false;
+            args.x[block * args.x_block + i] = activate(sum, args.activation, args.low, args.high);
         }
 }
 
@@ -438,7 +463,8 @@ void pool(const PoolArgs& args) {
 const Kernels& reference_kernels() {
     static const Kernels table = {
         "reference", window, tap, dense, winograd_weights, winograd_input, winograd_output,
-        column, depthwise, compress, keep, select, compress_columns, finish, map, pool,
+        column, depthwise, compress, keep, select, compress_columns, keep_columns,
+        finish, map, pool,
     };
     return table;
 }

@@ -177,9 +177,8 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
     float* const turned = outputs + outputs_room;
     float* const inputs = turned + kernels_room;
 
+    const bool kept = !state.deltas[delta].everywhere;
     for (const Stage& stage : stages) {
-        float* const y =
-            state.operations[index].accumulators.data() + stage.first_block * l.block + l.origin;
         for (size_t pass = 0, span = 0; pass < pass_ends.size(); pass++) {
             const int from = tiles.spans[span].first_tile;
             const int count = tiles.spans[pass_ends[pass] - 1].last_tile - from;
@@ -215,18 +214,23 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
             for (; span < pass_ends[pass]; span++) {
                 const Span& rows = tiles.spans[span];
                 const std::vector<uint8_t>& mask = masks[rows.frame - first];
+                const Sums sums = kept ? accumulators(state, l, stage, rows.row_begin)
+                                       : strip_sums(state, l, stage, kWinogradOutputs);
                 for (int tile = rows.first_tile - from; tile < rows.last_tile - from;) {
                     const int group = tile / out.size, slot = tile % out.size;
                     const int some = std::min(out.size - slot, rows.last_tile - from - tile);
                     kernels.winograd_output(
                         {tiles.to.data() + from + tile, some, stage.blocks,
                          outputs + group * out.group() + slot * kBlock, out.position(), out.block(),
-                         bias + static_cast<size_t>(stage.first_block) * kBlock, y, l.row, l.block,
-                         mask.empty() ? nullptr : mask.data(), l.columns});
+                         bias + static_cast<size_t>(stage.first_block) * kBlock, rows.row_begin,
+                         sums.y, l.row, sums.block,
+                         mask.empty() ? nullptr
+                                      : mask.data() + static_cast<size_t>(rows.row_begin) * l.columns,
+                         l.columns});
                     tile += some;
                 }
                 finish(state, l, stage, rows.frame, rows.row_begin, rows.row_end,
-                       changes[rows.frame - first], nullptr);
+                       changes[rows.frame - first], sums, nullptr);
             }
         }
     }

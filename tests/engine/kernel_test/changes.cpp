@@ -1,4 +1,5 @@
 // Kernels that compare an activation with its snapshot.
+#include <bit>
 #include <limits>
 
 #include "harness.hpp"
@@ -106,16 +107,30 @@ void check_compress(Case& c) {
 }
 
 void check_keep(Case& c) {
+    Random& random = c.random;
     Row expected(c, 128);
-    Row actual = expected;
     const ptrdiff_t dense_block = c.bf16() ? expected.block / 2 : expected.block;
-    Array<uint32_t> expected_dense(static_cast<size_t>(expected.blocks * dense_block));
+    const auto units = static_cast<size_t>(expected.blocks * dense_block);
+    // The frame before is a snapshot or a dense form, which may be the one to be written.
+    const bool from_snapshot = random.chance(0.5), in_place = random.chance(0.5);
+    const bool keeps_snapshot = random.chance(0.5), counted = random.chance(0.7);
+    Array<uint32_t> last(units);
+    for (size_t i = 0; i < units; i++) {
+        const auto bits = [](float x) { return std::bit_cast<uint32_t>(x); };
+        last[i] = c.bf16() ? (bits(expected.snapshot[2 * i]) >> 16) |
+                                 (bits(expected.snapshot[2 * i + 1]) & 0xffff0000u)
+                           : bits(expected.snapshot[i]);
+    }
+    Row actual = expected;
+    Array<uint32_t> expected_dense = in_place ? last : Array<uint32_t>(units);
     Array<uint32_t> actual_dense = expected_dense;
     Counts expected_counts = some_counts(c), actual_counts = expected_counts;
     const auto args = [&](Row& row, Array<uint32_t>& dense, Counts& counts) {
-        return KeepArgs{row.x.data(), row.block, row.snapshot.data(), row.block,
-                        dense.data(), dense_block, row.width, row.channels,
-                        row.occupied.data(), row.threshold, &counts};
+        return KeepArgs{row.x.data(), row.block, from_snapshot ? row.snapshot.data() : nullptr,
+                        row.block, in_place ? dense.data() : last.data(),
+                        keeps_snapshot ? row.snapshot.data() : nullptr, dense.data(), dense_block, 0,
+                        row.width, row.channels, row.occupied.data(), row.threshold,
+                        counted ? &counts : nullptr};
     };
     reference_kernels().keep(args(expected, expected_dense, expected_counts), c.arithmetic);
     c.kernels.keep(args(actual, actual_dense, actual_counts), c.arithmetic);
@@ -124,6 +139,40 @@ void check_keep(Case& c) {
     c.equal("snapshot", actual.snapshot, expected.snapshot);
     c.equal("occupied", actual.occupied, expected.occupied);
     equal_counts(c, actual_counts, expected_counts);
+}
+
+void check_keep_columns(Case& c) {
+    Random& random = c.random;
+    const int width = random.between(1, 60), channels = random.between(1, 4);
+    const auto size = static_cast<size_t>(width) * channels;
+    const double changes = random.density();
+    const bool in_place = random.chance(0.5), keeps_snapshot = random.chance(0.5);
+    const bool special = random.chance(0.1);
+    Array<float> x(size), last(size);
+    for (size_t i = 0; i < size; i++) {
+        last[i] = random.chance(0.2) ? 0.0f : random.real();
+        x[i] = random.chance(changes) ? random.real() : last[i];
+        if (special && random.chance(0.01)) x[i] = random.one_of({kInfinity, kNan});
+    }
+    const float threshold = random.one_of({0.0f, 0.01f, 0.5f});
+    const Counts counts = some_counts(c);
+    struct Kept {
+        Array<float> dense, snapshot;
+        Array<uint8_t> hits;
+        Counts counts;
+    };
+    const auto run = [&](const Kernels& kernels) {
+        Kept kept = {in_place ? last : Array<float>(size), last, Array<uint8_t>(width), counts};
+        kernels.keep_columns({x.data(), in_place ? kept.dense.data() : last.data(),
+                              keeps_snapshot ? kept.snapshot.data() : nullptr, kept.dense.data(),
+                              width, channels, kept.hits.data(), threshold, &kept.counts});
+        return kept;
+    };
+    const Kept expected = run(reference_kernels()), actual = run(c.kernels);
+    c.equal("dense", actual.dense, expected.dense);
+    c.equal("snapshot", actual.snapshot, expected.snapshot);
+    c.equal("hits", actual.hits, expected.hits);
+    equal_counts(c, actual.counts, expected.counts);
 }
 
 void check_select(Case& c) {
@@ -140,7 +189,7 @@ void check_select(Case& c) {
     const auto args = [&](Row& row, Array<float>& next, Array<float>& previous, Counts& counts) {
         return SelectArgs{row.x.data(), row.block,
                           fresh ? nullptr : row.snapshot.data(), row.block,
-                          in_place ? row.snapshot.data() : next.data(), row.block,
+                          in_place ? row.snapshot.data() : next.data(), row.block, 0,
                           row.width, row.channels, row.occupied.data(), row.hits.data(), row.first,
                           row.threshold, row.paper, &counts, row.paper ? previous.data() : nullptr,
                           row.block};

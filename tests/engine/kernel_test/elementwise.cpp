@@ -62,14 +62,19 @@ void check_finish(Case& c) {
                        random.chance(0.7) ? expected_delta.data() : nullptr, block,
                        random.chance(0.3), random.chance(0.5) ? residual.data() : nullptr, block,
                        expected_x.data(), block, width, blocks, some_activation(c), 0.125f, 6.0f,
-                       block};
+                       block, nullptr};
+    bool expected_finite = true, actual_finite = true;
+    const bool asked = random.chance(0.5);
+    if (asked) args.finite = &expected_finite;
     reference_kernels().finish(args);
+    if (asked) args.finite = &actual_finite;
     args.y = actual_y.data();
     if (args.delta != nullptr) args.delta = actual_delta.data();
     args.x = actual_x.data();
     c.kernels.finish(args);
     c.equal("y", actual_y, expected_y);
     c.equal("delta", actual_delta, expected_delta);
+    c.expect(actual_finite == expected_finite, "finite differs");
     equal_activations(c, args.activation, actual_x, expected_x);
 }
 

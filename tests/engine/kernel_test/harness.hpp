@@ -148,6 +148,7 @@ void check_winograd(Case&);
 void check_depthwise(Case&);
 void check_compress(Case&);
 void check_keep(Case&);
+void check_keep_columns(Case&);
 void check_select(Case&);
 void check_compress_columns(Case&);
 void check_finish(Case&);

@@ -33,6 +33,7 @@ constexpr Entry kEntries[] = {
     {"keep", check_keep, true},
     {"select", check_select, false},
     {"compress_columns", check_compress_columns, false},
+    {"keep_columns", check_keep_columns, false},
     {"finish", check_finish, false},
     {"map", check_map, false},
     {"pool", check_pool, false},

@@ -276,30 +276,37 @@ void compress(const CompressArgs& args, Arithmetic arithmetic) {
                    : compress_any<Arithmetic::bf16, false>(args);
 }
 
-void keep(const KeepArgs& args, Arithmetic arithmetic) {
+// kFull: vectors of a group whose lanes are all channels, or 0 for any group.
+template <Arithmetic kArithmetic, int kFull>
+void keep_row(const KeepArgs& args) {
     const Vec threshold = splat(args.threshold);
+    const int vectors = kFull > 0 ? kFull : (args.channels + kLanes - 1) / kLanes;
+    constexpr int pixel = kArithmetic == Arithmetic::fp32 ? kBlock : kBlock / 2;
+    constexpr int step = pixel * kLanes / kBlock;
     Tally tally;
-    const int vectors = (args.channels + kLanes - 1) / kLanes;
     for (int column = 0; column < args.width; column++) {
         int nonzero = 0;
+#pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) {
-            const uint32_t lanes = lanes_of(args.channels - v * kLanes);
-            const ptrdiff_t offset = column * kBlock + (v % kSlices) * kLanes;
-            float* kept = args.snapshot + (v / kSlices) * args.snapshot_block + offset;
-            uint32_t* dense = args.dense + (v / kSlices) * args.dense_block;
-            const Vec value = load(args.x + (v / kSlices) * args.x_block + offset);
-            const Vec delta = value - load(kept);
+            const uint32_t lanes = lanes_of(kFull > 0 ? kLanes : args.channels - v * kLanes);
+            const ptrdiff_t at = static_cast<ptrdiff_t>(column) * kBlock + (v % kSlices) * kLanes;
+            const ptrdiff_t unit = (v / kSlices) * args.dense_block +
+                                   static_cast<ptrdiff_t>(column) * pixel + (v % kSlices) * step;
+            const Vec value = load(args.x + (v / kSlices) * args.x_block + at);
+            const Vec last = args.snapshot != nullptr
+                                 ? load(args.snapshot + (v / kSlices) * args.snapshot_block + at)
+                                 : channels_of(args.last + unit, 0, kArithmetic);
+            __builtin_prefetch(args.dense + unit + args.ahead, 1, 2);
             nonzero += ones(nonzero_mask(value) & lanes);
-            tally.deltas += ones(beyond(delta, threshold) & lanes);
+            tally.deltas += ones(beyond(value - last, threshold) & lanes);
             tally.watch(value);
-            if (arithmetic == Arithmetic::fp32) {
-                store(kept, value);
-                store(reinterpret_cast<float*>(dense) + offset, value);
-            } else {
-                const Vec rounded = round_bf16(value);
-                store(kept, rounded);
-                store_pairs(dense + offset / 2, rounded);
-            }
+            const Vec kept = kArithmetic == Arithmetic::fp32 ? value : round_bf16(value);
+            if (args.next_snapshot != nullptr)
+                store(args.next_snapshot + (v / kSlices) * args.snapshot_block + at, kept);
+            if constexpr (kArithmetic == Arithmetic::fp32)
+                store(reinterpret_cast<float*>(args.dense + unit), kept);
+            else
+                store_pairs(args.dense + unit, kept);
         }
         tally.nonzero += nonzero - args.occupied[column];
         args.occupied[column] = static_cast<uint8_t>(nonzero);
@@ -307,7 +314,80 @@ void keep(const KeepArgs& args, Arithmetic arithmetic) {
     tally.add_to(*args.counts);
 }
 
-void select(const SelectArgs& args) {
+template <Arithmetic kArithmetic>
+void keep_any(const KeepArgs& args) {
+    if (args.channels == 4 * kLanes) return keep_row<kArithmetic, 4>(args);
+    if (args.channels == 8 * kLanes) return keep_row<kArithmetic, 8>(args);
+    keep_row<kArithmetic, 0>(args);
+}
+
+template <Arithmetic kArithmetic>
+void take_row(const KeepArgs& args) {
+    constexpr int pixel = kArithmetic == Arithmetic::fp32 ? kBlock : kBlock / 2;
+    const int blocks = (args.channels + kBlock - 1) / kBlock;
+    for (int block = 0; block < blocks; block++) {
+        const float* const x = args.x + block * args.x_block;
+        uint32_t* const dense = args.dense + block * args.dense_block;
+        if constexpr (kArithmetic == Arithmetic::fp32) {
+            std::memcpy(dense, x, sizeof(float) * kBlock * static_cast<size_t>(args.width));
+            continue;
+        }
+        for (int at = 0; at < args.width * kBlock; at += kLanes)
+            store_pairs(dense + at * pixel / kBlock, round_bf16(load(x + at)));
+    }
+}
+
+void keep(const KeepArgs& args, Arithmetic arithmetic) {
+    if (args.counts == nullptr)
+        return arithmetic == Arithmetic::fp32 ? take_row<Arithmetic::fp32>(args)
+                                              : take_row<Arithmetic::bf16>(args);
+    arithmetic == Arithmetic::fp32 ? keep_any<Arithmetic::fp32>(args)
+                                   : keep_any<Arithmetic::bf16>(args);
+}
+
+// The usual case: bounded, and there is a frame before. kFull: vectors of a group whose lanes are
+// all channels, or 0 for any group.
+template <int kFull>
+void select_row(const SelectArgs& args) {
+    const Vec threshold = splat(args.threshold);
+    const int vectors = kFull > 0 ? kFull : (args.channels + kLanes - 1) / kLanes;
+    const uint32_t last_lanes = lanes_of(args.channels - (vectors - 1) * kLanes);
+    const ptrdiff_t x_block = args.x_block, last_block = args.last_block;
+    const ptrdiff_t next_block = args.next_block, ahead = args.ahead;
+    const float* x = args.x;
+    const float* last = args.last;
+    float* next = args.next;
+    uint8_t* const hits = args.hits;
+    uint8_t* const occupied = args.occupied;
+    const uint8_t keep_hits = args.first ? 0 : 0xff;
+    const int width = args.width;
+    Vec trace = {};
+    int64_t all_nonzero = 0, all_deltas = 0;
+    for (int column = 0; column < width; column++, x += kBlock, last += kBlock, next += kBlock) {
+        int nonzero = 0, deltas = 0;
+#pragma GCC unroll 9
+        for (int v = 0; v < vectors; v++) {
+            const uint32_t lanes = kFull > 0 || v + 1 < vectors ? lanes_of(kLanes) : last_lanes;
+            const ptrdiff_t block = v / kSlices, lane = (v % kSlices) * kLanes;
+            const float* const from = last + block * last_block + lane;
+            const Vec value = load(x + block * x_block + lane), before = load(from);
+            __builtin_prefetch(from + ahead, 1, 2);
+            const uint32_t mask = beyond(value - before, threshold);
+            store(next + block * next_block + lane, blend(mask, before, value));
+            nonzero += ones(nonzero_mask(value) & lanes);
+            deltas += ones(mask & lanes);
+            trace += value * splat(0.0f);
+        }
+        all_nonzero += nonzero - occupied[column];
+        all_deltas += deltas;
+        occupied[column] = static_cast<uint8_t>(nonzero);
+        hits[column] = static_cast<uint8_t>((hits[column] & keep_hits) | (deltas > 0));
+    }
+    Tally{all_nonzero, all_deltas, trace}.add_to(*args.counts);
+}
+
+// The first frame, and the paper's policy.
+void select_any(const SelectArgs& args) {
     const Vec threshold = splat(args.threshold);
     Tally tally;
     const int vectors = (args.channels + kLanes - 1) / kLanes;
@@ -325,18 +405,11 @@ void select(const SelectArgs& args) {
                 continue;
             }
             const Vec before = load(args.last + (v / kSlices) * args.last_block + offset);
-            if (args.paper) {
-                const float* previous =
-                    args.previous + (v / kSlices) * args.previous_block + offset;
-                const Vec delta = value - load(previous);
-                const uint32_t mask = beyond(delta, threshold);
-                deltas += ones(mask & lanes);
-                store(next, before + blend(mask, splat(0.0f), delta));
-                continue;
-            }
-            const uint32_t mask = beyond(value - before, threshold);
+            const Vec delta =
+                value - load(args.previous + (v / kSlices) * args.previous_block + offset);
+            const uint32_t mask = beyond(delta, threshold);
             deltas += ones(mask & lanes);
-            store(next, blend(mask, before, value));
+            store(next, before + blend(mask, splat(0.0f), delta));
         }
         if (args.previous != nullptr)
             for (int v = 0; v < vectors; v++) {
@@ -350,6 +423,59 @@ void select(const SelectArgs& args) {
         args.occupied[column] = static_cast<uint8_t>(nonzero);
         const bool hit = args.last == nullptr || deltas > 0;
         args.hits[column] = static_cast<uint8_t>((args.first ? 0 : args.hits[column]) | hit);
+    }
+    tally.add_to(*args.counts);
+}
+
+void select(const SelectArgs& args) {
+    if (args.last == nullptr || args.paper) return select_any(args);
+    const int vectors = args.channels % kLanes == 0 ? args.channels / kLanes : 0;
+    switch (vectors) {
+        case 1: return select_row<1>(args);
+        case 2: return select_row<2>(args);
+        case 4: return select_row<4>(args);
+        case 6: return select_row<6>(args);
+        case 8: return select_row<8>(args);
+        default: return select_row<0>(args);
+    }
+}
+
+void keep_columns(const KeepColumnsArgs& args) {
+    const int count = args.width * args.channels;
+    const Vec threshold = splat(args.threshold);
+    Tally tally;
+    std::memset(args.hits, 0, static_cast<size_t>(args.width));
+    int at = 0;
+    for (; at + kLanes <= count; at += kLanes) {
+        const Vec x = load(args.x + at), last = load(args.last + at), delta = x - last;
+        tally.nonzero += ones(nonzero_mask(x));
+        tally.deltas += ones(beyond(delta, threshold));
+        tally.watch(x);
+        if (args.snapshot != nullptr) store(args.snapshot + at, x);
+        store(args.dense + at, x);
+        uint32_t other = nonzero_mask(delta);
+        if (other == lanes_of(kLanes)) {
+            const int first = at / args.channels, last_one = (at + kLanes - 1) / args.channels;
+            std::memset(args.hits + first, 1, static_cast<size_t>(last_one - first + 1));
+            continue;
+        }
+        while (other != 0) {
+            const int lane = __builtin_ctz(other);
+            const int column = (at + lane) / args.channels;
+            args.hits[column] = 1;
+            // The other channels of that pixel need not be looked at.
+            const int next = (column + 1) * args.channels - at;
+            other = next >= kLanes ? 0 : other >> next << next;
+        }
+    }
+    for (; at < count; at++) {
+        const float x = args.x[at], last = args.last[at];
+        tally.trace[0] += x * 0.0f;
+        tally.nonzero += x != 0;
+        tally.deltas += !(std::fabs(x - last) <= args.threshold);
+        if (x - last != 0) args.hits[at / args.channels] = 1;
+        if (args.snapshot != nullptr) args.snapshot[at] = x;
+        args.dense[at] = x;
     }
     tally.add_to(*args.counts);
 }

@@ -31,6 +31,13 @@ void dense_tile(const DenseArgs& args, const uint32_t* x, const uint32_t* const*
     for (int v = 0; v < kVectors; v++) unit_weights[v] = weights[v];
     for (int block = 0; block < args.x_blocks; block++, x += args.x_block) {
         for (int unit = 0; unit < args.block_units; unit++) {
+            // What the next tile of the row reads and writes.
+            if (block == 0 && unit < kColumns) {
+                __builtin_prefetch(x + (kColumns + unit) * step, 0, 3);
+#pragma GCC unroll 2
+                for (int v = 0; v < kVectors; v++)
+                    __builtin_prefetch(y[v] + (kColumns + unit) * args.y_column, 1, 3);
+            }
             const uint32_t* w[kVectors];
 #pragma GCC unroll 2
             for (int v = 0; v < kVectors; v++) {

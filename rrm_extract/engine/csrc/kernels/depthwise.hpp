@@ -26,13 +26,22 @@ RRM_INLINE void depthwise_tile(const DepthwiseArgs& args, const float* x, const 
             for (int t = 0; t < kTile; t++) acc[t] += in[t * kStride + s] * w;
         }
     }
+    // What the next row of outputs sees first.
+    if (kTile > 1)
+#pragma GCC unroll 2
+        for (int r = 0; r < kStride; r++)
+#pragma GCC unroll 8
+            for (int i = 0; i < kTile * kStride; i++)
+                __builtin_prefetch(x + (kSize + r) * args.x_row + i * kBlock, 0, 2);
 #pragma GCC unroll 8
     for (int t = 0; t < kTile; t++) store(y + t * kBlock, acc[t]);
 }
 
 template <int kSize, int kStride>
 void depthwise_row(const DepthwiseArgs& args) {
-    constexpr int tile = kRegisters == 32 ? 4 : 2;
+    // Rows of usual maps are multiples of 7 long.
+    constexpr int tile = kRegisters != 32 ? 2 : kSize == 3 && kStride == 1 ? 7 : 4;
+    constexpr int rest = tile > 3 ? 3 : 1;
     for (int slice = 0; slice < kBlock; slice += kLanes) {
         const float* x = args.x + slice;
         float* y = args.y + slice;
@@ -40,6 +49,9 @@ void depthwise_row(const DepthwiseArgs& args) {
         int column = 0;
         for (; column + tile <= args.columns; column += tile)
             depthwise_tile<kSize, kStride, tile>(args, x + column * kStride * kBlock,
+                                                 args.weights + slice, bias, y + column * kBlock);
+        for (; column + rest <= args.columns; column += rest)
+            depthwise_tile<kSize, kStride, rest>(args, x + column * kStride * kBlock,
                                                  args.weights + slice, bias, y + column * kBlock);
         for (; column < args.columns; column++)
             depthwise_tile<kSize, kStride, 1>(args, x + column * kStride * kBlock,

@@ -70,6 +70,7 @@ template <Activation kActivation, bool kResidual>
 void finish_row(const FinishArgs& args) {
     const Vec low = splat(args.low), high = splat(args.high);
     const size_t count = static_cast<size_t>(args.width) * kBlock;
+    Vec trace = {};
     for (int block = 0; block < args.blocks; block++) {
         float* y = args.y + block * args.y_block;
         float* delta = args.delta == nullptr ? nullptr : args.delta + block * args.delta_block;
@@ -88,9 +89,14 @@ void finish_row(const FinishArgs& args) {
                 __builtin_prefetch(residual + i + args.next_row, 0, 2);
             }
             __builtin_prefetch(x + i + args.next_row, 1, 2);
+            trace += value * splat(0.0f);
             store(x + i, activate<kActivation>(value, low, high));
         }
     }
+    if (args.finite == nullptr) return;
+    float sum = 0;
+    for (int lane = 0; lane < kLanes; lane++) sum += trace[lane];
+    *args.finite = *args.finite && sum == 0.0f;
 }
 
 template <Activation kActivation>

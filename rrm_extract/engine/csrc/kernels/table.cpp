@@ -19,7 +19,8 @@ const Kernels& RRM_PASTE(RRM_ISA, _kernels)() {
     using namespace RRM_ISA;
     static const Kernels table = {
         RRM_TEXT(RRM_ISA), window, tap, dense, winograd_weights, winograd_input, winograd_output,
-        column, depthwise, compress, keep, select, compress_columns, finish, map, pool,
+        column, depthwise, compress, keep, select, compress_columns, keep_columns,
+        finish, map, pool,
     };
     return table;
 }

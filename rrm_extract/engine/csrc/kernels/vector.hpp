@@ -37,6 +37,7 @@ inline constexpr int kSlices = kBlock / kLanes;  // vectors in a block
 typedef float Vec __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 typedef int32_t VecInt __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 typedef uint32_t VecBits __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+typedef uint16_t VecHalf __attribute__((vector_size(2 * kLanes), aligned(2), may_alias));
 
 RRM_INLINE Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 RRM_INLINE void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
@@ -89,6 +90,13 @@ RRM_INLINE uint32_t to_bf16(float value) {
     return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
 }
 RRM_INLINE float from_bf16(uint32_t bits) { return as_float(bits << 16); }
+
+// kLanes channels of a pixel, from channel `lane` on.
+RRM_INLINE Vec channels_of(const uint32_t* pixel, int lane, Arithmetic arithmetic) {
+    if (arithmetic == Arithmetic::fp32) return load(reinterpret_cast<const float*>(pixel) + lane);
+    const VecHalf halves = *(reinterpret_cast<const VecHalf*>(pixel) + lane / kLanes);
+    return (Vec)(__builtin_convertvector(halves, VecBits) << 16);
+}
 
 // One unit: what is broadcast, and how it multiplies a vector of weights.
 struct Fp32 {

@@ -11,15 +11,6 @@ namespace rrm::RRM_ISA {
 
 inline constexpr float kHalfRoot = 0.70710678118654752f, kRoot = 1.41421356237309505f;
 
-typedef uint16_t VecHalf __attribute__((vector_size(2 * kLanes), aligned(2), may_alias));
-
-// kLanes channels of a pixel, from channel `lane` on.
-RRM_INLINE Vec channels_of(const uint32_t* pixel, int lane, Arithmetic arithmetic) {
-    if (arithmetic == Arithmetic::fp32) return load(reinterpret_cast<const float*>(pixel) + lane);
-    const VecHalf halves = *(reinterpret_cast<const VecHalf*>(pixel) + lane / kLanes);
-    return (Vec)(__builtin_convertvector(halves, VecBits) << 16);
-}
-
 // What becomes of three numbers of a kernel, six of an input, and six sums, in one direction.
 struct KernelPositions {
     static constexpr int kIn = 3, kOut = 6;
@@ -159,7 +150,8 @@ void winograd_output(const WinogradOutputArgs& args) {
                         return load(from + (r * 6 + c) * args.position);
                     },
                     [&](int i, int j, Vec value) __attribute__((always_inline)) { all[i * 4 + j] = value; });
-                float* y = args.y + block * args.y_block + tile.row * args.y_row +
+                const int row = tile.row - args.first_row;
+                float* y = args.y + block * args.y_block + row * args.y_row +
                            tile.column * kBlock + lane;
                 if (args.mask == nullptr && tile.rows == 4 && tile.columns == 4) {
 #pragma GCC unroll 4
@@ -172,7 +164,7 @@ void winograd_output(const WinogradOutputArgs& args) {
                 for (int r = 0; r < tile.rows; r++)
                     for (int c = 0; c < tile.columns; c++)
                         if (args.mask == nullptr ||
-                            args.mask[(tile.row + r) * args.width + tile.column + c] != 0)
+                            args.mask[(row + r) * args.width + tile.column + c] != 0)
                             store(y + r * args.y_row + c * kBlock, bias + all[r * 4 + c]);
             }
 }
