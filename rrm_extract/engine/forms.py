@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rrm_extract.engine.plan import PlanTensor, Window
+from rrm_extract.engine.plan import BLOCK, PlanTensor, Window
 from rrm_extract.engine.refusal import NoStepError
 from rrm_extract.graph import Convolution, FullyConnected
 
@@ -21,6 +21,9 @@ __all__ = [
 BREAK_EVEN = {
     "window": 0.80,
     "taps": 0.72,
+    "narrow taps": 0.55,
+    "very narrow taps": 0.30,
+    "whole taps": 0.10,
     "columns": 0.62,
     "small columns": 0.36,
     "depthwise": 0.3,
@@ -36,6 +39,9 @@ BF16_SHARE = 0.62
 
 SMALL_COLUMNS = 16
 """A first layer with a kernel of so few taps has less to win with an entry of a list."""
+
+NARROW_OUTPUTS = 128
+VERY_NARROW_OUTPUTS = 32
 
 WINOGRAD_BREAK_EVEN = 0.95
 """The density of a window that runs dense in Winograd's tiles, for each product these need."""
@@ -79,15 +85,33 @@ def tiles_of(form: str, window: Window, source: PlanTensor) -> Tiles | None:
     return Tiles(share, max(*reach, *window.padding))
 
 
-def break_even(form: str, window: Window, precision: str, tiles: Tiles | None = None) -> float:
+def break_even(
+    form: str,
+    window: Window,
+    precision: str,
+    source: PlanTensor,
+    outputs: int,
+    tiles: Tiles | None = None,
+) -> float:
     """Share of changed inputs above which a layer runs dense."""
-    if form == "columns" and window.kernel[0] * window.kernel[1] <= SMALL_COLUMNS:
-        form = "small columns"
     # The first layer always computes in fp32.
     share = BF16_SHARE if precision == "bf16" and form in ("window", "taps") else 1.0
+    if form == "columns" and window.kernel[0] * window.kernel[1] <= SMALL_COLUMNS:
+        form = "small columns"
+    if form == "taps":
+        form = _taps_of(window, source, outputs)
     density = BREAK_EVEN[form] * share
     # Tiles are computed in fp32 whatever the precision.
     return density if tiles is None else min(density, WINOGRAD_BREAK_EVEN * tiles.share)
+
+
+def _taps_of(window: Window, source: PlanTensor, outputs: int) -> str:
+    """What an entry of a list costs depends on how many outputs it serves."""
+    if window.output(source.height, source.width) == (1, 1):
+        return "whole taps"  # as of a fully-connected layer: frames share a pass over the weights
+    if outputs <= VERY_NARROW_OUTPUTS or source.channels <= BLOCK:
+        return "very narrow taps"
+    return "narrow taps" if outputs < NARROW_OUTPUTS else "taps"
 
 
 def window_of(linear: Convolution) -> Window:

@@ -179,7 +179,7 @@ class _Lowering:
         key = {"columns": "columns", "depthwise": "select"}.get(form, "list")
         groups = 1 if linear.groups > 1 else self.group_blocks
         threshold = self.thresholds[op.name]
-        density = break_even(form, window, self.precision, tiles)
+        density = break_even(form, window, self.precision, source, linear.weight.shape[0], tiles)
         identity = (id(source), key, threshold, groups)
         delta = self.deltas.get(identity)
         if delta is None:

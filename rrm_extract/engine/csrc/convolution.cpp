@@ -25,15 +25,19 @@ Convolution::Sums Convolution::accumulators(State& state, const Layout& l, const
                                             int row) const {
     return {state.operations[index].accumulators.data() + l.origin + stage.first_block * l.block +
                 row * l.row,
-            l.block};
+            l.row, l.block};
 }
 
-// Sums of a few rows that nobody asks for again.
+// Sums of a few rows that nobody asks for again: where the results will be, or in scratch memory.
 Convolution::Sums Convolution::strip_sums(State& state, const Layout& l, const Stage& stage,
-                                          int rows) const {
-    const ptrdiff_t block = rows * l.row;
-    float* const y = state.strip_scratch(static_cast<size_t>(block) * stage.blocks + l.origin);
-    return {y + l.origin, block};
+                                          int frame, int row, int rows) const {
+    Sums sums{};
+    sums.y = state.place(tensor, frame, stage.first_block, row, &sums.row, &sums.block);
+    if (sums.y != nullptr) return sums;
+    sums.row = l.row;
+    sums.block = rows * l.row;
+    sums.y = state.strip_scratch(static_cast<size_t>(sums.block) * stage.blocks);
+    return sums;
 }
 
 // The response of one stage to the deltas of all frames that are lists; weights stay close while
@@ -130,7 +134,7 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
     args.block_units = unit_block;
     args.taps = geometry.taps();
     args.tap_offsets = offsets.data();
-    args.y_row = l.row;
+    args.y_row = sums.row;
     args.y_column = kBlock;
     args.rows = row_end - row_begin;
     args.columns = l.columns;
@@ -171,6 +175,54 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
     }
 }
 
+void Convolution::compute_together(State& state, const Layout& l, const Stage& stage, int begin,
+                                   int end, float* y, ptrdiff_t frame_stride) const {
+    const int unit_block = state.network->block_units();
+    const ptrdiff_t x_row = state.whole_row(delta), x_block = state.whole_block(delta);
+    const uint32_t* const x = state.whole(delta, begin);
+    const int32_t no_offset = 0;
+    DenseArgs args{};
+    args.x_block = x_block;
+    args.x_step = end - begin > 1 ? static_cast<int>(state.whole(delta, begin + 1) - x) : 0;
+    args.block_units = unit_block;
+    args.taps = 1;
+    args.tap_offsets = &no_offset;
+    args.y_column = frame_stride;
+    args.rows = 1;
+    args.columns = end - begin;
+    for (size_t s = stage.first_set; s < stage.last_set; s++) {
+        const WeightSet& set = sets[s];
+        const int units = set.unit_end - set.unit_begin;
+        args.x_blocks = (units + unit_block - 1) / unit_block;
+        args.unit_stride = static_cast<ptrdiff_t>(set.blocks) * kBlock;
+        // The next tap's weights come from memory meanwhile; of a single tap, those of later units.
+        args.ahead = args.unit_stride * (geometry.taps() > 1 ? units : std::min(units, kUnitsAhead));
+        bool first = true;
+        for (int tap = 0; tap < geometry.taps(); tap++) {
+            const int row = tap / geometry.kernel_columns * geometry.row_dilation -
+                            geometry.row_padding;
+            const int column = tap % geometry.kernel_columns * geometry.column_dilation -
+                               geometry.column_padding;
+            const Delta& plan = state.network->deltas[delta];
+            if (row < 0 || row >= plan.height || column < 0 || column >= plan.width) continue;
+            args.x = x + (set.unit_begin / unit_block) * x_block + row * x_row + column * unit_block;
+            const uint32_t* const tap_weights =
+                weights + set.offset + args.unit_stride * units * static_cast<ptrdiff_t>(tap);
+            for (int block = 0; block < set.blocks; block += args.blocks) {
+                args.blocks = std::min(2, set.blocks - block);
+                for (int b = 0; b < args.blocks; b++) {
+                    const int number = set.first_block + block + b;
+                    args.weights[b] = tap_weights + static_cast<size_t>(block + b) * kBlock;
+                    args.bias[b] = first ? bias + static_cast<size_t>(number) * kBlock : nullptr;
+                    args.y[b] = y + (number - stage.first_block) * l.block;
+                }
+                state.network->kernels.dense(args, state.network->arithmetic);
+            }
+            first = false;
+        }
+    }
+}
+
 void Convolution::finish(State& state, const Layout& l, const Stage& stage, int frame,
                          int row_begin, int row_end, const Changes& changes, const Sums& sums,
                          float* change) const {
@@ -199,7 +251,7 @@ void Convolution::finish(State& state, const Layout& l, const Stage& stage, int 
         args.x_block = to.block;
         for (const Run& run : changes.made(row)) {
             const ptrdiff_t at = static_cast<ptrdiff_t>(run.begin) * kBlock;
-            args.y = sums.y + (row - row_begin) * l.row + at;
+            args.y = sums.y + (row - row_begin) * sums.row + at;
             args.delta = change == nullptr ? nullptr : change + row * l.row + at;
             args.residual = residual == nullptr
                                 ? nullptr
@@ -280,20 +332,22 @@ void Convolution::run_stage(State& state, const Layout& l, const Stage& stage, i
                             const std::vector<Changes>& changes, int first) const {
     const std::vector<uint8_t>& dense = state.deltas[delta].dense;
     // The same way for any number of frames, so that results do not depend on it.
-    const bool kept = !state.deltas[delta].everywhere;
-    if (!kept || cached || frames == 1) {
+    const bool together = form == Form::taps && l.rows * l.columns == 1 && frames > 1;
+    const bool kept = !state.deltas[delta].everywhere || together;
+    if (!together && (!kept || cached || frames == 1)) {
         // Some rows at a time, through all frames: their accumulators and snapshots stay in
         // the second-level cache. Weights that would not stay there pass only once.
         const ptrdiff_t row_bytes = 4 * l.row * stage.blocks;
-        const int fit = std::max(kStripRows, static_cast<int>(kStripBytes / row_bytes));
+        const ptrdiff_t bytes = kept ? kStripBytes : kUnkeptBytes;
+        const int fit = std::max(kStripRows, static_cast<int>(bytes / row_bytes));
         const int strips = cached ? (l.rows + fit - 1) / fit : 1;
         const int strip = (l.rows + strips - 1) / strips;
         for (int row = 0; row < l.rows; row += strip) {
             const int last = std::min(l.rows, row + strip);
-            const Sums sums = kept ? accumulators(state, l, stage, row)
-                                   : strip_sums(state, l, stage, strip);
             float* const target = accumulators(state, l, stage, 0).y;
             for (int frame = begin; frame < end; frame++) {
+                const Sums sums = kept ? accumulators(state, l, stage, row)
+                                       : strip_sums(state, l, stage, frame, row, strip);
                 if (dense[frame] != 0)
                     compute_dense(state, l, stage, row, last, frame, sums);
                 else
@@ -309,7 +363,15 @@ void Convolution::run_stage(State& state, const Layout& l, const Stage& stage, i
     for (int frame = begin; frame < end; frame++) {
         float* const target = scratch + (frame - begin) * frame_stride + l.origin;
         y[frame - begin] = dense[frame] != 0 ? nullptr : target;
-        if (dense[frame] != 0) compute_dense(state, l, stage, 0, l.rows, frame, {target, l.block});
+        if (dense[frame] != 0 && !together)
+            compute_dense(state, l, stage, 0, l.rows, frame, {target, l.row, l.block});
+    }
+    for (int from = begin, to = begin; together && from < end; from = to) {
+        to = from + 1;
+        if (dense[from] == 0) continue;
+        while (to < end && dense[to] != 0) to++;
+        compute_together(state, l, stage, from, to,
+                         scratch + (from - begin) * frame_stride + l.origin, frame_stride);
     }
     add_stage(state, l, stage, 0, l.rows, begin, end, y.data());
     for (int frame = begin; frame < end; frame++)

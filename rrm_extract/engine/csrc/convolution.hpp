@@ -11,7 +11,10 @@ inline constexpr int kStageBlocks = 8;
 
 // Accumulators of that many bytes stay in the second-level cache until they are finished.
 inline constexpr ptrdiff_t kStripBytes = 256 * 1024;
+inline constexpr ptrdiff_t kUnkeptBytes = 64 * 1024;  // the same where none are kept
 inline constexpr int kStripRows = 4;  // fewer would not be worth fetching the weights again
+
+inline constexpr int kUnitsAhead = 128;  // whose weights are fetched before they are used
 
 struct Convolution::Layout {
     int rows, columns;         // of the output
@@ -28,7 +31,7 @@ struct Convolution::Stage {
 // Where the sums of some rows of a stage lie: those of its first block, row and column.
 struct Convolution::Sums {
     float* y;
-    ptrdiff_t block;
+    ptrdiff_t row, block;
 };
 
 }  // namespace rrm

@@ -113,9 +113,9 @@ RowTarget row_target(State& state, int tensor, int frame, int block, int blocks,
     if (plan.stored && plan.planes.empty())
         return {state.plane(tensor, block, frame) + row * floats,
                 static_cast<ptrdiff_t>(plan.plane())};
-    ptrdiff_t to_next = 0;
-    if (float* const place = state.place(tensor, frame, block, row, &to_next))
-        return {place, to_next};
+    ptrdiff_t next_row = 0, next_block = 0;
+    if (float* const place = state.place(tensor, frame, block, row, &next_row, &next_block))
+        return {place, next_block};
     return {state.row_scratch(floats * blocks), static_cast<ptrdiff_t>(floats)};
 }
 

@@ -107,6 +107,8 @@ void Network::schedule() {
         Delta& delta = deltas[index];
         const bool inside = delta.tensor >= 0 ? made[delta.tensor] == segment : segment == 0;
         delta.versions = std::max(delta.versions, inside ? operation->frames : batch);
+        const Tensor& out = tensors[operation->target()];
+        delta.joint = delta.joint || (delta.kind == DeltaKind::list && out.height * out.width == 1);
     }
     for (const int output : outputs)
         for (const int base : bases[output]) tensors[base].versions = batch;
@@ -342,12 +344,14 @@ ptrdiff_t State::whole_block(int delta) const {
 
 uint32_t* State::whole(int delta, int frame) {
     const Delta& plan = network->deltas[delta];
-    Buffer<uint32_t>& buffer = deltas[delta].whole[frame % plan.versions];
     const int blocks = plan.kind == DeltaKind::columns ? 1 : plan.blocks();
-    if (buffer.empty())
-        buffer = Buffer<uint32_t>(static_cast<size_t>(whole_block(delta)) * blocks, true);
+    // A line more, so that frames do not fall on the same cache sets.
+    const size_t size = static_cast<size_t>(whole_block(delta)) * blocks + (plan.joint ? kBlock : 0);
+    Buffer<uint32_t>& buffer = deltas[delta].whole[plan.joint ? 0 : frame % plan.versions];
+    if (buffer.empty()) buffer = Buffer<uint32_t>(size * (plan.joint ? plan.versions : 1), true);
     const ptrdiff_t row = whole_row(delta), pixel = row / (plan.width + 2 * plan.halo);
-    return buffer.data() + plan.halo * (row + pixel);
+    return buffer.data() + (plan.joint ? size * (frame % plan.versions) : 0) +
+           plan.halo * (row + pixel);
 }
 
 float* State::selected(int delta, int frame) {
@@ -389,12 +393,15 @@ bool State::unwatched(int tensor, int frame) const {
     return false;
 }
 
-float* State::place(int tensor, int frame, int block, int row, ptrdiff_t* to_next) {
+float* State::place(int tensor, int frame, int block, int row, ptrdiff_t* next_row,
+                    ptrdiff_t* next_block) {
+    if (network->tensors[tensor].stored) return nullptr;
     for (const int index : network->tensors[tensor].deltas) {
         if (deltas[index].measured[frame] != 0) continue;
         const bool select = network->deltas[index].kind == DeltaKind::select;
         if (!select && network->arithmetic != Arithmetic::fp32) continue;
-        *to_next = whole_block(index);
+        *next_row = whole_row(index);
+        *next_block = whole_block(index);
         const ptrdiff_t at = block * whole_block(index) + row * whole_row(index);
         return select ? selected(index, frame) + at
                       : reinterpret_cast<float*>(whole(index, frame) + at);

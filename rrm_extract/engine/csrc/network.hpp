@@ -43,6 +43,7 @@ struct Delta {
     bool paper = false;
     float break_even = 1;             // density above which the layers run dense; below 0 always
     int versions = 1;                 // frames that are kept at a time
+    bool joint = false;               // all frames' dense forms lie one after the other
 
     int blocks() const { return (channels + kBlock - 1) / kBlock; }
     int groups() const { return (blocks() + group_blocks - 1) / group_blocks; }
@@ -131,7 +132,8 @@ struct DeltaState {
     std::vector<Buffer<uint16_t>> rows;
     std::vector<Buffer<uint32_t>> starts;
     std::vector<Buffer<uint16_t>> column_starts;
-    std::vector<Buffer<uint32_t>> whole;  // dense form with halo, made when first needed
+    // Dense form with halo, made when first needed: for each version, or all in the first.
+    std::vector<Buffer<uint32_t>> whole;
     Buffer<uint8_t> occupied;         // [groups][rows][columns] non-zero channels of a pixel
     int64_t nonzero = 0;              // their sum
     std::vector<Buffer<uint8_t>> hits;    // [rows][columns] where a delta is
@@ -182,9 +184,10 @@ public:
     // Whether a reader of the tensor takes it as it is in that frame: nobody else would see what
     // is not finite.
     bool unwatched(int tensor, int frame) const;
-    // A place that takes a row of blocks of a tensor as it is, and floats to its next block; null
-    // where there is none.
-    float* place(int tensor, int frame, int block, int row, ptrdiff_t* to_next);
+    // A place that takes rows of blocks of a tensor as they are, and floats to its next row and
+    // block; null where there is none.
+    float* place(int tensor, int frame, int block, int row, ptrdiff_t* next_row,
+                 ptrdiff_t* next_block);
     // Whether layers must compute all their outputs, whatever has changed.
     bool computes_all(int delta, int frame) const {
         return deltas[delta].everywhere || (frame == 0 && !deltas[delta].kept);

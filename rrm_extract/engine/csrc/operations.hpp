@@ -89,11 +89,14 @@ private:
     struct Sums;
     Layout layout(const State&) const;
     Sums accumulators(State&, const Layout&, const Stage&, int row) const;
-    Sums strip_sums(State&, const Layout&, const Stage&, int rows) const;
+    Sums strip_sums(State&, const Layout&, const Stage&, int frame, int row, int rows) const;
     void add_stage(State&, const Layout&, const Stage&, int row_begin, int row_end, int begin,
                    int end, float* const* y) const;
     void compute_dense(State&, const Layout&, const Stage&, int row_begin, int row_end, int frame,
                        const Sums&) const;
+    // Dense frames of a map of one pixel, side by side: the weights pass once for all of them.
+    void compute_together(State&, const Layout&, const Stage&, int begin, int end, float* y,
+                          ptrdiff_t frame_stride) const;
     void finish(State&, const Layout&, const Stage&, int frame, int row_begin, int row_end,
                 const Changes&, const Sums&, float* change) const;
     // Some frames through one stage; `first` is the frame that the changes and masks begin with.

@@ -215,7 +215,8 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
                 const Span& rows = tiles.spans[span];
                 const std::vector<uint8_t>& mask = masks[rows.frame - first];
                 const Sums sums = kept ? accumulators(state, l, stage, rows.row_begin)
-                                       : strip_sums(state, l, stage, kWinogradOutputs);
+                                       : strip_sums(state, l, stage, rows.frame, rows.row_begin,
+                                                    kWinogradOutputs);
                 for (int tile = rows.first_tile - from; tile < rows.last_tile - from;) {
                     const int group = tile / out.size, slot = tile % out.size;
                     const int some = std::min(out.size - slot, rows.last_tile - from - tile);
@@ -223,7 +224,7 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
                         {tiles.to.data() + from + tile, some, stage.blocks,
                          outputs + group * out.group() + slot * kBlock, out.position(), out.block(),
                          bias + static_cast<size_t>(stage.first_block) * kBlock, rows.row_begin,
-                         sums.y, l.row, sums.block,
+                         sums.y, sums.row, sums.block,
                          mask.empty() ? nullptr
                                       : mask.data() + static_cast<size_t>(rows.row_begin) * l.columns,
                          l.columns});

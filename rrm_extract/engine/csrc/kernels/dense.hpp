@@ -42,6 +42,7 @@ void dense_tile(const DenseArgs& args, const uint32_t* x, const uint32_t* const*
 #pragma GCC unroll 2
             for (int v = 0; v < kVectors; v++) {
                 w[v] = unit_weights[v];
+                if (args.ahead != 0) __builtin_prefetch(w[v] + args.ahead, 0, 2);
                 unit_weights[v] += args.unit_stride;
             }
             for (int tap = 0; tap < args.taps; tap++) {
