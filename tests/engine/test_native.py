@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -411,7 +410,7 @@ def test_a_nan_stays_in_its_group() -> None:
 
 
 def test_many_frames_do_not_drift() -> None:
-    frames = 10_000 if os.environ.get("RRM_DRIFT") == "1" else 400
+    frames = 10_000
     torch.manual_seed(0)
     module = nn.Sequential(
         nn.Conv2d(3, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 24, 3, padding=1, groups=24),
@@ -424,10 +423,12 @@ def test_many_frames_do_not_drift() -> None:
     with torch.inference_mode():
         expected = module(loop)
     network = native(program_of(module), (3, 16, 16), threshold=0, adaptive=False)
+    key_frames = 0
     for _ in range(frames // len(loop)):
         (result,), seen = network.run(loop)
-        assert relative_l2(result, expected) < EXACT_RECURRENCE
-    assert not seen.key_frame.any()
+        assert relative_l2(result, expected) < EXACT_RECURRENCE / 2
+        key_frames += int(seen.key_frame.sum())
+    assert key_frames == 1 + (frames - 1) // 1000  # accumulators are made anew now and then
 
 
 # --- wrong use

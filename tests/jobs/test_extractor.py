@@ -42,7 +42,7 @@ def test_features_equal_the_ordinary_network(tmp_path: Path) -> None:
         results = [extractor.extract(reader, index) for index in range(2)]
         frames = [frame for index in range(2) for frame in reader.read(index)]
     assert [len(result.features) for result in results] == [24, 12]
-    assert [result.key_frame.sum() for result in results] == [1, 1], "each chunk begins anew"
+    assert all(result.key_frame[0] for result in results), "each chunk begins anew"
     pixels = torch.from_numpy(np.stack([frame.image for frame in frames])).permute(0, 3, 1, 2)
     with torch.inference_mode():
         maps = model.module.features(model.transform(pixels))  # type: ignore[operator]

@@ -117,6 +117,7 @@ struct DeltaState {
     // Nearly every pixel changes: dense layers then compute all of them, and keep no accumulators.
     bool everywhere = false;
     bool kept = false;                // the accumulators are those of the last frame before
+    int age = 0;                      // frames since the accumulators were made
     int64_t reached = 0, outputs = 0; // pixels of this batch that may have changed; all
     int last_whole = -1;              // version of the dense form that is the snapshot; -1: none
     Buffer<float> snapshot;           // of a select: versions + 1 of them with halo, in a ring
