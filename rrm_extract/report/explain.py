@@ -29,9 +29,6 @@ __all__ = ["ExplainedIsland", "ExplainedStep", "Explanation", "explain_network"]
 
 _HEAD = ("step", "kernel", "fused", "output", "break-even", "MMACs")
 
-_NEVER = 1.0
-"""No density is above it: a layer with such a break-even never runs dense by itself."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedStep:
@@ -42,8 +39,7 @@ class ExplainedStep:
         kernel: which kernel runs it.
         fused: what it does at its end, in order.
         output: (C, H, W) of one frame.
-        break_even: density of the deltas from which on it runs dense; None if it never does, or is
-            no linear layer.
+        break_even: density of the deltas from which on it runs dense; None for a step without one.
         macs: dense multiply-accumulates of one frame; 0 where there is no weight.
     """
 
@@ -190,13 +186,12 @@ def explain_network(name: str, *, preprocess: str | None = None) -> Explanation:
 def _explained(step: Step, names: Mapping[str, str], macs: Mapping[str, int]) -> ExplainedStep:
     if isinstance(step, ConvStep):
         residual = () if step.residual is None else (f"+ {step.residual.name}",)
-        break_even = step.delta.break_even
         return ExplainedStep(
             name=names.get(step.name, step.name),
             kernel=step.form,
             fused=(*residual, *_activation(step.activation), *_maximum(step.pool)),
             output=_size(step.out),
-            break_even=break_even if break_even < _NEVER else None,
+            break_even=step.delta.break_even,
             macs=macs.get(step.name, 0),
         )
     if isinstance(step, PoolStep):

@@ -66,7 +66,7 @@ def test_steps_in_order(run: Run) -> None:
     assert block["kernel"] == "window"
     assert block["fused"] == [f"+ {'relu'}", "relu"]
     assert depthwise["kernel"] == "depthwise"
-    assert depthwise["break_even"] is None, "it never runs dense by itself"
+    assert 0 < depthwise["break_even"] < 1
     assert sum(step["macs"] for step in steps) == explained["macs"]
 
 
