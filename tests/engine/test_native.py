@@ -409,7 +409,8 @@ def test_a_nan_stays_in_its_group() -> None:
 # --- drift
 
 
-def test_many_frames_do_not_drift() -> None:
+@pytest.mark.parametrize("policy", ["bounded", "paper"])
+def test_many_frames_do_not_drift(policy: Any) -> None:
     frames = 10_000
     torch.manual_seed(0)
     module = nn.Sequential(
@@ -422,7 +423,7 @@ def test_many_frames_do_not_drift() -> None:
     loop = clip((3, 16, 16), changes, generator=generator, exact=False)
     with torch.inference_mode():
         expected = module(loop)
-    network = native(program_of(module), (3, 16, 16), threshold=0, adaptive=False)
+    network = native(program_of(module), (3, 16, 16), threshold=0, policy=policy, adaptive=False)
     key_frames = 0
     for _ in range(frames // len(loop)):
         (result,), seen = network.run(loop)

@@ -451,7 +451,9 @@ void State::emit(int tensor, int frame, int block, int blocks, int row, const fl
             for (const Run& run : runs) std::memset(hits + run.begin, 1, run.end - run.begin);
         }
         if (plan.kind == DeltaKind::select) {
-            const bool first = frame == 0 && !state.valid;
+            // The paper's policy also keeps the input before, as at a first frame.
+            const bool first =
+                (frame == 0 && !state.valid) || (plan.paper && state.dense[frame] != 0);
             const ptrdiff_t to = block * whole_block(index) + row * whole_row(index);
             float* const next = selected(index, frame) + to;
             if (counts == nullptr && x == next) continue;  // it was written here
