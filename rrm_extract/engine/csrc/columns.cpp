@@ -43,7 +43,7 @@ void ColumnConvolution::run(State& state, int begin, int end) const {
     const Tensor& out = state.network->tensors[tensor];
     const Delta& plan = state.network->deltas[delta];
     const int map_rows = rows(state), map_columns = columns(state);
-    DeltaState& source = state.deltas[delta];
+    const DeltaState& source = state.deltas[delta];
     std::vector<Frame> frames(end - begin);
     for (int number = begin; number < end; number++) {
         Frame& frame = frames[number - begin];
@@ -51,9 +51,8 @@ void ColumnConvolution::run(State& state, int begin, int end) const {
         frame.changed_rows.assign(map_rows, 1);
         const uint8_t* hits = state.hits(delta, number);
         const int64_t pixels = static_cast<int64_t>(out.height) * out.width;
-        source.outputs += pixels;
         if (hits == nullptr || epilogue.residual >= 0) {
-            source.reached += pixels;
+            state.reach(delta, pixels, nullptr);
             frame.changes.set(state, tensor, number, nullptr);
             continue;
         }
@@ -69,7 +68,7 @@ void ColumnConvolution::run(State& state, int begin, int end) const {
             mask.assign(static_cast<size_t>(out.height) * out.width, 0);
             spread(map.data(), map_rows, map_columns, *pool, mask.data(), out.height, out.width);
         }
-        source.reached += pixels - std::count(mask.begin(), mask.end(), uint8_t{0});
+        state.reach(delta, pixels, &mask);
         frame.changes.set(state, tensor, number, &mask, state.computes_all(delta, number));
     }
     const ptrdiff_t y_row = static_cast<ptrdiff_t>(map_columns) * kBlock;

@@ -236,9 +236,7 @@ void Convolution::finish(State& state, const Layout& l, const Stage& stage, int 
     args.low = epilogue.low;
     args.high = epilogue.high;
     args.next_row = static_cast<ptrdiff_t>(l.columns) * kBlock;
-    Counts& counts = state.deltas[delta].counts[frame];
-    if (state.deltas[delta].measured[frame] == 0 || state.unwatched(tensor, frame))
-        args.finite = &counts.finite;
+    args.finite = state.finite(delta, tensor, frame);
     const float* residual = nullptr;
     if (epilogue.residual >= 0) {
         residual = state.plane(epilogue.residual, stage.first_block, frame);
@@ -304,9 +302,7 @@ void Convolution::run(State& state, int begin, int end) const {
         const bool some = find_changes(state, frame, mask);
         const bool all = state.computes_all(delta, frame);
         changes[frame - begin].set(state, tensor, frame, some ? &mask : nullptr, all);
-        state.deltas[delta].outputs += pixels;
-        state.deltas[delta].reached +=
-            some ? pixels - std::count(mask.begin(), mask.end(), uint8_t{0}) : pixels;
+        state.reach(delta, pixels, some ? &mask : nullptr);
         if (!some || all) mask.clear();
     }
     std::vector<Stage> stages;
@@ -385,7 +381,6 @@ void DepthwiseConvolution::run(State& state, int begin, int end) const {
     const Delta& plan = network.deltas[delta];
     const ptrdiff_t x_row = state.whole_row(delta), x_block = state.whole_block(delta);
     const int64_t pixels = static_cast<int64_t>(out.height) * out.width;
-    DeltaState& source = state.deltas[delta];
     Changes changes;
     for (int frame = begin; frame < end; frame++) {
         const uint8_t* hits = state.hits(delta, frame);
@@ -393,9 +388,8 @@ void DepthwiseConvolution::run(State& state, int begin, int end) const {
         std::vector<uint8_t> mask(static_cast<size_t>(out.height) * out.width, 0);
         if (some)
             spread(hits, plan.height, plan.width, geometry, mask.data(), out.height, out.width);
-        changes.set(state, tensor, frame, some ? &mask : nullptr, source.everywhere);
-        source.outputs += pixels;
-        source.reached += some ? pixels - std::count(mask.begin(), mask.end(), uint8_t{0}) : pixels;
+        changes.set(state, tensor, frame, some ? &mask : nullptr, state.deltas[delta].everywhere);
+        state.reach(delta, pixels, some ? &mask : nullptr);
         const float* x = state.selected(delta, frame) - geometry.row_padding * x_row -
                          geometry.column_padding * kBlock;
         for (int first = 0; first < out.blocks(); first += kStageBlocks) {
@@ -431,8 +425,7 @@ void DepthwiseConvolution::run(State& state, int begin, int end) const {
                     finish.activation = epilogue.activation;
                     finish.low = epilogue.low;
                     finish.high = epilogue.high;
-                    if (source.measured[frame] == 0 || state.unwatched(tensor, frame))
-                        finish.finite = &source.counts[frame].finite;
+                    finish.finite = state.finite(delta, tensor, frame);
                     network.kernels.finish(finish);
                 }
                 state.emit(tensor, frame, first, blocks, row, to.data, to.block,

@@ -396,10 +396,17 @@ bool State::needs_all(int tensor, int frame) const {
     return false;
 }
 
-bool State::unwatched(int tensor, int frame) const {
+bool* State::finite(int delta, int tensor, int frame) {
+    bool watched = deltas[delta].measured[frame] != 0;
     for (const int index : network->tensors[tensor].deltas)
-        if (deltas[index].measured[frame] == 0) return true;
-    return false;
+        watched = watched && deltas[index].measured[frame] != 0;
+    return watched ? nullptr : &deltas[delta].counts[frame].finite;
+}
+
+void State::reach(int delta, int64_t pixels, const std::vector<uint8_t>* mask) {
+    deltas[delta].outputs += pixels;
+    deltas[delta].reached +=
+        mask == nullptr ? pixels : pixels - std::count(mask->begin(), mask->end(), uint8_t{0});
 }
 
 float* State::place(int tensor, int frame, int block, int row, ptrdiff_t* next_row,

@@ -182,9 +182,10 @@ public:
     // Null: everywhere.
     const uint8_t* changed(int tensor, int frame) const;
     const uint8_t* hits(int delta, int frame) const;
-    // Whether a reader of the tensor takes it as it is in that frame: nobody else would see what
-    // is not finite.
-    bool unwatched(int tensor, int frame) const;
+    // Where a layer between an input and a tensor notes what is not finite; null where others look.
+    bool* finite(int delta, int tensor, int frame);
+    // Notes how many of a layer's `pixels` outputs may have changed; a null mask stands for all.
+    void reach(int delta, int64_t pixels, const std::vector<uint8_t>* mask);
     // A place that takes rows of blocks of a tensor as they are, and floats to its next row and
     // block; null where there is none.
     float* place(int tensor, int frame, int block, int row, ptrdiff_t* next_row,
