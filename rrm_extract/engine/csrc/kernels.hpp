@@ -76,7 +76,7 @@ struct DenseArgs {
     int blocks;               // 1 or 2
     ptrdiff_t y_row, y_column; // y_column: floats between neighbouring outputs, 16 in a map
     int rows, columns;
-    ptrdiff_t ahead;          // elements between weights and those to fetch ahead; 0: none
+    ptrdiff_t ahead = 0;      // elements between weights and those to fetch ahead; 0: none
 };
 
 // A dense 3x3 convolution of stride 1 by Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray,
