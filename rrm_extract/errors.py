@@ -9,7 +9,8 @@
     │   ├── LayerError                no such layer in the model
     │   ├── PreprocessError           no, or an unusable, description of the network's input
     │   ├── TraceError                the network cannot be turned into a Program
-    │   └── EngineError               the native engine is missing, or cannot do what was asked
+    │   ├── EngineError               the native engine is missing, or cannot do what was asked
+    │   └── CalibrationError          no, or an unusable, calibration of thresholds or of errors
     ├── ClipError (OSError)           one video cannot be used: it is listed, the run goes on
     │   ├── ClipOpenError             not a video, no video stream, empty, unreadable
     │   └── ClipDamagedError          decoding failed part of the way
@@ -26,6 +27,7 @@ A message names what was given, what was expected and what to do next, in one li
 from __future__ import annotations
 
 __all__ = [
+    "CalibrationError",
     "ClipDamagedError",
     "ClipError",
     "ClipOpenError",
@@ -86,6 +88,10 @@ class TraceError(UsageError):
 
 class EngineError(UsageError):
     """The native engine is not part of this installation, or cannot do what was asked."""
+
+
+class CalibrationError(UsageError):
+    """A calibration is missing, unreadable, does not fit the job, or cannot be made."""
 
 
 class ClipError(RrmError, OSError):

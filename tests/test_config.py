@@ -61,7 +61,9 @@ def test_every_example_is_a_value_that_is_accepted():
     for option in OPTIONS:
         example = option.example.strip("'")
         value = {"true": True, "false": False}.get(example, example)
-        job = JobConfig.from_mapping({option.name: value})
+        others = {"aecs": {"policy": "paper", "error_limit": 0.1}}
+        others["error_limit"] = {"policy": "paper", "aecs": "aecs.json"}
+        job = JobConfig.from_mapping({option.name: value, **others.get(option.name, {})})
         assert getattr(job, option.name) is not None
         assert option.about.endswith(".")
 
@@ -79,7 +81,8 @@ def test_flags_and_help():
 def test_identity_keys():
     assert JobConfig.identity_keys() == (
         *("model", "weights", "layer", "pool", "preprocess", "threshold", "policy"),
-        *("fps", "chunk", "dtype", "precision", "device", "threads", "time_batch"),
+        *("target_error", "percentile", "thresholds", "aecs", "error_limit", "audit", "cuts"),
+        *("refresh", "fps", "chunk", "dtype", "precision", "device", "threads", "time_batch"),
     )
 
 

@@ -112,6 +112,64 @@ class JobConfig:
         "paper",
         decides_result=True,
     )
+    target_error: float | None = option_field(
+        kinds.MAYBE_ERROR,
+        None,
+        "Relative error of the features that shall be kept: thresholds are calibrated on a sample "
+        "of the inputs, and the error is watched.",
+        "0.01",
+        decides_result=True,
+    )
+    percentile: float = option_field(
+        kinds.PERCENT,
+        95.0,
+        "Share of frames, in percent, that shall keep the target error.",
+        "99",
+        decides_result=True,
+    )
+    thresholds: str | None = option_field(
+        kinds.MAYBE_PATH,
+        None,
+        "Thresholds and target error that calibrate has found; in place of --threshold.",
+        "thresholds.json",
+        decides_result=True,
+    )
+    aecs: str | None = option_field(
+        kinds.MAYBE_PATH,
+        None,
+        "With the policy paper: its accumulated-error control, as calibrate has fitted it.",
+        "aecs.json",
+        decides_result=True,
+    )
+    error_limit: float | None = option_field(
+        kinds.MAYBE_ERROR,
+        None,
+        "With --aecs: predicted relative error past which a frame becomes a key frame.",
+        "0.01",
+        decides_result=True,
+    )
+    audit: str = option_field(
+        kinds.SHARE,
+        "0",
+        "Share of frames, chosen at random, that the dense network computes as well; their true "
+        "error is stored.",
+        "1/500",
+        decides_result=True,
+    )
+    cuts: str = option_field(
+        kinds.choice("key-frame", "ignore"),
+        "key-frame",
+        "What becomes of the first frame after a cut or a flash.",
+        "ignore",
+        decides_result=True,
+    )
+    refresh: float | None = option_field(
+        kinds.MAYBE_SECONDS,
+        None,
+        "Seconds after which a frame becomes a key frame, within a chunk.",
+        "60",
+        decides_result=True,
+    )
     fps: str = option_field(
         Kind(
             read=kinds.frame_rate,
@@ -210,6 +268,28 @@ class JobConfig:
         """Checks every value and brings it into its one written form."""
         for option in _rows(type(self)):
             object.__setattr__(self, option.name, option.check(getattr(self, option.name)))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Options that only make sense with, or without, one another."""
+        says = {
+            "--thresholds": self.thresholds is not None,
+            "--target-error": self.target_error is not None,
+            "--threshold": self.threshold != DEFAULT_THRESHOLD,
+        }
+        given = [option for option, is_given in says.items() if is_given]
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)} were given together; expected one of them")
+        if self.policy == "paper" and given and given != ["--threshold"]:
+            raise ConfigError(
+                f"{given[0]} needs --policy bounded; with paper the error is limited by --aecs and "
+                "--error-limit"
+            )
+        if self.policy != "paper" and (self.aecs is not None or self.error_limit is not None):
+            raise ConfigError("--aecs and --error-limit need --policy paper; expected it as well")
+        if (self.aecs is None) != (self.error_limit is None):
+            one, other = ("--aecs", "--error-limit")[:: -1 if self.aecs is None else 1]
+            raise ConfigError(f"{one} was given without {other}; expected both or neither")
 
     @property
     def frame_rate(self) -> Fraction | None:

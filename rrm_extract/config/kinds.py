@@ -175,6 +175,26 @@ def preprocess(value: object) -> str | dict[str, Any] | None:
     return text(value)
 
 
+def share(value: object) -> str:
+    """A share from 0 to 1 written in one way only: "1/500", "0", "1"."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str, Fraction)):
+        raise UnfitError
+    try:
+        part = Fraction(str(value))
+    except (ValueError, ZeroDivisionError):
+        raise UnfitError from None
+    if not 0 <= part <= 1:
+        raise UnfitError
+    return str(part)
+
+
+def _percent(value: object) -> float:
+    number = _above_zero(value)
+    if number > 100:
+        raise UnfitError
+    return number
+
+
 def json_value(value: object) -> object:
     """A deep copy of `value`, of types that JSON has."""
     if isinstance(value, Mapping):
@@ -218,6 +238,14 @@ PATHS = Kind(
 MAYBE_PATH = Kind(read=or_none(text), expects="a path", metavar="FILE", is_text=True, is_path=True)
 MAYBE_FOLDER = dataclasses.replace(MAYBE_PATH, expects="a folder", metavar="FOLDER")
 SECONDS = Kind(read=_above_zero, expects="a number of seconds above 0", metavar="SECONDS")
+MAYBE_SECONDS = dataclasses.replace(
+    SECONDS, read=or_none(_above_zero), expects="a number of seconds above 0, or null"
+)
+MAYBE_ERROR = Kind(
+    read=or_none(_above_zero), expects="a relative error above 0, or null", metavar="NUMBER"
+)
+PERCENT = Kind(read=_percent, expects="a number above 0 and up to 100", metavar="PERCENT")
+SHARE = Kind(read=share, expects="a share of frames from 0 to 1", metavar="SHARE")
 COUNT = Kind(read=_whole(1), expects="a whole number, 1 or more", metavar="N")
 COUNT_OR_ZERO = Kind(read=_whole(0), expects="a whole number, 0 or more", metavar="N")
 MAYBE_COUNT = Kind(

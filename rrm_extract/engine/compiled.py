@@ -133,6 +133,7 @@ class CompiledNetwork:
             for part in plan.parts
         ]
         self._fresh = True
+        self._tracks = False
 
     def _network(self, part: CompiledPart) -> Any:
         plan = self.plan
@@ -146,6 +147,20 @@ class CompiledNetwork:
             if lane is not None:
                 lane.reset()
         self._fresh = True
+
+    def track(self) -> None:
+        """Has what is truncated counted from here on; the next frame is a key frame."""
+        self._tracks = True
+        for lane in self._lanes:
+            if lane is not None:
+                lane.track(True)
+        self._fresh = True
+
+    def scale_thresholds(self, factor: float) -> None:
+        """All thresholds times a factor, from the next frame on."""
+        for lane in self._lanes:
+            if lane is not None:
+                lane.scale_thresholds(factor)
 
     def run(self, frames: Floats) -> tuple[tuple[Floats, ...], Seen]:
         """The outputs for T consecutive frames.
@@ -172,6 +187,7 @@ class CompiledNetwork:
     def _attempt(self, frames: Floats) -> tuple[tuple[Floats, ...], Seen]:
         arrays: dict[int, Floats] = {self.plan.frames: frames}
         counts: dict[int, NDArray[np.int64]] = {}
+        truncated: dict[int, NDArray[np.float64]] = {}
         for number, (part, lane) in enumerate(zip(self.plan.parts, self._lanes, strict=True)):
             if isinstance(part, Reordered):
                 arrays[part.out] = arrays[part.source].transpose(part.order)  # a view
@@ -182,12 +198,16 @@ class CompiledNetwork:
             for position, tensor in enumerate(part.exports):
                 arrays[tensor] = lane.output(position)
             counts[number] = np.asarray(lane.counts()).reshape(part.deltas, len(frames), 3)
+            truncated[number] = np.asarray(lane.truncated()).reshape(part.deltas, len(frames))
         outputs = tuple(_assembled(output, arrays, len(frames)) for output in self.plan.outputs)
         seen = seen_by(
             self.plan.layers,
             [counts[part][position] for part, position in self.plan.counts],
             frames=len(frames),
             fresh=self._fresh,
+            truncated=[truncated[part][position] for part, position in self.plan.counts]
+            if self._tracks
+            else None,
         )
         self._fresh = False
         return outputs, seen

@@ -160,7 +160,7 @@ class NativeNetwork:
         self._fresh = True
         self._totals = {op.name: _Totals() for op in self._shared.program.linear_ops}
         self._others: list[NativeNetwork] = []
-        self._island_seconds = 0.0
+        self._tracks = False
 
     def fork(self) -> NativeNetwork:
         """Another lane: a state of its own, the same packed weights."""
@@ -262,6 +262,20 @@ class NativeNetwork:
             other.reset()
         self._fresh = True
 
+    def track(self) -> None:
+        """Has what is truncated counted from here on; the next frame is a key frame."""
+        self._tracks = True
+        for lane in self._lanes:
+            if lane is not None:
+                lane.track(True)
+        self._fresh = True
+
+    def scale_thresholds(self, factor: float) -> None:
+        """All thresholds times a factor, from the next frame on."""
+        for lane in self._lanes:
+            if lane is not None:
+                lane.scale_thresholds(factor)
+
     def state_bytes(self) -> int:
         """Memory that this lane's state takes, in bytes."""
         return sum(lane.bytes() for lane in self._lanes if lane is not None)
@@ -336,7 +350,7 @@ class NativeNetwork:
                 seen.append(alone[1])
             self.reset()
         joined = tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
-        return joined, _joined(seen)
+        return joined, FrameDensities.joined(seen)
 
     def stats(self) -> tuple[LayerCost, ...]:
         """Cost of each linear layer, averaged over all frames since construction.
@@ -396,6 +410,7 @@ class NativeNetwork:
         arrays: dict[PlanTensor, NDArray[np.float32]] = {lowered.frames: frames.numpy()}
         opaque: dict[str, Any] = {}
         counts: dict[int, NDArray[np.int64]] = {}
+        truncated: dict[int, NDArray[np.float64]] = {}
         broken = False
         for part, lane in zip(shared.parts, self._lanes, strict=True):
             if isinstance(part, Island):
@@ -409,15 +424,16 @@ class NativeNetwork:
             for number, tensor in enumerate(part.exports):
                 arrays[tensor] = lane.output(number)
             seen = np.asarray(lane.counts()).reshape(len(part.deltas), len(frames), 3)
-            for delta, values in zip(part.deltas, seen, strict=True):
-                counts[id(delta)] = values
+            lost = np.asarray(lane.truncated()).reshape(len(part.deltas), len(frames))
+            for delta, values, sums in zip(part.deltas, seen, lost, strict=True):
+                counts[id(delta)], truncated[id(delta)] = values, sums
         if broken:
             self.reset()
             return None
         outputs = tuple(
             self._output(value, arrays, opaque, len(frames)) for value in lowered.outputs
         )
-        densities = self._count(counts, len(frames))
+        densities = self._count(counts, truncated, len(frames))
         self._fresh = False
         return outputs, densities
 
@@ -478,13 +494,21 @@ class NativeNetwork:
         )
         return flat[:, known.index(places, sources).flatten()].reshape(shape)
 
-    def _count(self, counts: Mapping[int, NDArray[np.int64]], frames: int) -> FrameDensities:
+    def _count(
+        self,
+        counts: Mapping[int, NDArray[np.int64]],
+        truncated: Mapping[int, NDArray[np.float64]],
+        frames: int,
+    ) -> FrameDensities:
         layers = self._shared.lowered.layers
         seen = seen_by(
             _counted(self._shared),
             [None if delta is None else counts[id(delta)] for delta in layers.values()],
             frames=frames,
             fresh=self._fresh,
+            truncated=[None if delta is None else truncated[id(delta)] for delta in layers.values()]
+            if self._tracks
+            else None,
         )
         later = np.arange(frames) >= (1 if self._fresh else 0)
         for position, (name, delta) in enumerate(layers.items()):
@@ -499,6 +523,7 @@ class NativeNetwork:
             density_delta=torch.from_numpy(seen.density_delta),
             key_frame=torch.from_numpy(seen.key_frame),
             work=torch.from_numpy(seen.work),
+            truncated=None if seen.truncated is None else torch.from_numpy(seen.truncated),
         )
 
 
@@ -592,12 +617,3 @@ def _sizes(
         elements[op.name] = (int(np.prod(shapes[op.inputs[0]])), outputs)
         macs[op.name] = outputs * op.linear_map.macs_per_output()
     return macs, elements
-
-
-def _joined(seen: list[FrameDensities]) -> FrameDensities:
-    return FrameDensities(
-        density=torch.cat([part.density for part in seen]),
-        density_delta=torch.cat([part.density_delta for part in seen]),
-        key_frame=torch.cat([part.key_frame for part in seen]),
-        work=torch.cat([part.work for part in seen]),
-    )

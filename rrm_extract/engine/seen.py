@@ -34,12 +34,29 @@ class Seen:
             plain input.
         key_frame: (T,) bool, the frame was computed densely by every layer.
         work: (T,) float64, share of the dense MACs that was done.
+        truncated: (T, L) float64, sum of squares of the differences that were not propagated; None
+            unless the network tracks it. With the policy "bounded" that is how far each snapshot
+            is from the input, with "paper" what this frame has lost.
     """
 
     density: NDArray[np.float64]
     density_delta: NDArray[np.float64]
     key_frame: NDArray[np.bool_]
     work: NDArray[np.float64]
+    truncated: NDArray[np.float64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.work)
+
+    def first(self, frames: int) -> Seen:
+        """The same of the first frames only."""
+        return Seen(
+            density=self.density[:frames],
+            density_delta=self.density_delta[:frames],
+            key_frame=self.key_frame[:frames],
+            work=self.work[:frames],
+            truncated=None if self.truncated is None else self.truncated[:frames],
+        )
 
 
 def seen_by(
@@ -48,6 +65,7 @@ def seen_by(
     *,
     frames: int,
     fresh: bool,
+    truncated: Sequence[NDArray[np.float64] | None] | None = None,
 ) -> Seen:
     """What some layers saw.
 
@@ -57,6 +75,8 @@ def seen_by(
             that is always dense and that nobody counts.
         frames: T.
         fresh: whether the first frame was computed from nothing.
+        truncated: for each (T,) sums of squares of what was not propagated, None for a layer that
+            is always dense; None as a whole where nobody tracks it.
     """
     density = np.ones((frames, len(layers)))
     density_delta = np.ones((frames, len(layers)))
@@ -73,14 +93,27 @@ def seen_by(
     share = np.where(dense, 1.0, density_delta)
     work = share @ macs / macs.sum() if macs.sum() else np.ones(frames)
     key_frame: NDArray[np.bool_] = np.logical_and.reduce(dense, axis=1)
-    return Seen(density=density, density_delta=density_delta, key_frame=key_frame, work=work)
+    lost = None
+    if truncated is not None:
+        lost = np.zeros((frames, len(layers)))
+        for position, sums in enumerate(truncated):
+            lost[:, position] = 0 if sums is None else sums
+    return Seen(
+        density=density,
+        density_delta=density_delta,
+        key_frame=key_frame,
+        work=work,
+        truncated=lost,
+    )
 
 
 def joined(parts: Sequence[Seen]) -> Seen:
     """The same for the frames of several calls."""
+    truncated = [part.truncated for part in parts if part.truncated is not None]
     return Seen(
         density=np.concatenate([part.density for part in parts]),
         density_delta=np.concatenate([part.density_delta for part in parts]),
         key_frame=np.concatenate([part.key_frame for part in parts]),
         work=np.concatenate([part.work for part in parts]),
+        truncated=np.concatenate(truncated) if len(truncated) == len(parts) else None,
     )

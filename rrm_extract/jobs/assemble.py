@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rrm_extract.errors import StoreFormatError
 from rrm_extract.jobs.accounting import Accounting, layer_columns
+from rrm_extract.jobs.control import EVENTS
 from rrm_extract.jobs.plan import JobPlan
 from rrm_extract.jobs.schedule import VideoState
 from rrm_extract.store import OutputStore, load_chunk
@@ -24,7 +25,8 @@ def assemble(store: OutputStore, state: VideoState, plan: JobPlan, *, dtype: str
         StoreFormatError: a chunk cannot be read back.
     """
     seen = Accounting(plan.layers)
-    counts = {"n_decoded": 0, "n_decode_errors": 0}
+    events = [f"n_{event}" for event in EVENTS]
+    counts = dict.fromkeys(("n_decoded", "n_decode_errors", *events), 0)
     rotation: Attr = 0
     with store.part(state.source, feature_shape=plan.feature_shape, dtype=dtype) as part:
         for index in state.chunks():
@@ -38,7 +40,8 @@ def assemble(store: OutputStore, state: VideoState, plan: JobPlan, *, dtype: str
             for name in counts:
                 counts[name] += int(chunk.attrs.get(name, 0))
             rotation = chunk.attrs.get("rotation", 0) if index == 0 else rotation
-        attrs: dict[str, Attr] = {**_clip_attrs(state.info), **counts, "rotation": rotation}
+        happened = {name: count for name, count in counts.items() if count or name not in events}
+        attrs: dict[str, Attr] = {**_clip_attrs(state.info), **happened, "rotation": rotation}
         for stage in ("decode", "preprocess", "network"):
             attrs[f"seconds_{stage}"] = seen.seconds[stage]
         attrs.update(seen.measures())

@@ -12,23 +12,18 @@ from numpy.typing import NDArray
 
 from rrm_extract.engine.seen import Seen
 from rrm_extract.errors import ClipDamagedError
+from rrm_extract.jobs.control import EVENTS, Control, ControlledNetwork, Core, Watch
 from rrm_extract.store import ChunkResult
 from rrm_extract.video import ClipReader, SampledFrame
 
 __all__ = ["ChunkExtractor", "Computation", "FrameNetwork", "batches", "pictures"]
 
 
-class FrameNetwork(Protocol):
-    """A recurrent network between pictures and features, with a state of its own."""
-
-    def reset(self) -> None:
-        """Forgets the past: the next frame is a key frame."""
+class FrameNetwork(Core, Protocol):
+    """A recurrent network from pictures to features, (T, D) each, with a state of its own."""
 
     def input(self, batch: list[SampledFrame], /) -> Any:
         """The network's input for consecutive frames."""
-
-    def features(self, x: Any, /) -> tuple[NDArray[np.float32], Seen]:
-        """Of that input: (T, D) features, and what the layers saw."""
 
 
 class Computation(Protocol):
@@ -45,6 +40,10 @@ class Computation(Protocol):
     @property
     def n_layers(self) -> int:
         """Number of linear layers."""
+
+    @property
+    def control(self) -> Control:
+        """What decides about key frames and thresholds."""
 
     def open(self) -> FrameNetwork:
         """A network with a state of its own."""
@@ -65,7 +64,8 @@ class ChunkExtractor:
         self.computation = computation
         self.frames_done = 0
         self.work_done = 0.0
-        self._network = computation.open()
+        self._frames = computation.open()
+        self._network = ControlledNetwork(self._frames, computation.control)
 
     def extract(self, reader: ClipReader, index: int) -> ChunkResult:
         """Features of chunk ``index``; ends early, with a reason, where the clip is damaged.
@@ -73,11 +73,12 @@ class ChunkExtractor:
         Raises:
             ClipError: the clip cannot be opened.
         """
-        self._network.reset()
+        self._network.begin(reader.path.name)
         clock = {"decode": 0.0, "preprocess": 0.0, "network": 0.0}
         shown: list[tuple[float, int, int]] = []
         features: list[NDArray[np.float32]] = []
         densities: list[Seen] = []
+        watches: list[Watch] = []
         damage, rotation = "", 0
         decoded, errors = reader.n_decoded, reader.n_decode_errors
         source = batches(reader.read(index), self.computation.time_batch)
@@ -87,13 +88,18 @@ class ChunkExtractor:
             clock["decode"] += time.perf_counter() - began
             if batch:
                 began = time.perf_counter()
-                x = self._network.input(batch)
+                x = self._frames.input(batch)
                 clock["preprocess"] += time.perf_counter() - began
                 began = time.perf_counter()
-                output, seen = self._network.features(x)
+                (output, *_), seen, watch = self._network.run(
+                    x,
+                    samples=[frame.sample_index for frame in batch],
+                    timestamps=[frame.timestamp for frame in batch],
+                )
                 clock["network"] += time.perf_counter() - began
                 features.append(output)
                 densities.append(seen)
+                watches.append(watch)
                 # A chunk's pixels would be its largest memory: only the times are kept.
                 shown.extend((f.timestamp, f.pts, f.frame_index) for f in batch)
                 rotation = batch[0].rotation
@@ -114,7 +120,10 @@ class ChunkExtractor:
             density_delta=_joined(
                 [seen.density_delta for seen in densities], (0, layers), np.float32
             ),
+            estimate=_joined([watch.estimate for watch in watches], (0,), np.float32),
+            audit_error=_joined([watch.audit_error for watch in watches], (0,), np.float32),
             attrs={
+                **{f"n_{event}": self._network.events[event] for event in EVENTS},
                 "seconds_decode": clock["decode"],
                 "seconds_preprocess": clock["preprocess"],
                 "seconds_network": clock["network"],

@@ -24,6 +24,7 @@ class JobPlan:
         engine: "native" or "torch".
         precision: "fp32" or "bf16".
         kernel_isa: instruction set of the engine's kernels.
+        calibration: what limits the error, as plain values; None without.
         versions: of torch and torchvision.
         notes: what a person should know: how the weights fit, and why this engine.
     """
@@ -37,5 +38,6 @@ class JobPlan:
     engine: str
     precision: str
     kernel_isa: str
+    calibration: Mapping[str, Any] | None
     versions: Mapping[str, str]
     notes: tuple[str, ...]

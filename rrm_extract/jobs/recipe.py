@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -24,7 +26,7 @@ from rrm_extract.engine import (
 from rrm_extract.engine.build import Packed
 from rrm_extract.engine.compiled import CompiledPlan
 from rrm_extract.engine.seen import Seen
-from rrm_extract.errors import ConfigError, StoreWriteError, WeightsError
+from rrm_extract.errors import CalibrationError, ConfigError, StoreWriteError, WeightsError
 from rrm_extract.graph import (
     Program,
     default_layer,
@@ -32,12 +34,21 @@ from rrm_extract.graph import (
     resolve_layer,
     select,
 )
+from rrm_extract.jobs.calibration import (
+    AccumulatedCalibration,
+    Calibration,
+    Subject,
+    TargetCalibration,
+    check_subject,
+)
+from rrm_extract.jobs.calibration import load as load_calibration
 from rrm_extract.jobs.compiled import CompiledComputation, beside, save_compiled
+from rrm_extract.jobs.control import AccumulatedControl, Control, TargetControl
 from rrm_extract.jobs.extractor import pictures
 from rrm_extract.jobs.plan import JobPlan
 from rrm_extract.jobs.sampling import sampling_of
 from rrm_extract.models import LoadedModel, Preprocess, Transform, load_model
-from rrm_extract.rrm import LayerCost, Policy, RecurrentNetwork
+from rrm_extract.rrm import FrameDensities, LayerCost, Policy, RecurrentNetwork
 from rrm_extract.video import SampledFrame
 
 __all__ = [
@@ -75,12 +86,15 @@ class Recipe:
         input_shape: (C, h, w) of a frame after the transform.
         packed: weights in the order of the native kernels.
         compiled: the network without torch, where the native engine runs all of it.
+        exact: the same in fp32, where the control needs it and ``compiled`` has another precision.
+        control: what decides about key frames and thresholds.
+        calibration: where its limit of the error comes from.
     """
 
     program: Program
     transform: Transform
     layer: str
-    threshold: float | dict[str, float]
+    threshold: float | Mapping[str, float]
     policy: Policy
     pool: str
     time_batch: int
@@ -95,6 +109,9 @@ class Recipe:
     input_shape: tuple[int, int, int]
     packed: dict[str, Packed]
     compiled: CompiledPlan | None
+    exact: CompiledPlan | None
+    control: Control
+    calibration: Calibration | None
 
     @property
     def n_layers(self) -> int:
@@ -120,6 +137,8 @@ class Recipe:
             time_batch=self.time_batch,
             feature_shape=self.feature_shape,
             n_layers=self.n_layers,
+            control=self.control,
+            exact=self.exact,
             recipe_path=recipe_path,
         )
 
@@ -156,26 +175,55 @@ class RecipeNetwork:
         """(T, C, h, w) float32 on the recipe's device."""
         return network_input(batch, self._recipe)
 
-    def features(self, x: Tensor, /) -> tuple[NDArray[np.float32], Seen]:
+    def track(self) -> None:
+        """Has what is truncated counted from here on."""
+        self._network.track()
+
+    def scale_thresholds(self, factor: float, /) -> None:
+        """All thresholds times a factor, from the next frame on."""
+        self._network.scale_thresholds(factor)
+
+    def run(self, x: Tensor, /) -> tuple[tuple[NDArray[np.float32], ...], Seen]:
         """(T, D) features, and what the layers saw."""
         (output,), seen = self._network.run(x)
-        features = pooled(output, self._recipe.pool).flatten(1).float().cpu()
-        return features.numpy(), Seen(
-            density=seen.density.numpy(),
-            density_delta=seen.density_delta.numpy(),
-            key_frame=seen.key_frame.numpy(),
-            work=seen.work.numpy(),
+        return (self._flat(output),), seen_of(seen)
+
+    def exact(self, x: Tensor, /) -> NDArray[np.float32]:
+        """(T, D) features of the dense network, in fp32."""
+        program = self._recipe.program
+        if x.device.type != "cpu":
+            program = program.to(x.device)
+        (output,) = program(x)
+        return self._flat(output)
+
+    def _flat(self, output: Tensor) -> NDArray[np.float32]:
+        flat: NDArray[np.float32] = (
+            pooled(output, self._recipe.pool).flatten(1).float().cpu().numpy()
         )
+        return flat
+
+
+def seen_of(densities: FrameDensities) -> Seen:
+    """What the layers saw, as arrays."""
+    truncated = densities.truncated
+    return Seen(
+        density=densities.density.numpy(),
+        density_delta=densities.density_delta.numpy(),
+        key_frame=densities.key_frame.numpy(),
+        work=densities.work.numpy(),
+        truncated=None if truncated is None else truncated.numpy(),
+    )
 
 
 def load_plan(config: JobConfig) -> tuple[JobPlan, Recipe]:
-    """Loads the model of a job.
+    """Loads the model of a job, and its calibration if it has one.
 
     Raises:
         UsageError: the request is wrong.
     """
     model = load_model(config.model, weights=config.weights, preprocess=config.preprocess)
     recipe = make_recipe(model, config)
+    calibration = recipe.calibration
     plan = JobPlan(
         weights_id=model.weights_id,
         weights_sha256=model.weights_sha256,
@@ -186,6 +234,7 @@ def load_plan(config: JobConfig) -> tuple[JobPlan, Recipe]:
         engine=recipe.engine,
         precision=recipe.precision,
         kernel_isa=recipe.isa or torch.backends.cpu.get_cpu_capability(),
+        calibration=None if calibration is None else calibration.to_json(),
         # As text: torch's own class of versions would need torch wherever it is read.
         versions={"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)},
         notes=(*weights_notes(model), *filter(None, [recipe.engine_note])),
@@ -217,18 +266,30 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
     check_weights(program, model, f"layer {layer!r}")
     program = fold_batch_norm(program)
     policy: Policy = "paper" if config.policy == "paper" else "bounded"
-    trial: Network
-    if choice.engine == "native":
-        trial = NativeNetwork(
+    calibration = _calibration(config, subject_of(model, config, layer, choice.engine))
+    threshold: float | Mapping[str, float] = config.threshold
+    if isinstance(calibration, TargetCalibration):
+        threshold = calibration.thresholds
+
+    def native(precision: str) -> NativeNetwork:
+        return NativeNetwork(
             program,
             input_shape=model.input_shape,
-            threshold=config.threshold,
+            threshold=threshold,
             policy=policy,
-            precision=config.precision,
+            precision=precision,
             batch=config.time_batch,
         )
+
+    trial: Network
+    if choice.engine == "native":
+        trial = native(config.precision)
     else:
-        trial = RecurrentNetwork(program, threshold=config.threshold, policy=policy)
+        trial = RecurrentNetwork(program, threshold=threshold, policy=policy)
+    control = _control(config, calibration, program)
+    exact = None
+    if control.measures and choice.engine == "native" and config.precision != "fp32":
+        exact = native("fp32").compiled()
     output = trial.step(torch.zeros(1, *model.input_shape))
     if not isinstance(output, Tensor) or not output.is_floating_point():
         msg = (
@@ -243,7 +304,7 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
         program=program,
         transform=transform,
         layer=layer,
-        threshold=config.threshold,
+        threshold=threshold,
         policy=policy,
         pool=config.pool,
         time_batch=config.time_batch,
@@ -258,6 +319,60 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
         input_shape=model.input_shape,
         packed=trial.packed if isinstance(trial, NativeNetwork) else {},
         compiled=trial.compiled() if isinstance(trial, NativeNetwork) else None,
+        exact=exact,
+        control=control,
+        calibration=calibration,
+    )
+
+
+def subject_of(model: LoadedModel, config: JobConfig, layer: str, engine: str) -> Subject:
+    """What a calibration for this network is for."""
+    return Subject(
+        model=Path(config.model).name if Path(config.model).is_file() else config.model,
+        weights_sha256=model.weights_sha256,
+        layer=layer,
+        pool=config.pool,
+        precision=config.precision,
+        preprocess=model.preprocess,
+        engine=engine,
+    )
+
+
+def _calibration(config: JobConfig, subject: Subject) -> Calibration | None:
+    """The calibration that a job names.
+
+    Raises:
+        CalibrationError: it cannot be read, or is for another network or threshold.
+    """
+    where = config.thresholds or config.aecs
+    if where is None:
+        return None
+    kind = "target" if config.thresholds is not None else "accumulated"
+    calibration = load_calibration(Path(where), kind=kind)
+    check_subject(calibration, subject, where=where)
+    if isinstance(calibration, AccumulatedCalibration) and (
+        calibration.threshold != config.threshold
+    ):
+        msg = (
+            f"{where} was calibrated with --threshold {calibration.threshold}, here it is "
+            f"{config.threshold}; expected the same"
+        )
+        raise CalibrationError(msg)
+    return calibration
+
+
+def _control(config: JobConfig, calibration: Calibration | None, program: Program) -> Control:
+    scheme: TargetControl | AccumulatedControl | None = None
+    if isinstance(calibration, TargetCalibration):
+        names = program.linear_names()
+        scheme = calibration.control([names[op.name] for op in program.linear_ops])
+    elif calibration is not None and config.error_limit is not None:
+        scheme = calibration.control(config.error_limit)
+    return Control(
+        cuts=config.cuts == "key-frame",
+        refresh=config.refresh,
+        audit=float(Fraction(config.audit)),
+        scheme=scheme,
     )
 
 
@@ -361,7 +476,8 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
         with path.open("wb") as file:
             kept = _FirstError(file)
             # The compiled network has the packed weights a second time.
-            torch.save(replace(recipe, compiled=None), cast(BinaryIO, kept))
+            plain = replace(recipe, compiled=None, exact=None)
+            torch.save(plain, cast(BinaryIO, kept))
             kept.check()
     except OSError as error:
         reason = error.strerror or str(error)

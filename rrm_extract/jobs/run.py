@@ -20,6 +20,7 @@ from rrm_extract.config import JobConfig
 from rrm_extract.errors import ClipOpenError, ConfigError, StoreWriteError, WorkerError
 from rrm_extract.jobs.accounting import Accounting
 from rrm_extract.jobs.assemble import assemble
+from rrm_extract.jobs.calibration import digest
 from rrm_extract.jobs.compiled import beside
 from rrm_extract.jobs.discover import Video, discover
 from rrm_extract.jobs.loading import Loader
@@ -170,6 +171,9 @@ def identity_of(config: JobConfig, plan: JobPlan) -> dict[str, Any]:
     identity["preprocess"] = plan.preprocess
     identity["layer"] = plan.layer
     identity["engine"] = plan.engine
+    # Where the calibration lies does not matter, what is in it does.
+    identity["calibration"] = plan.calibration and digest(plan.calibration)
+    del identity["thresholds"], identity["aecs"]
     return identity
 
 
@@ -199,6 +203,7 @@ def root_attrs(config: JobConfig, plan: JobPlan) -> dict[str, Any]:
         "engine": plan.engine,
         "precision": plan.precision,
         "kernel_isa": plan.kernel_isa,
+        "calibration_json": json.dumps(plan.calibration, sort_keys=True),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,12 +29,28 @@ class FrameDensities:
         key_frame: (T,) bool, the frame was computed densely by every layer.
         work: (T,) float64, share of the dense MACs that belong to non-zero deltas; 1 at a key
             frame.
+        truncated: (T, L) float64, sum of squares of the differences that were not propagated,
+            over all lanes; None unless the network tracks it. With the policy "bounded" that is
+            how far each snapshot is from the input, with "paper" what this frame has lost.
     """
 
     density: Tensor
     density_delta: Tensor
     key_frame: Tensor
     work: Tensor
+    truncated: Tensor | None = None
+
+    @staticmethod
+    def joined(parts: Sequence[FrameDensities]) -> FrameDensities:
+        """The same for the frames of several calls."""
+        truncated = [part.truncated for part in parts if part.truncated is not None]
+        return FrameDensities(
+            density=torch.cat([part.density for part in parts]),
+            density_delta=torch.cat([part.density_delta for part in parts]),
+            key_frame=torch.cat([part.key_frame for part in parts]),
+            work=torch.cat([part.work for part in parts]),
+            truncated=torch.cat(truncated) if len(truncated) == len(parts) else None,
+        )
 
 
 @dataclass
@@ -66,6 +82,7 @@ class _Call:
     density: list[Tensor] = field(default_factory=list)
     density_delta: list[Tensor] = field(default_factory=list)
     dense: list[Tensor] = field(default_factory=list)
+    truncated: list[Tensor] = field(default_factory=list)
 
 
 class RecurrentNetwork:
@@ -104,11 +121,22 @@ class RecurrentNetwork:
         self.thresholds = layer_thresholds(program, threshold)
         self._totals = {op.name: _LayerTotals() for op in program.linear_ops}
         self._states: dict[str, _LayerState] = {}
+        self._tracks = False
+        self._scale = 1.0
         self.reset()
 
     def reset(self) -> None:
         """Forgets the past: the next frame is a key frame. The accounting goes on."""
         self._states = {op.name: _LayerState() for op in self.program.linear_ops}
+
+    def track(self) -> None:
+        """Has what is truncated counted from here on; the next frame is a key frame."""
+        self._tracks = True
+        self.reset()
+
+    def scale_thresholds(self, factor: float) -> None:
+        """All thresholds times a factor, from the next frame on."""
+        self._scale = factor
 
     def step(self, frame: Tensor) -> Any:
         """The network's output for the next frame.
@@ -183,11 +211,15 @@ class RecurrentNetwork:
         else:
             deltas, snapshot = x, x[0].clone()
 
+        if self._tracks:
+            call.truncated.append(self._held_back(x, deltas, state.snapshot))
         finite = bool(torch.isfinite(deltas).all())
         if not finite:
             # A NaN or infinity would stay in the accumulator for ever: compute these frames
             # densely, and begin anew with the next one.
             deltas = x
+            if self._tracks:
+                call.truncated[-1].zero_()
         y = _by_time(linear.apply(deltas.flatten(0, 1)), call.frames)  # (T, N, ...)
         if not finite:
             bias = linear.bias_like(y[0])
@@ -202,7 +234,22 @@ class RecurrentNetwork:
         return y.flatten(0, 1)
 
     def _truncate(self, op: Op, x: Tensor, snapshot: Tensor) -> tuple[Tensor, Tensor]:
-        return truncated_deltas(x, snapshot, threshold=self.thresholds[op.name], policy=self.policy)
+        threshold = self.thresholds[op.name] * self._scale
+        return truncated_deltas(x, snapshot, threshold=threshold, policy=self.policy)
+
+    def _held_back(self, x: Tensor, deltas: Tensor, snapshot: Tensor | None) -> Tensor:
+        """Sums of squares of what ``deltas`` (T, N, ...) leaves out of each frame, (T,) float64."""
+        sums = torch.zeros(len(x), dtype=torch.float64)
+        for time in range(len(x)):
+            if snapshot is not None:
+                passed = deltas[time] != 0
+                held = (x[time] - snapshot).masked_fill_(passed, 0)
+                sums[time] = float(held.square().sum(dtype=torch.float64))
+            if snapshot is None or self.policy == "paper":
+                snapshot = x[time]
+            else:
+                snapshot = torch.where(passed, x[time], snapshot)
+        return sums
 
     @staticmethod
     def _accumulate(y: Tensor, state: _LayerState, bias: Tensor | None) -> None:
@@ -236,11 +283,16 @@ class RecurrentNetwork:
         call.dense.append(dense)
 
     def _densities(self, call: _Call) -> FrameDensities:
+        tracked = torch.zeros((call.frames, 0), dtype=torch.float64) if self._tracks else None
         if not call.density:
             empty = torch.zeros((call.frames, 0), dtype=torch.float64)
             ones = torch.ones(call.frames, dtype=torch.float64)
             return FrameDensities(
-                density=empty, density_delta=empty, key_frame=ones.bool(), work=ones
+                density=empty,
+                density_delta=empty,
+                key_frame=ones.bool(),
+                work=ones,
+                truncated=tracked,
             )
         density_delta = torch.stack(call.density_delta, dim=1)
         dense = torch.stack(call.dense, dim=1)
@@ -251,6 +303,7 @@ class RecurrentNetwork:
             density_delta=density_delta,
             key_frame=dense.all(dim=1),
             work=(share * macs).sum(dim=1) / macs.sum(),
+            truncated=torch.stack(call.truncated, dim=1) if self._tracks else None,
         )
 
 

@@ -27,6 +27,7 @@ _ARRAYS: Final = (
     "density",
     "density_delta",
 )
+_MAYBE_ARRAYS: Final = ("audit_error", "estimate")
 _DIGEST_BYTES = 32
 
 
@@ -40,6 +41,9 @@ def save_chunk(path: Path, result: ChunkResult) -> None:
         StoreWriteError: The system refuses.
     """
     arrays = {name: getattr(result, name) for name in _ARRAYS}
+    for name in _MAYBE_ARRAYS:
+        if getattr(result, name) is not None:
+            arrays[name] = getattr(result, name)
     meta = {"index": result.index, "attrs": dict(result.attrs), "damage": result.damage}
     text = json.dumps(meta, default=_plain)
     buffer = io.BytesIO(bytes(_DIGEST_BYTES))
@@ -71,6 +75,7 @@ def load_chunk(path: Path) -> ChunkResult | None:
                 attrs=meta["attrs"],
                 damage=str(meta["damage"]),
                 **{name: file[name] for name in _ARRAYS},
+                **{name: file[name] for name in _MAYBE_ARRAYS if name in file},
             )
     except (KeyError, ValueError, TypeError):  # what another version of this program wrote
         return None

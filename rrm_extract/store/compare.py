@@ -48,8 +48,14 @@ def same_content(a: str | Path, b: str | Path) -> list[str]:
 
 def _videos(place: str, a: Any, b: Any) -> list[str]:
     found = _attrs(place, a, b)
-    others = row_members(b)
-    for name, rows in row_members(a).items():
+    members, others = row_members(a), row_members(b)
+    found += [
+        f"{place}/{name}: only in the {'first' if name in members else 'second'}"
+        for name in sorted({*members} ^ {*others})
+    ]
+    for name, rows in members.items():
+        if name not in others:
+            continue
         found += _attrs(f"{place}/{name}", rows, others[name])
         found += _rows(f"{place}/{name}", rows, others[name])
     return found + _columns(f"{place}/{LAYERS}", a[LAYERS], b[LAYERS], skip=LAYER_ROWS)

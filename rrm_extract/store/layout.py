@@ -15,6 +15,8 @@ import numpy as np
 from rrm_extract.errors import StoreError, StoreFormatError
 from rrm_extract.store.files import writing
 from rrm_extract.store.schema import (
+    AUDIT,
+    AUDIT_ROWS,
     FEATURE_TYPES,
     LAYER_ROWS,
     LAYERS,
@@ -166,6 +168,10 @@ def row_members(group: Group) -> dict[str, Dataset]:
     found = {name: group[name] for name in ("features", *ROW_TYPES)}
     for name in LAYER_ROWS:
         found[f"{LAYERS}/{name}"] = group[LAYERS][name]
+    # A file of format 1.0 may have a video of that name there.
+    if AUDIT in group and "status" not in group[AUDIT].attrs:
+        for name in AUDIT_ROWS:
+            found[f"{AUDIT}/{name}"] = group[AUDIT][name]
     return found
 
 
@@ -230,6 +236,8 @@ def check_video(group: Group, *, deep: bool) -> None:
                 _expect(rows.ndim == 2, "features is no matrix")
                 _expect(math.prod(map(int, shape)) == rows.shape[1], "feature_shape does not fit")
                 _expect(rows.dtype.name in FEATURE_TYPES, f"features is {rows.dtype}")
+            elif name.startswith(f"{AUDIT}/"):
+                _expect(rows.ndim == 1 and rows.dtype == np.float32, f"{name} is {rows.dtype}")
             elif last in LAYER_ROWS:
                 _expect(rows.ndim == 2 and rows.dtype == np.float16, f"{name} is no float16 matrix")
             else:

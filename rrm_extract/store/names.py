@@ -6,7 +6,7 @@ import hashlib
 from urllib.parse import unquote
 
 from rrm_extract.errors import InputError
-from rrm_extract.store.schema import MEMBERS
+from rrm_extract.store.schema import RESERVED
 
 _HASH_DIGITS = 32  # 128 bits: no two videos of any data set meet
 
@@ -68,6 +68,6 @@ def _escape_component(component: str, *, first: bool) -> str:
     component = component.replace("/", "%2F")
     if component in {".", ".."}:
         return component.replace(".", "%2E")
-    if not first and component in MEMBERS:
+    if not first and component in RESERVED:
         return f"%{ord(component[0]):02X}{component[1:]}"
     return component

@@ -29,6 +29,8 @@ from rrm_extract.store.layout import (
 )
 from rrm_extract.store.names import escape
 from rrm_extract.store.schema import (
+    AUDIT,
+    AUDIT_ROWS,
     FEATURE_TYPES,
     FORMAT_VERSION,
     LAYER_ROWS,
@@ -94,6 +96,7 @@ class PartWriter:
         self._dtype = dtype
         self._on_done = on_done
         self._n_layers: int | None = None
+        self._audit: dict[str, list[Array]] = {name: [] for name in AUDIT_ROWS}
         self._stack = ExitStack()
         self._file: Any = None
         self._check: Callable[[], None]
@@ -148,6 +151,11 @@ class PartWriter:
         append_rows(group[LAYERS]["density_t"], chunk.density.astype(np.float16))
         append_rows(group[LAYERS]["density_delta_t"], chunk.density_delta.astype(np.float16))
         self._check()
+        for name, known in zip(AUDIT_ROWS, (chunk.audit_error, chunk.estimate), strict=True):
+            whole = np.full(count, np.nan, np.float32) if known is None else known
+            if whole.shape != (count,):
+                raise ValueError(f"{name} is {whole.shape}, expected ({count},)")
+            self._audit[name].append(whole.astype(np.float32))
         self.n_frames += count
 
     def finish(
@@ -177,6 +185,7 @@ class PartWriter:
         group = self._file[PART_VIDEO]
         for name in sorted(layers):
             write_column(group[LAYERS], name, layers[name])
+        self._write_audit(group)
         group_attrs = dict(attrs)
         if "time_base" in group_attrs:
             write_attrs(group["pts"], {"time_base": str(group_attrs.pop("time_base"))})
@@ -202,6 +211,19 @@ class PartWriter:
         with writing(self._path):
             commit(self._temp, self._path)
         self._on_done(done)
+
+    def _write_audit(self, group: Any) -> None:
+        """The errors, if any is known."""
+        columns = {
+            name: np.concatenate(parts or [np.empty(0)]) for name, parts in self._audit.items()
+        }
+        if not any(np.isfinite(column).any() for column in columns.values()):
+            return
+        for name, column in columns.items():
+            rows = create_rows(
+                group, f"{AUDIT}/{name}", tail=(), dtype="float32", n_rows=self.n_frames
+            )
+            rows[...] = column
 
     def _verify(self, expected: DoneVideo) -> None:
         try:

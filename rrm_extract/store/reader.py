@@ -25,10 +25,13 @@ from rrm_extract.store.layout import (
     reading,
     refuse_to_blame,
     row_blocks,
+    row_members,
 )
 from rrm_extract.store.names import escape, unescape
 from rrm_extract.store.part import DoneVideo
 from rrm_extract.store.schema import (
+    AUDIT,
+    AUDIT_ROWS,
     FAILURES,
     FORMAT_MAJOR,
     FORMAT_NAME,
@@ -82,6 +85,20 @@ class VideoFeatures:
     def work(self) -> npt.NDArray[np.float32]:
         """(T,) float32, share of the dense MACs done."""
         return self._rows("work")
+
+    @property
+    def audit(self) -> dict[str, npt.NDArray[np.float32]]:
+        """What is known of the features' errors; empty if nothing is.
+
+        "error" (T,) has the relative L2 error beside the dense network, NaN where it was not
+        measured, "estimate" (T,) the predicted one, NaN where nothing predicts it.
+        """
+        with damage_named(self._group):
+            rows = row_members(self._group)
+            found = {
+                name: rows[f"{AUDIT}/{name}"] for name in AUDIT_ROWS if f"{AUDIT}/{name}" in rows
+            }
+            return {name: np.asarray(data[...], np.float32) for name, data in found.items()}
 
     @property
     def layers(self) -> dict[str, Array]:

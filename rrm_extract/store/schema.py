@@ -19,7 +19,7 @@ Array: TypeAlias = npt.NDArray[Any]
 FORMAT_NAME: Final = "rrm-extract"
 PART_FORMAT_NAME: Final = "rrm-extract-part"
 FORMAT_MAJOR: Final = 1
-FORMAT_MINOR: Final = 0
+FORMAT_MINOR: Final = 1
 FORMAT_VERSION: Final = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
 
 VIDEOS: Final = "videos"
@@ -41,7 +41,16 @@ LAYER_ROWS: Final = ("density_t", "density_delta_t")
 """The members of `layers` of shape (T, L), stored as float16."""
 
 MEMBERS: Final = ("features", *ROW_TYPES, LAYERS)
-"""Everything a video's group holds."""
+"""Everything a video's group always holds."""
+
+AUDIT: Final = "audit"
+"""What is known of the features' errors; there if anything is."""
+
+AUDIT_ROWS: Final = ("error", "estimate")
+"""The members of `audit`, of shape (T,), stored as float32."""
+
+RESERVED: Final = (*MEMBERS, AUDIT)
+"""What a video's group may hold, so that no nested video can have the name."""
 
 STATUSES: Final = ("ok", "partial")
 FEATURE_TYPES: Final = ("float32", "float16")
@@ -116,6 +125,10 @@ class ChunkResult:
     """(t, L) float32, share of non-zeros of each layer's plain input."""
     density_delta: npt.NDArray[np.float32]
     """(t, L) float32, share of non-zeros of each layer's delta."""
+    audit_error: npt.NDArray[np.float32] | None = None
+    """(t,) float32, relative L2 error of the feature, NaN where it was not measured."""
+    estimate: npt.NDArray[np.float32] | None = None
+    """(t,) float32, the same as predicted, NaN where nothing predicts it."""
     attrs: Mapping[str, Attr] = field(default_factory=dict)
     """Whatever the caller wants to find again beside the chunk."""
     damage: str = ""

@@ -18,6 +18,7 @@ from rrm_extract.video.chunks import Sampling, Span, chunk_span, sample_tick
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from fractions import Fraction
+    from pathlib import Path
     from types import TracebackType
 
     from rrm_extract.video.clip import ClipInfo
@@ -73,6 +74,11 @@ class ClipReader:
         self._n_decoded = 0
         self._n_decode_errors = 0
         self._n_packets_read = 0
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._info.path
 
     @property
     def n_packets_read(self) -> int:

@@ -18,7 +18,14 @@ from rrm_extract.errors import ConfigError, EngineError, LayerError
 from rrm_extract.graph import Program, select
 from rrm_extract.rrm import RecurrentNetwork
 from tests.closeness import EXACT_RECURRENCE, relative_l2
-from tests.engine.running import ISAS, assert_same_costs, clip, native, program_of
+from tests.engine.running import (
+    ISAS,
+    assert_same_costs,
+    clip,
+    make_coarse,
+    native,
+    program_of,
+)
 from tests.graph import nets
 from tests.rrm.lively import lively
 from tests.rrm.videos import moving_frames
@@ -469,6 +476,58 @@ def test_thresholds_by_layer() -> None:
     assert relative_l2(mine.run(frames)[0][0], other.run(frames)[0][0]) < EXACT_RECURRENCE
     assert_same_costs(mine.stats(), other.stats(), within=1e-2)
     assert mine.stats()[1].density_delta == 0
+
+
+@pytest.mark.parametrize("policy", ["bounded", "paper"])
+@pytest.mark.parametrize("isa", ISAS)
+def test_what_is_truncated_is_counted(isa: str, policy: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, 9, 11)
+    module = nn.Sequential(  # lists by column, by row, a depthwise layer, several groups
+        nn.Conv2d(3, 20, 3, padding=1), nn.ReLU(), nn.Conv2d(20, 20, 3, padding=1, groups=20),
+        nn.ReLU(), nn.Conv2d(20, 90, 1), nn.ReLU(), nn.Conv2d(90, 4, 3, padding=1),
+    )  # fmt: skip
+    make_coarse(module, generator)
+    changes = ["few", "same", "pixel", "half", "few", "all", "few"]
+    frames = clip(shape, changes, generator=generator)
+    options: dict[str, Any] = {"threshold": 0.6, "policy": policy}
+    mine = native(program_of(module), shape, isa=isa, adaptive=False, batch=3, **options)
+    other = RecurrentNetwork(program_of(module), **options)
+    mine.track()
+    other.track()
+    for scale in (1.0, 0.5, 2.0, 0.0):
+        for network in (mine, other):
+            network.scale_thresholds(scale)
+        found, expected = mine.run(frames)[1].truncated, other.run(frames)[1].truncated
+        assert found is not None
+        assert expected is not None
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+        assert bool((expected > 0).any()) == (scale > 0)
+
+
+def test_thresholds_are_scaled_from_the_next_frame_on() -> None:
+    program = program_of(nn.Sequential(nn.Conv2d(3, 4, 1)))
+    frames = clip((3, 4, 4), ["all"] * 3, generator=torch.Generator().manual_seed(0))
+    network = native(program, (3, 4, 4), threshold=1.0, adaptive=False)
+    network.scale_thresholds(1e9)
+    outputs, seen = network.run(frames[:2])
+    assert torch.equal(outputs[0][0], outputs[0][1]), "nothing passes"
+    assert seen.truncated is None, "nobody asked"
+    network.scale_thresholds(0.0)
+    torch.testing.assert_close(network.run(frames[2:])[0][0], program(frames[2:])[0])
+
+
+def test_dense_layers_truncate_nothing() -> None:
+    program = program_of(nn.Sequential(nn.Conv2d(16, 32, 1), nn.ReLU(), nn.Conv2d(32, 16, 1)))
+    generator = torch.Generator().manual_seed(0)
+    noise = clip((16, 8, 8), ["all"] * 7, generator=generator, exact=False)
+    still = noise[-1:].expand(8, -1, -1, -1) + 1e-3 * torch.arange(8.0)[:, None, None, None]
+    network = native(program, (16, 8, 8), threshold=0.5, batch=4)
+    network.track()
+    truncated = network.run(torch.cat([noise, noise, still]))[1].truncated
+    assert truncated is not None
+    assert not truncated[4:16, 0].any(), "dense: the snapshot is the input"
+    assert (truncated[-3:, 0] > 0).all(), "back on lists"
 
 
 def test_the_profile_has_a_time_for_each_layer() -> None:

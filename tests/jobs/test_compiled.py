@@ -70,8 +70,8 @@ def test_frames_that_are_not_finite_are_torchs(tmp_path: Path) -> None:
     broken = x.clone()
     broken[2, 0, 0, 0] = torch.nan
     for some in (x, broken, x, broken):
-        features, seen = network.features(some.numpy())
-        wanted, wanted_seen = expected.features(some)
+        (features,), seen = network.run(some.numpy())
+        (wanted,), wanted_seen = expected.run(some)
         np.testing.assert_array_equal(features, wanted)
         assert seen.key_frame.tolist() == wanted_seen.key_frame.tolist()
         np.testing.assert_array_equal(seen.density_delta, wanted_seen.density_delta)
@@ -131,7 +131,7 @@ def test_weights_are_mapped_not_copied(tmp_path: Path) -> None:
     path = tmp_path / "computation"
     save_computation(recipe("squeezenet1_1", weights="random:0"), path)
     network = load_compiled(path).open()
-    network.features(pictures(2, 224).numpy())
+    network.run(pictures(2, 224).numpy())
     assert_mapped_not_copied(path)
 
 

@@ -27,7 +27,7 @@ def test_reader(tmp_path: Path) -> None:
     path = write_file(tmp_path / "feats.h5", ["S/a.mp4", "b.mp4"], [failure("c.mp4")])
     with FeatureFile(path) as file:
         assert [*file] == file.videos == ["S/a.mp4", "b.mp4"]
-        assert (len(file), file.n_frames, file.complete, file.version) == (2, 20, True, (1, 0))
+        assert (len(file), file.n_frames, file.complete, file.version) == (2, 20, True, (1, 1))
         assert file.identity == file.config == IDENTITY
         assert file.attrs["model"] == "resnet18"
         assert file.failures == [failure("c.mp4")]

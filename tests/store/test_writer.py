@@ -65,7 +65,7 @@ def test_root_attributes(tmp_path: Path) -> None:
     path = write_file(tmp_path / "feats.h5", ["a.mp4"])
     with h5py.File(path) as f:
         assert f.attrs["format"] == "rrm-extract"
-        assert f.attrs["format_version"] == "1.0"
+        assert f.attrs["format_version"] == "1.1"
         assert f.attrs["complete"]
         assert f.attrs["model"] == "resnet18"
         assert json.loads(f.attrs["identity_json"]) == IDENTITY
@@ -425,7 +425,7 @@ def test_newer_minor_version_fails(tmp_path: Path) -> None:
         file.attrs["format_version"] = "1.7"
     with FeatureFile(path) as readable:
         assert readable.version == (1, 7)
-    with pytest.raises(StoreFormatError, match=r"version 1\.7, this rrm-extract writes 1\.0"):
+    with pytest.raises(StoreFormatError, match=r"version 1\.7, this rrm-extract writes 1\.1"):
         OutputStore(path, IDENTITY).__enter__()
 
 

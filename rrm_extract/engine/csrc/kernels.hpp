@@ -167,6 +167,7 @@ struct Counts {
     int64_t nonzero = 0;    // of the plain input; at first its change since the frame before
     int64_t deltas = 0;     // of the truncated differences
     bool finite = true;
+    double truncated = 0;   // sum of squares of what is not propagated; at first its change
 };
 
 // Neighbouring pixels of a row that may have changed since the frame before.
@@ -258,6 +259,21 @@ struct CompressColumnsArgs {
     Counts* counts;
 };
 
+// What a row is about to truncate: the sum of squares of the differences that are not above the
+// threshold. To be called before the snapshot is changed.
+struct TruncatedArgs {
+    const float* x;          // only read inside of the runs
+    ptrdiff_t x_block;
+    const float* last;       // what the difference is taken to
+    ptrdiff_t last_block;
+    const Run* runs;
+    int run_count;
+    int channels;
+    float threshold;
+    float* energy;           // [width] the sum of each pixel, kept between frames; null: only this one's
+    double* sum;             // the change is added
+};
+
 enum class Activation { none, relu, clamp, leaky_relu, sigmoid, silu, hardsigmoid, hardswish, tanh };
 
 // One row of a finished convolution: y += delta (which is cleared), x = activation(y + residual).
@@ -316,6 +332,7 @@ struct Kernels {
     void (*select)(const SelectArgs&);
     void (*compress_columns)(const CompressColumnsArgs&);
     void (*keep_columns)(const KeepColumnsArgs&);
+    void (*truncated)(const TruncatedArgs&);
     void (*finish)(const FinishArgs&);
     void (*map)(const MapArgs&);
     void (*pool)(const PoolArgs&);

@@ -260,6 +260,13 @@ struct Lane {
             }
         return nb::cast(to_array(values));
     }
+    // For each delta and frame of the last run: the sum of squares of what is truncated.
+    nb::object truncated() {
+        std::vector<double> values;
+        for (const DeltaState& delta : state.deltas)
+            for (int frame = 0; frame < ran; frame++) values.push_back(delta.counts[frame].truncated);
+        return nb::cast(to_array(values));
+    }
     std::vector<std::pair<std::string, double>> profile() const {
         std::vector<std::pair<std::string, double>> list;
         for (const auto& operation : state.network->operations)
@@ -313,6 +320,9 @@ void bind_engine(nb::module_& m) {
         .def("run", &Lane::run)
         .def("output", &Lane::output)
         .def("counts", &Lane::counts)
+        .def("truncated", &Lane::truncated)
+        .def("track", [](Lane& lane, bool on) { lane.state.track(on); })
+        .def("scale_thresholds", [](Lane& lane, float factor) { lane.state.scale_thresholds(factor); })
         .def("profile", &Lane::profile)
         .def("bytes", [](const Lane& lane) { return lane.state.bytes(); });
 }

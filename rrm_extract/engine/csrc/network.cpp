@@ -189,6 +189,24 @@ void State::reset() {
     }
 }
 
+void State::track(bool on) {
+    if (on == tracked_) return;
+    tracked_ = on;
+    reset();
+}
+
+// Of the pixels of a row, or of the row's sixteenths where the first layer's input is taken.
+float* State::energy(int index, int row, int group) {
+    const Delta& plan = network->deltas[index];
+    if (plan.paper) return nullptr;
+    Buffer<float>& buffer = deltas[index].energy;
+    const bool columns = plan.kind == DeltaKind::columns;
+    const int width = columns ? (plan.width * plan.channels + kBlock - 1) / kBlock : plan.width;
+    const int groups = columns ? 1 : plan.blocks();
+    if (buffer.empty()) buffer = Buffer<float>(static_cast<size_t>(groups) * plan.height * width, true);
+    return buffer.data() + (static_cast<size_t>(group) * plan.height + row) * width;
+}
+
 // Whether the layers run dense for a whole batch. Their input's dense form is the snapshot then.
 bool State::all_dense(int delta) const {
     return deltas[delta].dense_mode || network->deltas[delta].break_even < 0;
@@ -237,6 +255,10 @@ void State::begin(int frames) {
             delta.measured[frame] = !delta.everywhere || frame % kMeasuredEvery == 0 ||
                                     network->deltas[i].kind == DeltaKind::columns;
             delta.counts[frame] = Counts();
+        }
+        if (tracked_ && delta.dense[0] != 0 && !delta.energy.empty()) {
+            std::fill_n(delta.energy.data(), delta.energy.size(), 0.0f);
+            delta.truncated = 0;
         }
     }
 }
@@ -297,6 +319,7 @@ bool State::run(std::vector<Array> given, int frames) {
             if (deltas[i].measured[frame] == 0) counts.deltas = deltas[i].counts[frame - 1].deltas;
             if (network->deltas[i].kind != DeltaKind::columns)  // so far only what changed
                 counts.nonzero = deltas[i].nonzero += counts.nonzero;
+            if (!network->deltas[i].paper) counts.truncated = deltas[i].truncated += counts.truncated;
         }
     if (!finite) {
         reset();
@@ -472,19 +495,27 @@ void State::emit(int tensor, int frame, int block, int blocks, int row, const fl
             if (state.dense[frame] != 0 && !first) {
                 kernels.keep({x, x_block, last, whole_block(index), nullptr, nullptr,
                               reinterpret_cast<uint32_t*>(next), whole_block(index),
-                              whole_row(index), plan.width, channels, occupied, plan.threshold,
+                              whole_row(index), plan.width, channels, occupied, threshold(index),
                               counts},
                              Arithmetic::fp32);
                 continue;
             }
             if (block == 0) std::memset(hits, 0, plan.width);
             const std::vector<Run> all = {{0, plan.width}};
-            for (const Run& run : rings(plan) > 1 || first ? all : runs) {
+            const std::vector<Run>& seen = rings(plan) > 1 || first ? all : runs;
+            if (tracked_ && !first)
+                kernels.truncated({x, x_block,
+                                   plan.paper ? state.previous.data() + block * plane + offset : last,
+                                   plan.paper ? static_cast<ptrdiff_t>(plane) : whole_block(index),
+                                   seen.data(), static_cast<int>(seen.size()), channels,
+                                   threshold(index), energy(index, row, block / 8),
+                                   &state.counts[frame].truncated});
+            for (const Run& run : seen) {
                 const ptrdiff_t at = static_cast<ptrdiff_t>(run.begin) * kBlock;
                 kernels.select({x + at, x_block, first ? nullptr : last + at, whole_block(index),
                                 next + at, whole_block(index), whole_row(index),
                                 run.end - run.begin, channels, occupied + run.begin,
-                                hits + run.begin, false, plan.threshold, plan.paper, counts,
+                                hits + run.begin, false, threshold(index), plan.paper, counts,
                                 plan.paper ? state.previous.data() + block * plane + offset + at
                                            : nullptr,
                                 static_cast<ptrdiff_t>(plane)});
@@ -512,14 +543,19 @@ void State::emit(int tensor, int frame, int block, int blocks, int row, const fl
                               before < 0 ? nullptr : whole(index, before) + at_whole,
                               all_dense(index) ? nullptr : snapshot, whole(index, frame) + at_whole,
                               dense_block, whole_row(index), plan.width, channels, occupied,
-                              plan.threshold, counts},
+                              threshold(index), counts},
                              network->arithmetic);
             } else {
+                if (tracked_)
+                    kernels.truncated({from, x_block, snapshot, static_cast<ptrdiff_t>(plane),
+                                       runs.data(), static_cast<int>(runs.size()), channels,
+                                       threshold(index), energy(index, row, group),
+                                       &state.counts[frame].truncated});
                 const size_t span = list.span(row, group);
                 kernels.compress(
                     {from, x_block, snapshot, static_cast<ptrdiff_t>(plane), runs.data(),
                      static_cast<int>(runs.size()), plan.width, channels, occupied,
-                     hits, group == 0, plan.threshold, plan.paper, list.values + span * list.capacity,
+                     hits, group == 0, threshold(index), plan.paper, list.values + span * list.capacity,
                      list.units + span * list.capacity, list.starts + span * (plan.width + 1),
                      counts},
                     network->arithmetic);
@@ -537,8 +573,23 @@ void State::emit_input(int index, int frame, int row, const float* x) {
     if (state.dense[frame] == 0) {
         ColumnList& list = state.column_list(frame);
         if (row == 0) std::memset(list.starts, 0, sizeof(uint16_t) * list.width);
+        if (tracked_) {
+            // The row as pixels of 16 numbers; what is left over is filled up with zeros.
+            const size_t whole = count / kBlock * kBlock;
+            const Run pixels = {0, static_cast<int>(whole / kBlock)}, last = {0, 1};
+            float* const kept = energy(index, row, 0);
+            network->kernels.truncated({x, 0, snapshot, 0, &pixels, 1, kBlock, threshold(index), kept,
+                                        &counts->truncated});
+            float rest[2][kBlock] = {};
+            std::copy(x + whole, x + count, rest[0]);
+            std::copy(snapshot + whole, snapshot + count, rest[1]);
+            if (whole < count)
+                network->kernels.truncated({rest[0], 0, rest[1], 0, &last, 1, kBlock, threshold(index),
+                                            kept == nullptr ? nullptr : kept + pixels.end,
+                                            &counts->truncated});
+        }
         network->kernels.compress_columns(
-            {x, snapshot, row, plan.threshold, plan.paper, &list,
+            {x, snapshot, row, threshold(index), plan.paper, &list,
              state.hits[frame % plan.versions].data() + static_cast<size_t>(row) * plan.width,
              counts});
         return;
@@ -551,7 +602,7 @@ void State::emit_input(int index, int frame, int row, const float* x) {
         {x, before < 0 ? snapshot : whole_line(before), all_dense(index) ? nullptr : snapshot,
          whole_line(frame), plan.width, plan.channels,
          state.hits[frame % plan.versions].data() + static_cast<size_t>(row) * plan.width,
-         plan.threshold, counts});
+         threshold(index), counts});
 }
 
 void State::output(int number, int frame, float* to) const {
@@ -570,7 +621,7 @@ size_t State::bytes() const {
     for (const auto& value : values_) sum += 4 * value.size();
     for (const auto& operation : operations) sum += 4 * operation.accumulators.size();
     for (const auto& delta : deltas) {
-        sum += 4 * delta.snapshot.size();
+        sum += 4 * (delta.snapshot.size() + delta.energy.size());
         for (const auto& buffer : delta.values) sum += 4 * buffer.size();
         for (const auto& buffer : delta.units) sum += buffer.size();
         for (const auto& buffer : delta.rows) sum += 2 * buffer.size();

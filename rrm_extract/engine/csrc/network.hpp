@@ -137,6 +137,8 @@ struct DeltaState {
     std::vector<Buffer<uint32_t>> whole;
     Buffer<uint8_t> occupied;         // [groups][rows][columns] non-zero channels of a pixel
     int64_t nonzero = 0;              // their sum
+    Buffer<float> energy;             // of what each pixel holds back, made when first tracked
+    double truncated = 0;             // their sum
     std::vector<Buffer<uint8_t>> hits;    // [rows][columns] where a delta is
 
     const List& list(int frame) const { return lists[frame % lists.size()]; }
@@ -160,6 +162,10 @@ public:
     explicit State(std::shared_ptr<const Network> network);
 
     void reset();
+    // Whether the energy of what is truncated is counted; from the next key frame on.
+    void track(bool on);
+    // All thresholds times a factor, from the next frame on.
+    void scale_thresholds(float factor) { threshold_scale_ = factor; }
     // Runs `frames` (at most the batch) consecutive frames; each input is (frames, C, H, W) floats,
     // in any order in memory.
     // Returns false when something was infinite or not a number: the lane then starts over.
@@ -216,7 +222,11 @@ private:
     void settle(int delta);
     void begin(int frames);
     void end(int frames);
+    float threshold(int delta) const { return network->deltas[delta].threshold * threshold_scale_; }
+    float* energy(int delta, int row, int group);
 
+    float threshold_scale_ = 1;
+    bool tracked_ = false;
     std::vector<Buffer<float>> values_;
     Buffer<float> row_scratch_, batch_scratch_, winograd_scratch_, strip_scratch_;
     std::vector<Buffer<uint8_t>> changed_;

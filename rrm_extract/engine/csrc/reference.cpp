@@ -397,6 +397,23 @@ void compress_columns(const CompressColumnsArgs& args) {
     }
 }
 
+void truncated(const TruncatedArgs& args) {
+    for (int run = 0; run < args.run_count; run++)
+        for (int column = args.runs[run].begin; column < args.runs[run].end; column++) {
+            float sum = 0;
+            for (int channel = 0; channel < args.channels; channel++) {
+                const ptrdiff_t at = column * kBlock + channel % kBlock;
+                const float delta = args.x[channel / kBlock * args.x_block + at] -
+                                    args.last[channel / kBlock * args.last_block + at];
+                if (std::fabs(delta) <= args.threshold) sum += delta * delta;
+            }
+            *args.sum += sum;
+            if (args.energy == nullptr) continue;
+            *args.sum -= args.energy[column];
+            args.energy[column] = sum;
+        }
+}
+
 float activate(float x, Activation activation, float low, float high) {
     const auto clamp = [](float value, float least, float most) {
         return value < least ? least : (value > most ? most : value);
@@ -464,7 +481,7 @@ const Kernels& reference_kernels() {
     static const Kernels table = {
         "reference", window, tap, dense, winograd_weights, winograd_input, winograd_output,
         column, depthwise, compress, keep, select, compress_columns, keep_columns,
-        finish, map, pool,
+        truncated, finish, map, pool,
     };
     return table;
 }

@@ -57,17 +57,21 @@ void equal_counts(Case& c, const Counts& actual, const Counts& expected) {
     c.expect(actual.finite == expected.finite, "counts.finite differs");
 }
 
+std::vector<Run> some_runs(Case& c, int width) {
+    std::vector<Run> runs;
+    for (int column = c.random.between(0, 2); column < width;) {
+        const int end = std::min(width, column + c.random.between(1, 24));
+        runs.push_back({column, end});
+        column = end + c.random.between(1, 4);
+    }
+    return runs;
+}
+
 }  // namespace
 
 void check_compress(Case& c) {
-    Random& random = c.random;
     Row expected(c, 128);
-    std::vector<Run> runs;
-    for (int column = random.between(0, 2); column < expected.width;) {
-        const int end = std::min(expected.width, column + random.between(1, 24));
-        runs.push_back({column, end});
-        column = end + random.between(1, 4);
-    }
+    const std::vector<Run> runs = some_runs(c, expected.width);
     // What lies outside of the runs must not be read.
     for (int column = 0; column < expected.width; column++) {
         bool inside = false;
@@ -202,6 +206,31 @@ void check_select(Case& c) {
     c.equal("occupied", actual.occupied, expected.occupied);
     c.equal("hits", actual.hits, expected.hits);
     equal_counts(c, actual_counts, expected_counts);
+}
+
+void check_truncated(Case& c) {
+    const Row row(c, 128);
+    const std::vector<Run> runs = some_runs(c, row.width);
+    const bool kept = c.random.chance(0.7);
+    Array<float> expected_energy(row.width);
+    for (int column = 0; column < row.width; column++) expected_energy[column] = c.random.exact();
+    Array<float> actual_energy = expected_energy;
+    double expected = 3, actual = 3;
+    const auto args = [&](Array<float>& energy, double& sum) {
+        return TruncatedArgs{row.x.data(), row.block, row.snapshot.data(), row.block, runs.data(),
+                             static_cast<int>(runs.size()), row.channels, row.threshold,
+                             kept ? energy.data() : nullptr, &sum};
+    };
+    reference_kernels().truncated(args(expected_energy, expected));
+    c.kernels.truncated(args(actual_energy, actual));
+    // The order of the sums differs.
+    for (int column = 0; column < row.width; column++) {
+        const float a = actual_energy[column], b = expected_energy[column];
+        c.compare("energy", static_cast<size_t>(column), a, b,
+                  std::fabs(a - b) <= 1e-5f * std::fabs(b));
+    }
+    c.expect(std::fabs(actual - expected) <= 1e-5 * (std::fabs(expected) + row.width * 8),
+             "the sum differs");
 }
 
 void check_compress_columns(Case& c) {

@@ -151,6 +151,7 @@ void check_keep(Case&);
 void check_keep_columns(Case&);
 void check_select(Case&);
 void check_compress_columns(Case&);
+void check_truncated(Case&);
 void check_finish(Case&);
 void check_map(Case&);
 void check_pool(Case&);

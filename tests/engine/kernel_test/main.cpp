@@ -34,6 +34,7 @@ constexpr Entry kEntries[] = {
     {"select", check_select, false},
     {"compress_columns", check_compress_columns, false},
     {"keep_columns", check_keep_columns, false},
+    {"truncated", check_truncated, false},
     {"finish", check_finish, false},
     {"map", check_map, false},
     {"pool", check_pool, false},

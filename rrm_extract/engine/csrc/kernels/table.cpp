@@ -5,6 +5,7 @@
 #include "depthwise.hpp"
 #include "elementwise.hpp"
 #include "tap.hpp"
+#include "truncated.hpp"
 #include "window.hpp"
 #include "winograd.hpp"
 
@@ -20,7 +21,7 @@ const Kernels& RRM_PASTE(RRM_ISA, _kernels)() {
     static const Kernels table = {
         RRM_TEXT(RRM_ISA), window, tap, dense, winograd_weights, winograd_input, winograd_output,
         column, depthwise, compress, keep, select, compress_columns, keep_columns,
-        finish, map, pool,
+        truncated, finish, map, pool,
     };
     return table;
 }

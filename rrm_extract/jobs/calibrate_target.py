@@ -1,0 +1,333 @@
+"""Which threshold keeps a target for the feature's error, and how to tell the error as it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rrm_extract.errors import CalibrationError
+from rrm_extract.jobs.calibration import Subject, TargetCalibration, ceiling_of
+from rrm_extract.jobs.control import Control, ControlledNetwork, TargetControl, relative_errors
+from rrm_extract.jobs.recipe import Recipe, RecipeNetwork
+from rrm_extract.jobs.samples import Sample, portions
+from rrm_extract.rrm.estimate import ErrorEstimate
+
+__all__ = ["calibrate_target"]
+
+Floats = NDArray[np.float64]
+
+FIRST_THRESHOLD = 1e-3
+LEAST_THRESHOLD, MOST_THRESHOLD = 1e-8, 1e4
+"""Where the threshold is looked for; inputs of layers are of order one."""
+
+STEPS = 12
+CLOSE = 0.95
+"""Most trials, and the share of the target that ends them."""
+
+SLOPE = 1.25
+"""Errors grow about with this power of the threshold."""
+
+FIRST_AIM, LOWEST_AIM, HIGHEST_AIM = 0.65, 0.2, 0.97
+"""Where the governor is steered to, as a share of the target; how it is meant is tried out."""
+
+ENOUGH = 0.9
+"""Share of the target that the asked percentile shall reach at least, lest time is given away."""
+
+AIM_TRIALS = 4
+"""How often another aim is tried."""
+
+GAIN_WORK = 1e12
+"""Multiply-accumulates that measuring the gains may take; each layer is run on some frames."""
+
+FEWEST_GAIN_FRAMES = 24
+"""Frames that each layer's gain is measured on at least."""
+
+REPEATS = 3
+"""Timings of which the median counts, in turn."""
+
+
+@dataclass
+class _Trial:
+    """What one run over all samples gave."""
+
+    errors: list[Floats] = field(default_factory=list)  # of each sample
+    truncated: list[Floats] = field(default_factory=list)
+    seconds: float = 0.0
+    work: float = 0.0
+
+    def percentile(self, percentile: float) -> float:
+        """Of the errors of all frames."""
+        return float(np.percentile(np.concatenate(self.errors), percentile))
+
+    def frames(self) -> int:
+        """How many there were."""
+        return sum(map(len, self.errors))
+
+
+class _Bench:
+    """A network whose thresholds are all one, times a scale: any uniform threshold."""
+
+    def __init__(self, recipe: Recipe, samples: Sequence[Sample]) -> None:
+        self.recipe = recipe
+        self.samples = samples
+        self.names = recipe.program.linear_names()
+        self._uniform = self.core({"default": 1.0})
+        self._uniform.track()
+
+    def core(self, threshold: Mapping[str, float]) -> RecipeNetwork:
+        """The network with some thresholds; weights are shared."""
+        return RecipeNetwork(replace(self.recipe, threshold=threshold))
+
+    def uniform(self, threshold: float, samples: Sequence[Sample] | None = None) -> _Trial:
+        """All layers with one threshold."""
+        self._uniform.scale_thresholds(threshold)
+        return self.run(self._uniform, self.samples if samples is None else samples)
+
+    def run(self, core: RecipeNetwork, samples: Sequence[Sample]) -> _Trial:
+        """A network over some samples, each from a key frame on."""
+        trial = _Trial()
+        for sample in samples:
+            core.reset()
+            features, truncated = [], []
+            for part in portions(sample.x, self.recipe.time_batch):
+                began = time.process_time()
+                (output, *_), seen = core.run(part)
+                trial.seconds += time.process_time() - began
+                trial.work += float(seen.work.sum())
+                features.append(output)
+                if seen.truncated is not None:
+                    truncated.append(seen.truncated)
+            trial.errors.append(relative_errors(np.concatenate(features), sample.exact))
+            trial.truncated.append(np.concatenate(truncated) if truncated else np.empty((0, 0)))
+        return trial
+
+    def governed(self, control: TargetControl, threshold: float) -> tuple[_Trial, float]:
+        """The same under control, and the time of the run with what the control itself takes."""
+        core = self.core({"default": threshold})
+        network = ControlledNetwork(core, Control(scheme=control))
+        trial = _Trial()
+        for sample in self.samples:
+            network.begin(sample.name)
+            features, position = [], 0
+            for part in portions(sample.x, self.recipe.time_batch):
+                numbers = range(position, position + len(part))
+                began = time.process_time()
+                (output, *_), seen, _ = network.run(
+                    part, samples=numbers, timestamps=[0.0] * len(part)
+                )
+                trial.seconds += time.process_time() - began
+                trial.work += float(seen.work.sum())
+                features.append(output)
+                position += len(part)
+            trial.errors.append(relative_errors(np.concatenate(features), sample.exact))
+        return trial, trial.seconds
+
+
+def calibrate_target(
+    recipe: Recipe,
+    samples: Sequence[Sample],
+    *,
+    subject: Subject,
+    target: float,
+    percentile: float,
+    say: Callable[[str], None],
+) -> TargetCalibration:
+    """Finds a threshold that keeps the target, and what watches the error.
+
+    One threshold for all layers: thresholds by layer, chosen by their measured time and error,
+    were tried and won less than 5 % (docs/accuracy.md); what pays is to follow the clip, which the
+    governor does with the gains that are measured here.
+
+    Args:
+        recipe: the network, with the policy "bounded".
+        samples: to try it on.
+        subject: what the calibration is for.
+        target: relative L2 error of the feature.
+        percentile: share of frames, in percent, that shall keep it.
+        say: is told what is being done.
+
+    Raises:
+        CalibrationError: the target cannot be kept at all, or nothing is ever truncated.
+    """
+    bench = _Bench(recipe, samples)
+    exact = bench.uniform(0.0)
+    floor = float(np.mean(np.square(np.concatenate(exact.errors))))
+    _check_target(exact, target, percentile, recipe)
+    say("looking for the threshold")
+    threshold = _largest(bench, target, percentile)
+    say(f"threshold {threshold:.3g} keeps {target:g}; measuring how layers bear upon the feature")
+    uniform = bench.uniform(threshold)
+    gains = _gains(bench, threshold, floor)
+    estimate = _adjusted(ErrorEstimate(gains=gains, floor=floor), uniform)
+    say("trying how close to the target it can be steered")
+    aim, governed = _aim(bench, estimate, threshold, target, percentile)
+    report = _report(bench, estimate, threshold, target, aim, uniform, governed, percentile)
+    names = [bench.names[op.name] for op in recipe.program.linear_ops]
+    return TargetCalibration(
+        target_error=target,
+        percentile=percentile,
+        thresholds={"default": threshold},
+        gains=dict(zip(names, map(float, estimate.gains), strict=True)),
+        floor=floor,
+        aim=aim,
+        subject=subject,
+        report=report,
+    )
+
+
+def _check_target(exact: _Trial, target: float, percentile: float, recipe: Recipe) -> None:
+    least = exact.percentile(percentile)
+    if least > ENOUGH * target:
+        advice = "--precision fp32, or " if recipe.precision != "fp32" else ""
+        msg = (
+            f"the target error is {target:g}, but at threshold 0 the error is {least:.2g} already "
+            f"with --precision {recipe.precision}; expected {advice}a target above "
+            f"{least / ENOUGH:.2g}"
+        )
+        raise CalibrationError(msg)
+
+
+def _largest(bench: _Bench, target: float, percentile: float) -> float:
+    """The largest threshold that keeps the target on the samples."""
+    low, high, threshold = LEAST_THRESHOLD, MOST_THRESHOLD, FIRST_THRESHOLD
+    for _ in range(STEPS):
+        share = bench.uniform(threshold).percentile(percentile) / target
+        if share > 1:
+            high = threshold
+        else:
+            low = threshold
+            if share > CLOSE:
+                break
+        guess = threshold * (0.98 / max(share, 1e-3)) ** (1 / SLOPE)
+        # Where the guess leaves what is known to be possible, halve that.
+        threshold = guess if low < guess < high else float(np.sqrt(low * high))
+    return low
+
+
+def _gains(bench: _Bench, threshold: float, floor: float) -> Floats:
+    """Squared error for one unit that a layer holds back, each layer truncating by itself."""
+    ops = bench.recipe.program.linear_ops
+    groups = _groups(bench)
+    macs = sum(layer.macs for layer in bench.recipe.layers)
+    each = round(GAIN_WORK / (macs * len(groups) * len(bench.samples)))
+    few = max(each, -(-FEWEST_GAIN_FRAMES // len(bench.samples)), 2)
+    some = [replace_frames(sample, few) for sample in bench.samples]
+    gains = np.full(len(ops), np.nan)
+    for group in groups:
+        names = [ops[position].name for position in group]
+        # The others' thresholds are 0, or they would have no snapshot of their own to differ from.
+        core = bench.core({"default": 0.0, **dict.fromkeys(names, threshold)})
+        core.track()
+        trial = bench.run(core, some)
+        held = np.concatenate(trial.truncated)[:, group[0]]
+        squares = np.maximum(np.square(np.concatenate(trial.errors)) - floor, 0.0)
+        use = held > 0
+        if use.any():
+            # A frame's energy is counted for one of the layers that share an input.
+            gains[group] = 0.0
+            gains[group[0]] = squares[use].sum() / held[use].sum()
+    known = gains[np.isfinite(gains)]
+    if not known.sum() > 0:
+        msg = "nothing was truncated in any layer; expected video in which something changes"
+        raise CalibrationError(msg)
+    return np.where(np.isfinite(gains), gains, np.median(known))
+
+
+def replace_frames(sample: Sample, frames: int) -> Sample:
+    """The first frames of a sample."""
+    return replace(sample, x=sample.x[:frames], exact=sample.exact[:frames])
+
+
+def _groups(bench: _Bench) -> list[list[int]]:
+    """Positions of the linear layers, those that read the same input together."""
+    groups: dict[str, list[int]] = {}
+    for position, op in enumerate(bench.recipe.program.linear_ops):
+        groups.setdefault(op.inputs[0], []).append(position)
+    return list(groups.values())
+
+
+def _adjusted(estimate: ErrorEstimate, trial: _Trial) -> ErrorEstimate:
+    """The estimate such that its median is right where all layers truncate at once."""
+    truncated, errors = np.concatenate(trial.truncated), np.concatenate(trial.errors)
+    use = (errors > 0) & (truncated.sum(axis=1) > 0)
+    squares = np.maximum(np.square(errors[use]) - estimate.floor, 0.0)
+    factor = float(np.median(squares / np.maximum(truncated[use] @ estimate.gains, 1e-300)))
+    return ErrorEstimate(gains=estimate.gains * max(factor, 1e-6), floor=estimate.floor)
+
+
+def _control(
+    estimate: ErrorEstimate, target: float, aim: float, percentile: float
+) -> TargetControl:
+    return TargetControl(estimate=estimate, target=target, aim=aim, ceiling=ceiling_of(percentile))
+
+
+def _aim(
+    bench: _Bench, estimate: ErrorEstimate, threshold: float, target: float, percentile: float
+) -> tuple[float, _Trial]:
+    """The share of the target at which the asked percentile just keeps it."""
+    aim, best = FIRST_AIM, None
+    for _ in range(AIM_TRIALS):
+        control = _control(estimate, target, aim, percentile)
+        trial, _ = bench.governed(control, threshold)
+        reached = trial.percentile(percentile) / target
+        if reached <= 1:
+            best = (aim, trial)
+            if reached >= ENOUGH or aim >= HIGHEST_AIM:
+                break
+        following = min(max(aim * 0.95 / reached, LOWEST_AIM), HIGHEST_AIM)
+        if best is not None and reached > 1:
+            break  # the aim before this one was as high as it gets
+        aim = following
+    return best if best is not None else (aim, trial)
+
+
+def _report(
+    bench: _Bench,
+    estimate: ErrorEstimate,
+    threshold: float,
+    target: float,
+    aim: float,
+    uniform: _Trial,
+    governed: _Trial,
+    percentile: float,
+) -> dict[str, Any]:
+    """What was found, with times of one run; the engines' CPU time."""
+    truncated, errors = np.concatenate(uniform.truncated), np.concatenate(uniform.errors)
+    use = errors > np.sqrt(estimate.floor)
+    ratio = estimate.of(truncated[use]) / errors[use]
+    control = _control(estimate, target, aim, percentile)
+    plain = bench.core({"default": threshold})
+    exact = bench.core({"default": 0.0})
+    times: dict[str, list[float]] = {"governed": [], "uniform": [], "threshold_0": []}
+    for _ in range(REPEATS):
+        times["governed"].append(bench.governed(control, threshold)[1])
+        times["uniform"].append(bench.run(plain, bench.samples).seconds)
+        times["threshold_0"].append(bench.run(exact, bench.samples).seconds)
+    frames = uniform.frames()
+    return {
+        "frames": frames,
+        "clips": [sample.name for sample in bench.samples],
+        "threshold": threshold,
+        "error_percentile": {
+            "uniform": uniform.percentile(percentile),
+            "governed": governed.percentile(percentile),
+        },
+        "estimate_over_true": dict(
+            zip(
+                ("p5", "median", "p95"),
+                map(float, np.quantile(ratio, (0.05, 0.5, 0.95))),
+                strict=True,
+            )
+        )
+        if len(ratio)
+        else {},
+        "milliseconds_per_frame": {
+            name: 1000 * float(np.median(seconds)) / frames for name, seconds in times.items()
+        },
+        "work": {"uniform": uniform.work / frames, "governed": governed.work / frames},
+    }

@@ -1,0 +1,285 @@
+"""What a calibration has found, as a file: thresholds with a target, or the paper's polynomial.
+
+The file is JSON. It says which network it is for, and is refused for any other: gains and
+thresholds mean nothing elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rrm_extract.errors import CalibrationError, StoreWriteError
+from rrm_extract.jobs.control import AccumulatedControl, TargetControl
+from rrm_extract.rrm.aecs import ORDER, AccumulatedError
+from rrm_extract.rrm.estimate import ErrorEstimate
+
+__all__ = [
+    "AccumulatedCalibration",
+    "Calibration",
+    "Subject",
+    "TargetCalibration",
+    "ceiling_of",
+    "check_subject",
+    "digest",
+    "load",
+    "parse",
+    "save",
+]
+
+CEILING = 1.5
+"""Share of the target above which no estimate is let pass, where some frames may be over it."""
+
+FORMAT = "rrm-extract-calibration"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a calibration is for: it holds for nothing else.
+
+    Attributes:
+        model, weights_sha256, layer, pool, precision: as in the feature file.
+        preprocess: description of the transform.
+        engine: "native" or "torch"; layers that run dense truncate nothing.
+    """
+
+    model: str
+    weights_sha256: str
+    layer: str
+    pool: str
+    precision: str
+    preprocess: Mapping[str, Any]
+    engine: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**vars(self), "preprocess": dict(self.preprocess)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetCalibration:
+    """Thresholds that keep a target, and how to watch it.
+
+    Attributes:
+        target_error: relative L2 error of the feature.
+        percentile: share of frames, in percent, that shall keep it.
+        thresholds: of each linear layer, by its name.
+        gains: of each linear layer, see :class:`rrm_extract.rrm.estimate.ErrorEstimate`.
+        floor: see there.
+        aim: see :class:`rrm_extract.rrm.governor.Governor`.
+        subject: what it is for.
+        report: how it was found, for a person.
+    """
+
+    target_error: float
+    percentile: float
+    thresholds: Mapping[str, float]
+    gains: Mapping[str, float]
+    floor: float
+    aim: float
+    subject: Subject
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    kind = "target"
+
+    def control(self, layers: Sequence[str]) -> TargetControl:
+        """What watches a network with these linear layers.
+
+        Raises:
+            CalibrationError: it has none of the gains of a layer.
+        """
+        missing = [name for name in layers if name not in self.gains]
+        if missing:
+            msg = f"the calibration has no gain for layer {missing[0]!r}; calibrate again"
+            raise CalibrationError(msg)
+        gains = np.array([self.gains[name] for name in layers], np.float64)
+        return TargetControl(
+            estimate=ErrorEstimate(gains=gains, floor=self.floor),
+            target=self.target_error,
+            aim=self.aim,
+            ceiling=ceiling_of(self.percentile),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; see :func:`load`."""
+        return _json(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccumulatedCalibration:
+    """The paper's polynomial for one threshold.
+
+    Attributes:
+        threshold: that the data were taken with.
+        model: the polynomial.
+        subject: what it is for.
+        report: how good the fit is, for a person.
+    """
+
+    threshold: float | Mapping[str, float]
+    model: AccumulatedError
+    subject: Subject
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    kind = "accumulated"
+
+    def control(self, limit: float) -> AccumulatedControl:
+        """What watches a network.
+
+        Args:
+            limit: relative L2 error at which a round ends.
+        """
+        return AccumulatedControl(model=self.model, limit=limit)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; see :func:`load`."""
+        return _json(self)
+
+
+Calibration = TargetCalibration | AccumulatedCalibration
+
+
+def _json(calibration: Calibration) -> dict[str, Any]:
+    values = {
+        key: dict(value) if isinstance(value, Mapping) else value
+        for key, value in vars(calibration).items()
+    }
+    values["subject"] = calibration.subject.to_json()
+    if isinstance(calibration, AccumulatedCalibration):
+        values["model"] = calibration.model.to_json()
+    return {"format": FORMAT, "version": VERSION, "kind": calibration.kind, **values}
+
+
+def save(calibration: Calibration, path: Path) -> None:
+    """Writes a calibration for :func:`load`.
+
+    Raises:
+        StoreWriteError: the system refuses.
+    """
+    text = json.dumps(calibration.to_json(), indent=2, allow_nan=False) + "\n"
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        msg = f"cannot write {path}: {error.strerror or error}; choose another -o"
+        raise StoreWriteError(msg) from error
+
+
+def load(path: Path, *, kind: str) -> Calibration:
+    """Reads a calibration.
+
+    Args:
+        path: a file of :func:`save`.
+        kind: "target" or "accumulated".
+
+    Raises:
+        CalibrationError: it cannot be read, or is no calibration of that kind.
+    """
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
+        msg = f"{path} cannot be read: {reason}; expected what rrm-extract calibrate has written"
+        raise CalibrationError(msg) from error
+    return parse(values, where=str(path), kind=kind)
+
+
+def parse(values: Any, *, where: str, kind: str) -> Calibration:
+    """A calibration from its plain values; see :func:`load`."""
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        msg = f"{where} is no calibration; expected what rrm-extract calibrate has written"
+        raise CalibrationError(msg)
+    if values.get("version") != VERSION:
+        msg = (
+            f"{where} has version {values.get('version')!r} of the calibration's format, expected "
+            f"{VERSION}; calibrate again"
+        )
+        raise CalibrationError(msg)
+    if values.get("kind") != kind:
+        option = {"target": "--thresholds", "accumulated": "--aecs"}.get(values.get("kind", ""))
+        msg = f"{where} is a calibration of another kind; it is meant for {option}"
+        raise CalibrationError(msg)
+    try:
+        return _parsed(values, kind)
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        msg = f"{where} is damaged ({what}); calibrate again"
+        raise CalibrationError(msg) from error
+
+
+def _parsed(values: dict[str, Any], kind: str) -> Calibration:
+    subject = Subject(**values["subject"])
+    report = dict(values.get("report", {}))
+    if kind == "target":
+        return TargetCalibration(
+            target_error=_positive(values["target_error"]),
+            percentile=_positive(values["percentile"]),
+            thresholds=_numbers(values["thresholds"]),
+            gains=_numbers(values["gains"]),
+            floor=_number(values["floor"]),
+            aim=_positive(values["aim"]),
+            subject=subject,
+            report=report,
+        )
+    coefficients = tuple(float(value) for value in values["model"]["coefficients"])
+    if len(coefficients) != ORDER or not all(map(math.isfinite, coefficients)):
+        raise ValueError("the coefficients are not four numbers")
+    threshold = values["threshold"]
+    return AccumulatedCalibration(
+        threshold=_numbers(threshold) if isinstance(threshold, dict) else _number(threshold),
+        model=AccumulatedError(
+            coefficients=coefficients, reach=_positive(values["model"]["reach"])
+        ),
+        subject=subject,
+        report=report,
+    )
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{value!r} where a number of at least 0 is expected")
+    return number
+
+
+def _positive(value: Any) -> float:
+    number = _number(value)
+    if number == 0:
+        raise ValueError("0 where a number above 0 is expected")
+    return number
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {str(name): _number(value) for name, value in values.items()}
+
+
+def check_subject(calibration: Calibration, subject: Subject, *, where: str) -> None:
+    """Refuses a calibration of another network.
+
+    Raises:
+        CalibrationError: names what differs.
+    """
+    theirs, ours = calibration.subject.to_json(), subject.to_json()
+    differing = [key for key in ours if theirs.get(key) != ours[key]]
+    if differing:
+        what = "; ".join(f"{key} {theirs.get(key)!r}, here {ours[key]!r}" for key in differing)
+        msg = f"{where} was calibrated for another network ({what}); calibrate again"
+        raise CalibrationError(msg)
+
+
+def ceiling_of(percentile: float) -> float:
+    """Share of the target above which no estimate is let pass."""
+    return 1.0 if percentile == 100 else CEILING
+
+
+def digest(calibration: Mapping[str, Any]) -> str:
+    """SHA-256 of what decides results in the plain values; how they were found does not."""
+    values = {key: value for key, value in calibration.items() if key != "report"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

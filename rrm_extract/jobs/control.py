@@ -1,0 +1,323 @@
+"""What decides about key frames and thresholds while a clip runs. Needs no torch."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rrm_extract.engine.seen import Seen, joined
+from rrm_extract.rrm.aecs import AccumulatedError, accumulated
+from rrm_extract.rrm.cuts import CutDetector
+from rrm_extract.rrm.estimate import ErrorEstimate
+from rrm_extract.rrm.governor import Governor
+
+__all__ = [
+    "EVENTS",
+    "AccumulatedControl",
+    "Control",
+    "ControlledNetwork",
+    "Core",
+    "TargetControl",
+    "Watch",
+    "relative_errors",
+]
+
+EVENTS = ("cuts", "refreshes", "rounds", "recomputed", "breaches", "audited", "beyond_data")
+"""What is counted: scene cuts, refreshes, ends of rounds, frames that were computed twice, true
+errors over the target, frames audited, rounds that ended where the calibration's data end."""
+
+Outputs = tuple[NDArray[np.float32], ...]
+
+
+class Core(Protocol):
+    """A recurrent network with a state of its own, as it is without control."""
+
+    def reset(self) -> None:
+        """Forgets the past: the next frame is a key frame."""
+
+    def run(self, x: Any, /) -> tuple[Outputs, Seen]:
+        """Of (T, C, h, w) inputs: (T, ...) outputs, the feature first, and what layers saw."""
+
+    def track(self) -> None:
+        """Has what is truncated counted."""
+
+    def scale_thresholds(self, factor: float, /) -> None:
+        """All thresholds times a factor, from the next frame on."""
+
+    def exact(self, x: Any, /) -> NDArray[np.float32]:
+        """The dense network's feature of each frame, in fp32."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TargetControl:
+    """A target for the feature's error; see :class:`rrm_extract.rrm.governor.Governor`."""
+
+    estimate: ErrorEstimate
+    target: float
+    aim: float
+    ceiling: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccumulatedControl:
+    """The paper's accumulated-error control; see :mod:`rrm_extract.rrm.aecs`."""
+
+    model: AccumulatedError
+    limit: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Control:
+    """How a network is controlled.
+
+    Attributes:
+        cuts: whether scene cuts and flashes become key frames.
+        refresh: seconds after which a frame becomes a key frame at the latest; None for never.
+        audit: share of frames, chosen at random, whose true error is measured.
+        scheme: what watches the error; None for nothing.
+    """
+
+    cuts: bool = True
+    refresh: float | None = None
+    audit: float = 0.0
+    scheme: TargetControl | AccumulatedControl | None = None
+
+    @property
+    def measures(self) -> bool:
+        """Whether the dense network is needed beside the recurrent one."""
+        return self.audit > 0 or isinstance(self.scheme, TargetControl)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Watch:
+    """What was found out about the errors of some frames.
+
+    Attributes:
+        estimate: (T,) float32, predicted relative L2 error of the feature; NaN where nothing
+            predicts it.
+        audit_error: (T,) float32, true relative L2 error; NaN where it was not measured.
+    """
+
+    estimate: NDArray[np.float32]
+    audit_error: NDArray[np.float32]
+
+    @staticmethod
+    def joined(parts: Sequence[Watch]) -> Watch:
+        """The same for the frames of several calls."""
+        return Watch(
+            estimate=np.concatenate([part.estimate for part in parts]),
+            audit_error=np.concatenate([part.audit_error for part in parts]),
+        )
+
+
+class ControlledNetwork:
+    """A recurrent network whose key frames and thresholds are decided upon as it runs.
+
+    The decisions of a chunk depend on this chunk alone.
+
+    Args:
+        core: the network.
+        control: what decides.
+
+    Attributes:
+        events: how often what happened since :meth:`begin`, see :data:`EVENTS`.
+    """
+
+    def __init__(self, core: Core, control: Control) -> None:
+        self.events: Counter[str] = Counter()
+        self._core = core
+        self._control = control
+        self._detector = CutDetector() if control.cuts else None
+        self._governor: Governor | None = None
+        scheme = control.scheme
+        if isinstance(scheme, TargetControl):
+            self._governor = Governor(
+                scheme.estimate, target=scheme.target, aim=scheme.aim, ceiling=scheme.ceiling
+            )
+        self._accumulated = scheme if isinstance(scheme, AccumulatedControl) else None
+        self._tracks = scheme is not None
+        if self._tracks:
+            core.track()
+        self._total = 0.0
+        self._key_time: float | None = None
+        self._clip = ""
+
+    def begin(self, clip: str) -> None:
+        """A chunk begins: the next frame is a key frame.
+
+        Args:
+            clip: name of the clip; with a frame's number it decides whether it is audited.
+        """
+        self._core.reset()
+        if self._detector is not None:
+            self._detector.reset()
+        if self._governor is not None:
+            self._governor.reset()
+            self._core.scale_thresholds(self._governor.scale)
+        self._total = 0.0
+        self._key_time = None
+        self._clip = clip
+        self.events.clear()
+
+    def run(
+        self, x: Any, *, samples: Sequence[int], timestamps: Sequence[float]
+    ) -> tuple[Outputs, Seen, Watch]:
+        """The outputs for T consecutive frames.
+
+        Args:
+            x: (T, C, h, w) inputs.
+            samples: (T,) the frames' numbers in the clip.
+            timestamps: (T,) seconds.
+        """
+        count = len(x)
+        key_frames = self._key_frames(x, timestamps)
+        parts: list[tuple[Outputs, Seen, Watch]] = []
+        wasted = 0.0
+        begin = 0
+        while begin < count:
+            if begin in key_frames:
+                self._new_key_frame(timestamps[begin])
+            end = min((key for key in key_frames if key > begin), default=count)
+            outputs, seen = self._core.run(x[begin:end])
+            keep, estimate, again = self._judge(seen)
+            if keep == 0 and seen.key_frame[0]:
+                keep = 1  # nothing is nearer to the truth than a key frame
+            if wasted:
+                seen.work[0] += wasted  # frames that were computed for nothing are work as well
+            wasted = float(seen.work[keep:].sum())
+            if keep > 0:
+                outputs = tuple(output[:keep] for output in outputs)
+                audit, breach = self._audit(
+                    x[begin : begin + keep],
+                    outputs[0],
+                    estimate[:keep],
+                    seen.key_frame[:keep],
+                    samples[begin : begin + keep],
+                )
+                parts.append(
+                    (
+                        outputs,
+                        seen.first(keep),
+                        Watch(
+                            estimate=estimate[:keep].astype(np.float32),
+                            audit_error=audit.astype(np.float32),
+                        ),
+                    )
+                )
+                again = again or breach
+            self.events["recomputed"] += end - begin - keep
+            begin += keep
+            if again:
+                if begin < count:
+                    key_frames.add(begin)
+                else:
+                    self._new_key_frame(None)
+            if self._governor is not None:
+                self._core.scale_thresholds(self._governor.scale)
+        outputs = tuple(
+            np.concatenate(some) for some in zip(*(part[0] for part in parts), strict=True)
+        )
+        return outputs, joined([part[1] for part in parts]), Watch.joined([p[2] for p in parts])
+
+    def _key_frames(self, x: Any, timestamps: Sequence[float]) -> set[int]:
+        """Positions that become key frames whatever the error is."""
+        found = set() if self._detector is None else set(self._detector.cuts(x))
+        self.events["cuts"] += len(found)
+        last = self._key_time
+        for position, time in enumerate(timestamps):
+            if position in found or last is None:
+                last = time
+            elif self._control.refresh is not None and time - last >= self._control.refresh:
+                found.add(position)
+                self.events["refreshes"] += 1
+                last = time
+        self._key_time = last
+        return found
+
+    def _new_key_frame(self, timestamp: float | None) -> None:
+        self._core.reset()
+        self._total = 0.0
+        if timestamp is not None:
+            self._key_time = max(timestamp, self._key_time or timestamp)
+
+    def _judge(self, seen: Seen) -> tuple[int, NDArray[np.float64], bool]:
+        """How many frames stay, the estimated errors, and whether a key frame follows."""
+        count = len(seen)
+        nothing = np.full(count, np.nan)
+        if seen.truncated is None:
+            return count, nothing, False
+        if self._governor is not None:
+            keep, estimate = self._governor.judge(seen.truncated)
+            return keep, estimate, keep < count
+        if self._accumulated is not None:
+            total = accumulated(seen.truncated, before=self._total)
+            model, limit = self._accumulated.model, self._accumulated.limit
+            over = np.flatnonzero(model.over(total, limit))
+            keep = int(over[0]) if len(over) else count
+            self._total = float(total[keep - 1]) if keep else self._total
+            if keep < count:
+                self.events["rounds"] += 1
+                self.events["beyond_data"] += int(total[keep] > model.reach)
+            return keep, model.predict(total), keep < count
+        return count, nothing, False
+
+    def _audit(
+        self,
+        x: Any,
+        features: NDArray[np.float32],
+        estimate: NDArray[np.float64],
+        key_frame: NDArray[np.bool_],
+        samples: Sequence[int],
+    ) -> tuple[NDArray[np.float64], bool]:
+        """True errors, NaN where they are not measured, and whether one is over the target."""
+        errors = np.full(len(features), np.nan)
+        chosen = {i for i, sample in enumerate(samples) if self._is_audited(sample)}
+        self.events["audited"] += len(chosen)
+        probes: Iterable[int] = ()
+        if self._governor is not None:
+            probes = self._governor.probes(len(features))
+        breach = False
+        for position in sorted({*chosen, *probes}):
+            if key_frame[position] and position not in chosen:
+                continue  # it has no error to learn from
+            exact = self._core.exact(x[position : position + 1])
+            error = float(relative_errors(features[position : position + 1], exact)[0])
+            errors[position] = error
+            if self._governor is not None and self._governor.measured(
+                true=error, estimated=float(estimate[position])
+            ):
+                self.events["breaches"] += 1
+                breach = True
+        return errors, breach
+
+    def _is_audited(self, sample: int) -> bool:
+        """The same frames whoever computes them, in whatever order."""
+        draw = zlib.crc32(f"{self._clip}\0{sample}".encode("utf-8", "surrogateescape"))
+        return draw < self._control.audit * 2**32
+
+
+def relative_errors(
+    features: NDArray[np.float32], reference: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Relative L2 error of each frame, ``|feature - reference| / |reference|``.
+
+    Args:
+        features: (T, ...) floats.
+        reference: (T, ...) floats.
+
+    Returns:
+        (T,) float64; 0 where both are equal, infinite where only the reference is zero.
+    """
+    a = features.reshape(len(features), -1).astype(np.float64)
+    b = reference.reshape(len(reference), -1).astype(np.float64)
+    distance, scale = np.linalg.norm(a - b, axis=1), np.linalg.norm(b, axis=1)
+    error = np.full(len(a), np.inf)
+    np.divide(distance, scale, out=error, where=scale > 0)
+    error[(a == b).all(axis=1)] = 0.0
+    return error

@@ -1,0 +1,109 @@
+"""Stretches of some of the videos, kept in memory, to try a network on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rrm_extract.config import JobConfig
+from rrm_extract.errors import ClipError, InputError
+from rrm_extract.jobs.discover import Video
+from rrm_extract.jobs.extractor import batches
+from rrm_extract.jobs.recipe import Recipe, RecipeNetwork, network_input
+from rrm_extract.jobs.sampling import sampling_of
+from rrm_extract.video import ClipReader, count_chunks, scan_clip
+
+__all__ = ["Sample", "portions", "take_samples"]
+
+FEWEST_FRAMES = 4
+"""A stretch shorter than that shows nothing of what changes."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample:
+    """Consecutive sampled frames of one video.
+
+    Attributes:
+        name: the video's id.
+        x: (T, C, h, w) float32, the network's input.
+        exact: (T, D) float32, the dense network's features.
+    """
+
+    name: str
+    x: Tensor
+    exact: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def take_samples(
+    videos: Sequence[Video],
+    config: JobConfig,
+    recipe: Recipe,
+    *,
+    clips: int,
+    frames: int,
+    say: Callable[[str], None] | None = None,
+) -> list[Sample]:
+    """The first frames of the middle chunk of some videos, spread evenly over all of them.
+
+    Args:
+        videos: to choose from.
+        config: how frames are sampled.
+        recipe: the network.
+        clips: how many videos are taken at most.
+        frames: how many frames of each.
+        say: is told of videos that cannot be used; others take their place.
+
+    Raises:
+        InputError: no video has a few frames that can be decoded.
+    """
+    dense = RecipeNetwork(recipe)
+    samples: list[Sample] = []
+    # The chosen ones first, then the others, for those that cannot be used.
+    places = np.linspace(0, len(videos) - 1, min(clips, len(videos))).round().astype(int).tolist()
+    order = [*dict.fromkeys(places), *(i for i in range(len(videos)) if i not in places)]
+    for place in order:
+        if len(samples) == clips:
+            break
+        video = videos[place]
+        try:
+            x = _stretch(video, config, recipe, frames)
+        except ClipError as error:
+            if say is not None:
+                say(str(error))
+            continue
+        if len(x) >= FEWEST_FRAMES:
+            exact = np.concatenate([dense.exact(part) for part in portions(x, recipe.time_batch)])
+            samples.append(Sample(name=video.video_id, x=x, exact=exact))
+    if not samples:
+        msg = (
+            f"none of {len(videos)} videos has {FEWEST_FRAMES} frames that can be decoded; "
+            "expected videos to calibrate on"
+        )
+        raise InputError(msg)
+    return samples
+
+
+def portions(x: Tensor, size: int) -> Iterator[Tensor]:
+    """(T, ...) in parts of at most ``size`` frames."""
+    for begin in range(0, len(x), size):
+        yield x[begin : begin + size]
+
+
+def _stretch(video: Video, config: JobConfig, recipe: Recipe, frames: int) -> Tensor:
+    info = scan_clip(video.path)
+    sampling = sampling_of(config)
+    parts = []
+    with ClipReader(info, sampling) as reader:
+        chunk = (count_chunks(info, sampling) - 1) // 2
+        for batch in batches(islice(reader.read(chunk), frames), recipe.time_batch):
+            parts.append(network_input(batch, recipe))
+    return torch.cat(parts)

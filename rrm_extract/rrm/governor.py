@@ -1,0 +1,126 @@
+"""Keeps the feature's error under a target while a clip runs. Needs no torch.
+
+The estimate of :mod:`rrm_extract.rrm.estimate` is watched frame by frame. Where it leaves room, all
+thresholds grow by a factor, where it comes close to the target they shrink, and a frame whose
+estimate is far over the target is computed again as a key frame. Now and then the true error is
+measured, which corrects the estimate for this clip.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rrm_extract.rrm.estimate import ErrorEstimate
+
+__all__ = ["Governor"]
+
+FIRST_SCALE = 0.75
+"""Where a chunk begins: what holds for other clips may be too much for this one."""
+
+LEAST_SCALE, MOST_SCALE = 1 / 256, 64.0
+"""Limits of the factor by which thresholds are multiplied."""
+
+FASTEST_GROWTH, FASTEST_FALL = 1.25, 0.25
+"""Of the factor, from one batch to the next."""
+
+FIRST_PROBE = 7
+"""Frame after the beginning at which the true error is measured: soon, for the estimate may be off
+for this clip."""
+
+PROBE_EVERY = 120
+"""And then every so many frames."""
+
+TRUST = 0.7
+"""How far one measured error moves the correction, as an exponent of true over estimated."""
+
+LEAST_CORRECTION, MOST_CORRECTION = 0.25, 8.0
+"""Limits of the correction."""
+
+WORTH_A_PROBE = 0.1
+"""Share of the target below which an estimate says nothing of the errors near the target."""
+
+
+class Governor:
+    """Decides about the batches of one chunk, in order.
+
+    Args:
+        estimate: predicts the feature's relative L2 error.
+        target: what the error shall not exceed.
+        aim: share of the target that the mean estimate of a batch is steered to.
+        ceiling: share of the target above which no estimate is let pass; 1 where every frame has to
+            keep the target.
+
+    Attributes:
+        scale: factor for all thresholds of the next batch.
+    """
+
+    def __init__(
+        self, estimate: ErrorEstimate, *, target: float, aim: float, ceiling: float = 1.0
+    ) -> None:
+        self._estimate = estimate
+        self._target = target
+        self._ceiling = ceiling
+        self._aim = aim
+        self.reset()
+
+    def reset(self) -> None:
+        """A chunk begins: nothing is known of it."""
+        self.scale = FIRST_SCALE
+        self._correction = 1.0
+        self._frames = 0
+
+    def judge(self, truncated: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:
+        """Looks at a batch that was computed with :attr:`scale`, and sets the next scale.
+
+        Args:
+            truncated: (T, L) float64, sums of squares of what each layer holds back.
+
+        Returns:
+            How many of the frames may stay, at least 1 if the first of them is a key frame; and
+            (T,) the estimated errors. The frame after those that stay is to be a key frame.
+        """
+        errors = self._estimate.of(truncated) * self._correction
+        over = np.flatnonzero(errors > self._ceiling * self._target)
+        keep = int(over[0]) if len(over) else len(errors)
+        truncating = errors[truncated.any(axis=1)]
+        usual = float(truncating.mean()) if len(truncating) else 0.0
+        self._rescale(self._aim * self._target / usual if usual > 0 else np.inf, bool(len(over)))
+        return keep, errors
+
+    def _rescale(self, room: float, over: bool) -> None:
+        # Errors grow somewhat faster than thresholds: the whole way down, half of the way up.
+        factor = room if room < 1 or over else room**0.5
+        factor = min(max(factor, FASTEST_FALL), 0.9 if over else FASTEST_GROWTH)
+        self.scale = min(max(self.scale * factor, LEAST_SCALE), MOST_SCALE)
+
+    def probes(self, frames: int) -> list[int]:
+        """Positions among the next ``frames`` frames that stay whose true error is to be measured.
+
+        To be called once for each batch, with the number of frames that stay.
+        """
+        begin, self._frames = self._frames, self._frames + frames
+        return [
+            number - begin
+            for number in range(begin, self._frames)
+            if number == FIRST_PROBE or (number > 0 and number % PROBE_EVERY == 0)
+        ]
+
+    def measured(self, *, true: float, estimated: float) -> bool:
+        """Learns from a frame's true error.
+
+        Args:
+            true: its relative L2 error.
+            estimated: what was predicted for it.
+
+        Returns:
+            Whether the error is over the target: the next frame is then to be a key frame.
+        """
+        if estimated > WORTH_A_PROBE * self._target and true > 0:
+            change = (true / estimated) ** TRUST
+            self._correction = min(
+                max(self._correction * change, LEAST_CORRECTION), MOST_CORRECTION
+            )
+            if change > 1:
+                self.scale = max(self.scale / change, LEAST_SCALE)
+        return true > self._target

@@ -1,0 +1,91 @@
+"""The governor on a made-up network whose error is a known function of its thresholds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rrm_extract.rrm.estimate import ErrorEstimate
+from rrm_extract.rrm.governor import Governor
+
+GAINS = np.array([1e-4, 3e-4])
+TARGET = 0.01
+
+
+def run(
+    *, frames: int = 240, sensitivity: float = 1.0, bias: float = 1.0, aim: float = 0.8
+) -> tuple[np.ndarray, list[float], int]:
+    """True errors of the frames that stay, the scales, and the number of key frames.
+
+    ``sensitivity``: how much more than usual this clip truncates at a threshold; ``bias``: true
+    over estimated error.
+    """
+    random = np.random.default_rng(0)
+    governor = Governor(ErrorEstimate(gains=GAINS), target=TARGET, aim=aim)
+    errors: list[float] = []
+    scales: list[float] = []
+    keys, since_key = 1, 0
+    while len(errors) < frames:
+        # What is held back grows over a few frames after a key frame.
+        age = np.minimum(np.arange(since_key, since_key + 8), 6) / 6
+        noise = random.lognormal(0, 0.05, 8)
+        truncated = 0.2 * (sensitivity * governor.scale * age * noise)[:, None] ** 2
+        truncated = truncated * np.ones(2)
+        keep, estimates = governor.judge(truncated)
+        keep = max(keep, 1) if since_key == 0 else keep
+        true = bias * np.sqrt(truncated @ GAINS)
+        errors += true[:keep].tolist()
+        again = keep < 8
+        for position in governor.probes(keep):
+            again |= governor.measured(
+                true=float(true[position]), estimated=float(estimates[position])
+            )
+        since_key = 0 if again else since_key + keep
+        keys += again
+        scales.append(governor.scale)
+    return np.array(errors), scales, keys
+
+
+@pytest.mark.parametrize("sensitivity", [0.05, 1.0, 20.0])
+def test_the_estimate_is_steered_to_the_aim(sensitivity: float) -> None:
+    errors, scales, keys = run(sensitivity=sensitivity)
+    assert errors.max() <= TARGET
+    assert 0.6 * TARGET < np.median(errors[120:]) < TARGET, "the room is used"
+    assert keys < 15
+    assert scales[-1] == pytest.approx(scales[-5], rel=0.3), "it settles"
+
+
+@pytest.mark.parametrize("bias", [0.5, 1.0, 1.8])
+def test_a_wrong_estimate_is_corrected(bias: float) -> None:
+    errors, _, _ = run(bias=bias, aim=0.65)
+    assert np.percentile(errors, 95) <= 1.1 * TARGET
+    assert np.percentile(errors[24:], 95) <= TARGET
+    assert np.median(errors[120:]) > 0.4 * TARGET
+
+
+def test_a_frame_over_the_target_does_not_stay() -> None:
+    governor = Governor(ErrorEstimate(gains=np.array([1.0])), target=TARGET, aim=0.8)
+    truncated = np.array([[1e-6], [2e-5], [2e-4], [1e-6]])
+    keep, errors = governor.judge(truncated)
+    assert keep == 2
+    np.testing.assert_allclose(errors, np.sqrt(truncated[:, 0]))
+    assert governor.scale < 1
+
+
+def test_a_breach_is_told_and_learnt_from() -> None:
+    governor = Governor(ErrorEstimate(gains=np.array([1.0])), target=TARGET, aim=0.8)
+    before = governor.judge(np.full((4, 1), 2.5e-5))[1]
+    assert governor.measured(true=0.02, estimated=float(before[0]))
+    after = governor.judge(np.full((4, 1), 2.5e-5))[1]
+    assert (after > 2 * before).all()
+    governor.reset()
+    np.testing.assert_allclose(governor.judge(np.full((4, 1), 2.5e-5))[1], before)
+
+
+def test_probes_come_soon_and_then_now_and_then() -> None:
+    governor = Governor(ErrorEstimate(gains=GAINS), target=TARGET, aim=0.8)
+    found, begin = [], 0
+    for frames in [8, 8, 3, 5] + [8] * 30:
+        found += [begin + position for position in governor.probes(frames)]
+        begin += frames
+    assert found == [7, 120, 240]
