@@ -66,7 +66,7 @@ def points_of(arguments: argparse.Namespace) -> list[Point]:
 def draw(result: dict[str, Any], path: Path) -> None:
     """Both panels."""
     records = result["records"]
-    figure = new_figure(9.0, 4.0)
+    figure = new_figure(9.0, 4.5)
     left, right = figure.subplots(1, 2)
     _draw_thresholds(left, records)
     _draw_ages(right, records)
@@ -98,21 +98,23 @@ def _draw_thresholds(axes: Any, records: Sequence[Record]) -> None:
                 [value(record) for record in finite],
                 "o-",
                 color=color,
-                label=f"{what} error control",
+                label=f"{what} control",
             )
         for record in own:
             if record["infinite"] and value(record) is not None:
-                label = f"infinite threshold, {what} error control"
+                label = f"infinite, {what} control"
                 axes.axhline(
                     value(record), color=color, linewidth=1, linestyle="dashed", label=label
                 )
     positive = [r["threshold"] for r in records[1:] if r["threshold"] and not r["infinite"]]
     # Linear up to the smallest threshold, so that 0 has a place.
     axes.set_xscale("symlog", linthresh=min(positive, default=1.0))
-    axes.set_xlabel("threshold")
+    axes.set_xlabel("threshold (control: of the accumulated error)")
     axes.set_ylabel(records[0]["accuracy"]["measure"] if labelled else "feature error")
     axes.grid(visible=True, linewidth=0.3)
-    axes.legend(fontsize="x-small", frameon=False)
+    if not labelled:
+        axes.set_yscale("log")
+    _legend(axes)
 
 
 def _draw_ages(axes: Any, records: Sequence[Record]) -> None:
@@ -125,13 +127,20 @@ def _draw_ages(axes: Any, records: Sequence[Record]) -> None:
             if error  # a logarithmic axis has no place for 0
         ]
         color = "black" if record["infinite"] else color_map(number / len(own))
-        name = "infinite" if record["infinite"] else shown_threshold(record["threshold"])
+        name = f"threshold {shown_threshold(record['threshold'])}"
         axes.plot([age for age, _ in known], [error for _, error in known], color=color, label=name)
     axes.set_yscale("log")
-    axes.set_xlabel("frames since the key frame, without error control")
+    axes.set_xlabel("frames since the key frame")
     axes.set_ylabel("feature error (relative L2)")
     axes.grid(visible=True, linewidth=0.3)
-    axes.legend(title="threshold", fontsize="x-small", frameon=False)
+    _legend(axes)
+
+
+def _legend(axes: Any) -> None:
+    """Above the panel: inside there may be a line anywhere."""
+    axes.legend(
+        fontsize="x-small", frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0)
+    )
 
 
 def _accuracy(record: Record) -> float | None:

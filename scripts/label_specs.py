@@ -83,7 +83,8 @@ def folder_labels(video_ids: Iterable[str], *, test_share: float, seed: int) -> 
             )
             raise LabelError(msg)
         # A generator for each class: another class more or less leaves the others as they are.
-        order = np.random.default_rng([seed, *folder.encode()]).permutation(len(ids))
+        name = folder.encode("utf-8", "surrogateescape")
+        order = np.random.default_rng([seed, *name]).permutation(len(ids))
         count = min(len(ids) - 1, max(1, round(test_share * len(ids))))
         for place, position in enumerate(order):
             (test if place < count else train)[ids[position]] = (number,)

@@ -53,7 +53,8 @@ class Coverage:
     def to_text(self) -> str:
         """One line."""
         left_out = "; ".join(
-            f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            f"{len(names)} {what} ({', '.join(map(_printable, names[:3]))}"
+            f"{', ...' if len(names) > 3 else ''})"
             for what in ("missing", "failed", "partial")
             if (names := getattr(self, what))
         )
@@ -176,6 +177,11 @@ def check_same_features(path: Path, other: Path) -> None:
             "of the same model, weights, layer and preprocessing"
         )
         raise InputError(msg)
+
+
+def _printable(name: str) -> str:
+    """Bytes of a file's name that are no text cannot be printed."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _ids_of(file: FeatureFile) -> set[str]:

@@ -32,7 +32,7 @@ def write_action(path: Path, name: str, *, seed: int, frames: int = 8) -> Path:
     """Encodes a clip of a class, of 8 frames a second."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:SIZE, 0:SIZE].astype(float)
-    low, high = rng.uniform(0, 90, 3), rng.uniform(160, 255, 3)
+    low, high = rng.uniform(20, 60, 3), rng.uniform(190, 235, 3)
     phase, speed = rng.uniform(0, 16), rng.uniform(0.5, 1.5)
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
