@@ -63,7 +63,7 @@ class Labels:
 def stem_key(video_id: str) -> str:
     """A video's name without folders and extension, in one case.
 
-    UCF-101's lists have ``v_HandstandPushups_g01_c01.avi`` where its archive has
-    ``v_HandStandPushups_g01_c01.avi``, and some archives the other way about.
+    UCF-101 has ``v_HandStandPushups_g01_c01.avi`` and ``v_HandstandPushups_g01_c01.avi``, in its
+    lists the one and in some of its archives the other.
     """
     return PurePosixPath(video_id).stem.casefold()

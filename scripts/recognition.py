@@ -11,8 +11,9 @@ from classifier import Training, TwoLayerClassifier
 from labelled_features import LabelledFeatures
 from labels import LabelError, Labels
 from metrics import average_precisions, class_accuracies, top1
+from numpy.typing import NDArray
 
-__all__ = ["Accuracy", "Recogniser"]
+__all__ = ["Accuracy", "Recogniser", "check_classes"]
 
 _NAMED_CLASSES = 3
 """How many classes a message names."""
@@ -79,14 +80,9 @@ class Recogniser:
 
     def __init__(self, train: LabelledFeatures, labels: Labels, training: Training) -> None:
         self._labels = labels
-        self._learnt = train.targets.any(axis=0)
+        self._learnt: NDArray[np.bool_] = np.any(train.targets, axis=0)
         self._width = train.features.shape[1]
-        if self._learnt.sum() < 2:
-            msg = (
-                f"{labels.name}: {self._learnt.sum()} classes have a video to learn from, expected "
-                "at least two"
-            )
-            raise LabelError(msg)
+        check_classes(labels, learnt=self._learnt, asked=np.zeros_like(self._learnt))
         self._classifier = TwoLayerClassifier(
             train.features, train.targets, multi_label=labels.multi_label, training=training
         )
@@ -102,7 +98,8 @@ class Recogniser:
                 f"features have {test.features.shape[1]} numbers, expected {self._width} as learnt"
             )
             raise LabelError(msg)
-        asked = test.targets.any(axis=0)
+        asked: NDArray[np.bool_] = np.any(test.targets, axis=0)
+        check_classes(self._labels, learnt=self._learnt, asked=asked)
         names = np.array(self._labels.classes)
         scores = self._classifier.scores(test.features)
         counted = asked & self._learnt
@@ -122,19 +119,40 @@ class Recogniser:
                 mean_average_precision=float(precisions.mean()),
                 **common,
             )
-        if (asked & ~self._learnt).any():
-            without = [str(name) for name in names[asked & ~self._learnt]]
-            msg = (
-                f"{self._labels.name}: no video to learn from for {_some(without)}, of which there "
-                "are videos to test; extract its training videos too"
-            )
-            raise LabelError(msg)
         return Accuracy(
             top1=top1(scores, test.targets),
             mean_class=float(np.nanmean(class_accuracies(scores, test.targets))),
             mean_average_precision=None,
             **common,
         )
+
+
+def check_classes(labels: Labels, *, learnt: NDArray[np.bool_], asked: NDArray[np.bool_]) -> None:
+    """Refuses videos from which nothing can be learnt, or not what is asked.
+
+    Args:
+        labels: of the dataset.
+        learnt: (C,), the classes that there are videos of to learn from.
+        asked: (C,), those that there are videos of to test.
+
+    Raises:
+        LabelError: fewer than two classes, or, where a video is of one class, a class that could
+            never be the answer.
+    """
+    if learnt.sum() < 2:
+        msg = (
+            f"{labels.name}: {learnt.sum()} classes have a video to learn from, expected at least "
+            "two"
+        )
+        raise LabelError(msg)
+    unknown = asked & ~learnt
+    if unknown.any() and not labels.multi_label:
+        msg = (
+            f"{labels.name}: no video to learn from for "
+            f"{_some([labels.classes[number] for number in np.flatnonzero(unknown)])}, of which "
+            "there are videos to test; extract its training videos too"
+        )
+        raise LabelError(msg)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from recognition_options import (
 )
 from threshold_sweep import INFINITE, ErrorControl, Point, Sweep, shown_threshold
 
-from rrm_extract.errors import RrmError
+from rrm_extract.errors import RrmError, StoreMismatchError
 from rrm_extract.jobs import discover
 
 __all__ = ["add_sweep_options", "error_control", "markdown", "run_sweep"]
@@ -85,6 +85,8 @@ def run_sweep(arguments: argparse.Namespace, points: Sequence[Point]) -> dict[st
         sys.exit("nothing to measure: give --videos FOLDER and --work FOLDER")
     try:
         return _run(arguments, points)
+    except StoreMismatchError as error:
+        sys.exit(f"{error}; here that is another --work")
     except RrmError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ in PyTorch, all in one folder. What is complete there is not computed again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from dense_features import extract_dense
 from feature_error import compare_features
 from labelled_features import Coverage, labelled_features
 from labels import Labels
-from recognition import Recogniser
+from numpy.typing import NDArray
+from recognition import Recogniser, check_classes
 
 from rrm_extract import FeatureFile
 from rrm_extract.config import JobConfig
@@ -96,6 +97,7 @@ class Sweep:
         workers: cores, for the dense network as well.
         labels: of the videos, or None.
         training: of the classifier.
+        keep_partial: videos that end early are learnt from, and asked about, as well.
 
     Attributes:
         unlabelled: ids of the videos that the labels do not know, which do not count.
@@ -132,6 +134,11 @@ class Sweep:
             name = "" if labels is None else f" of {labels.name}"
             msg = f"none of the {len(videos)} videos is a test video{name}; expected at least one"
             raise InputError(msg)
+        if labels is not None:  # rather now than after hours of work
+            learnt, asked = (
+                _classes_of(part, named, labels) for part in (labels.train, labels.test)
+            )
+            check_classes(labels, learnt=learnt, asked=asked)
 
     def records(self, points: Sequence[Point]) -> Iterator[Record]:
         """The dense network's record, then one for each point, as they are computed.
@@ -262,6 +269,14 @@ def _sums(path: Path, video_ids: Sequence[str]) -> _Sums:
             work += float(np.sum(video.work, dtype=np.float64))
             network += float(video.attrs["seconds_network"])
     return _Sums(frames, key_frames, work, network)
+
+
+def _classes_of(
+    part: Mapping[str, tuple[int, ...]], keys: Iterable[str], labels: Labels
+) -> NDArray[np.bool_]:
+    """(C,), the classes of those videos of a part that are there."""
+    there = [number for key in keys for number in part.get(key, ())]
+    return np.isin(np.arange(len(labels.classes)), there)
 
 
 def _known(value: float) -> float | None:

@@ -25,7 +25,8 @@ from rrm_extract.config import JobConfig
 from rrm_extract.errors import InputError
 from rrm_extract.jobs import discover
 from tests.scripts.actions import CLASSES, write_action, write_actions
-from tests.scripts.test_action_recognition import write_features
+from tests.scripts.published import write_ucf101
+from tests.scripts.test_action_recognition import flat_labels, write_features
 from tests.tiny import MODEL
 
 OPTIONS = ["--model", MODEL, "--fps", "8", "--engine", "torch", "--workers", "1"]
@@ -199,17 +200,31 @@ def test_another_network_in_the_same_folder_fails(
     figure: Figure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ["--videos", figure.videos, "--work", figure.work, *OPTIONS, "--chunk", "0.5"]
-    with pytest.raises(SystemExit, match=r"dense\.h5 was made with another .*chunk was 10.0"):
+    with pytest.raises(
+        SystemExit,
+        match=r"dense\.h5 was made with another .*chunk was 10.0.*here that is another --work",
+    ):
         run(table3_thresholds, monkeypatch, *arguments)
 
 
 def test_labels_without_a_test_video_fail(figure: Figure, tmp_path: Path) -> None:
-    from tests.scripts.test_action_recognition import flat_labels
-
     videos = discover([str(figure.videos)], include=["*Rings*"])
     labels = flat_labels(["a/1"], ["b/1"])
     with pytest.raises(InputError, match="none of the 6 videos is a test video of made up"):
         Sweep({}, videos, tmp_path, root=figure.videos, workers=1, labels=labels)
+
+
+def test_classes_that_cannot_be_learnt_fail_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "work"
+    lists = write_ucf101(tmp_path / "lists")
+    for group in ("g08", "g01"):
+        write_action(tmp_path / "v" / f"v_Archery_{group}_c01.avi", "Rings", seed=0, frames=2)
+    arguments = ["--videos", tmp_path / "v", "--labels", lists, "--work", work, *OPTIONS]
+    with pytest.raises(SystemExit, match="1 classes have a video to learn from"):
+        run(table3_thresholds, monkeypatch, *arguments)
+    assert not work.exists()
 
 
 # --- error control -------------------------------------------------------------------------------
