@@ -21,6 +21,7 @@ __all__ = [
     "read_json",
     "require",
     "save_json",
+    "save_text",
     "say",
     "versions",
     "write_json",
@@ -96,9 +97,14 @@ def write_json(values: Any, path: Path | None) -> None:
 
 def save_json(values: Any, path: Path) -> None:
     """Writes JSON to ``path``, whole or not at all."""
+    save_text(json.dumps(values, indent=2) + "\n", path)
+
+
+def save_text(text: str, path: Path) -> None:
+    """Writes text to ``path``, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".new")
-    unfinished.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
 
 
