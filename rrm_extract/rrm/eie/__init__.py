@@ -23,6 +23,7 @@ from rrm_extract.rrm.eie.published import (
     PUBLISHED,
     PublishedLayer,
     Reproduced,
+    fitting_weight_density,
     reproduce,
     rounding_range,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "elementwise_seconds",
     "encode_column",
     "expected_entries",
+    "fitting_weight_density",
     "random_entries",
     "reproduce",
     "rounding_range",

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrm_extract.errors import ConfigError
-from rrm_extract.rrm.cost import LayerCost
+from rrm_extract.rrm.cost import Channels, LayerCost
 from rrm_extract.rrm.eie.detection import detect
 from rrm_extract.rrm.eie.entries import random_entries
 from rrm_extract.rrm.eie.machine import EIE, EieMachine
@@ -34,7 +34,7 @@ __all__ = ["Estimate", "simulate_layer"]
 SAMPLES = 4
 """Windows of a layer that are simulated, each with weights and activations of its own."""
 
-WINDOW = 8192
+WINDOW = 4096
 """Inputs in a window, unless the layer has fewer, or ..."""
 
 FEWEST_ACTIVE = 512
@@ -94,12 +94,21 @@ def simulate_layer(
     if layer.channels is None:
         msg = f"the channels of {layer.name} are not known; expected a layer with its channels"
         raise ConfigError(msg)
-    inputs, taps = _reach(layer)
+    inputs, taps = _reach(layer, layer.channels)
     window = min(inputs, _window(density))
     active = [random_activity(window, density, random) for _ in range(samples)]
     found = [detect(vector, machine=machine) for vector in active]
     rows = np.stack(
-        [_rows(one.index, layer, inputs, window, taps, random, machine) for one in found]
+        [
+            _rows(
+                one.index + _begin(inputs, window, layer.channels, random),
+                layer.channels,
+                taps,
+                random.random(),
+                machine,
+            )
+            for one in found
+        ]
     )
     entries = random_entries(rows, density=weight_density, random=random, machine=machine)
     counted = count_cycles(
@@ -117,15 +126,13 @@ def simulate_layer(
     )
 
 
-def _reach(layer: LayerCost) -> tuple[int, float]:
+def _reach(layer: LayerCost, channels: Channels) -> tuple[int, float]:
     """Inputs that reach any output, and for how many taps one does, on average.
 
     A stride makes it a fraction. Where the stride is wider than the kernel, some inputs are never
     looked at.
     """
-    assert layer.channels is not None  # noqa: S101 - for the type checker: the caller looks
-    _, outputs, groups = layer.channels
-    taps = layer.macs * groups / (layer.input_elements * outputs)
+    taps = layer.macs * channels.groups / (layer.input_elements * channels.outputs)
     if taps >= 1:
         return layer.input_elements, taps
     return max(1, round(layer.input_elements * taps)), 1.0
@@ -137,31 +144,29 @@ def _window(density: float) -> int:
     return min(WIDEST, max(WINDOW, math.ceil(FEWEST_ACTIVE / density)))
 
 
+def _begin(inputs: int, window: int, channels: Channels, random: np.random.Generator) -> int:
+    """The first input of a window: it begins with a pixel, and ends within the layer."""
+    pixels = (inputs - window) // channels.inputs + 1
+    return int(random.integers(pixels)) * channels.inputs
+
+
 def _rows(
-    index: NDArray[np.int64],
-    layer: LayerCost,
-    inputs: int,
-    window: int,
-    taps: float,
-    random: np.random.Generator,
-    machine: EieMachine,
+    index: NDArray[np.int64], channels: Channels, taps: float, phase: float, machine: EieMachine
 ) -> NDArray[np.int64]:
     """(K, pes): how many rows of each broadcast input's column each PE holds."""
-    assert layer.channels is not None  # noqa: S101 - as above
-    channels, outputs, groups = layer.channels
-    pixels = max(1, inputs // channels)
-    first = int(random.integers(pixels)) * channels if window < inputs else 0
-    pixel, channel = np.divmod(first + index, channels)
-    # A fraction of a tap: some pixels have one more than others.
-    whole = math.floor(taps)
-    more = random.random(int(pixel.max(initial=0)) + 1) < taps - whole
-    group = channel // (channels // groups)
-    return _rows_of_groups(outputs, groups, machine)[group] * (whole + more[pixel])[:, None]
+    pixel, channel = np.divmod(index, channels.inputs)
+    # Of a fraction of a tap, some pixels have one more than others, evenly spread.
+    before = np.floor(phase + taps * pixel).astype(np.int64)
+    reached = np.floor(phase + taps * (pixel + 1)).astype(np.int64) - before
+    group = channel // (channels.inputs // channels.groups)
+    rows: NDArray[np.int64] = _rows_of_groups(channels, machine)[group] * reached[:, None]
+    return rows
 
 
-def _rows_of_groups(outputs: int, groups: int, machine: EieMachine) -> NDArray[np.int64]:
+def _rows_of_groups(channels: Channels, machine: EieMachine) -> NDArray[np.int64]:
     """(groups, pes): how many of a group's output channels each PE has."""
-    channel = np.arange(outputs)
-    held = np.zeros((groups, machine.pes), np.int64)
-    np.add.at(held, (channel // (outputs // groups), channel % machine.pes), 1)
+    channel = np.arange(channels.outputs)
+    held = np.zeros((channels.groups, machine.pes), np.int64)
+    group = channel // (channels.outputs // channels.groups)
+    np.add.at(held, (group, channel % machine.pes), 1)
     return held

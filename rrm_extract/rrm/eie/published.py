@@ -16,7 +16,14 @@ from rrm_extract.rrm.eie.entries import expected_entries
 from rrm_extract.rrm.eie.machine import EIE
 from rrm_extract.rrm.eie.product import simulate_random_product
 
-__all__ = ["PUBLISHED", "PublishedLayer", "Reproduced", "reproduce", "rounding_range"]
+__all__ = [
+    "PUBLISHED",
+    "PublishedLayer",
+    "Reproduced",
+    "fitting_weight_density",
+    "reproduce",
+    "rounding_range",
+]
 
 
 @dataclass(frozen=True)
@@ -108,9 +115,25 @@ def rounding_range(layer: PublishedLayer) -> tuple[float, float]:
     def theoretical_us(side: Literal[-1, 1]) -> float:
         weights = layer.weight_density + side * WEIGHT_ROUNDING
         active = min(1.0, layer.activation_density + side * ACTIVATION_ROUNDING)
-        entries = sum(
-            expected_entries(int(rows), density=weights) for rows in EIE.rows_of_pes(layer.rows)
-        )
-        return layer.columns * active * entries / EIE.peak_macs * 1e6
+        return _expected_us(layer, weights, active)
 
     return theoretical_us(-1), theoretical_us(1)
+
+
+def fitting_weight_density(layer: PublishedLayer) -> float:
+    """The weight density with which random columns would take the published theoretical time."""
+    low, high = 0.0, 1.0
+    while high - low > 1e-6:  # more weights always take longer
+        middle = (low + high) / 2
+        if _expected_us(layer, middle, layer.activation_density) < layer.theoretical_us:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _expected_us(layer: PublishedLayer, weight_density: float, activation_density: float) -> float:
+    entries = sum(
+        expected_entries(int(rows), density=weight_density) for rows in EIE.rows_of_pes(layer.rows)
+    )
+    return layer.columns * activation_density * entries / EIE.peak_macs * 1e6

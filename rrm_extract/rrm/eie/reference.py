@@ -132,8 +132,8 @@ def run_reference(
                     pe.queue.append((place, float(vector[place])))
         cycles += 1
     outputs = np.zeros(len(matrix))
-    for pe, element in enumerate(elements):
-        outputs[pe :: machine.pes] = element.sums
+    for number, element in enumerate(elements):
+        outputs[number :: machine.pes] = element.sums
     return ReferenceRun(
         outputs=outputs,
         cycles=cycles,
