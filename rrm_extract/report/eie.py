@@ -90,6 +90,11 @@ class EieModel:
             totals[f"{kind}_us_mean"] = mean
             totals[f"{kind}_speedup_delta_frames"] = _ratio(plain, delta)
             totals[f"{kind}_speedup"] = _ratio(plain, mean)
+        dense = totals["theoretical_us_dense"]
+        for of in ("input", "delta", "mean"):
+            totals[f"theoretical_speedup_over_dense_{of}"] = _ratio(
+                dense, totals[f"theoretical_us_{of}"]
+            )
         if self.simulated:
             for of in ("input", "delta"):
                 errors = [getattr(layer, f"simulated_us_{of}_error") for layer in self.layers]
@@ -135,8 +140,8 @@ class EieModel:
     def _summary(self) -> str:
         totals = self.totals()
         kinds = self._kinds()
-        rows = [["dense, no zeros skipped", number(totals["theoretical_us_dense"], 1)]]
-        rows[0] += [""] * (2 * len(kinds) - 1)
+        dense = number(totals["theoretical_us_dense"], 1)
+        rows = [["dense, no zeros skipped", dense, *[""] * (2 * len(kinds))]]
         for label, of, speedup in (
             ("without the recurrence", "input", ""),
             ("with it, delta frames", "delta", "speedup_delta_frames"),
@@ -145,11 +150,13 @@ class EieModel:
             row = [label]
             for kind in kinds:
                 row.append(_us(totals, f"{kind}_us_{of}", digits=1))
+                if kind == "theoretical":
+                    row.append(number(totals[f"theoretical_speedup_over_dense_{of}"], 2))
                 row.append(number(totals[f"{kind}_{speedup}"], 2) if speedup else "")
             rows.append(row)
         head = ["the network"]
         for kind in kinds:
-            head += [f"{kind} us", "speedup"]
+            head += [f"{kind} us", *(["over dense"] if kind == "theoretical" else []), "speedup"]
         return table(head, rows)
 
     def _kinds(self) -> tuple[str, ...]:
