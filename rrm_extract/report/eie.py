@@ -132,7 +132,7 @@ class EieModel:
                 self._summary(),
                 "",
                 "Not counted: subtracting inputs and adding to outputs (Eq. 6), "
-                f"{number(self.theoretical_us_elementwise, 1)} us at one element in each PE and "
+                f"{number(self.theoretical_us_elementwise, 2)} us at one element in each PE and "
                 "cycle.",
             ]
         )
@@ -140,7 +140,7 @@ class EieModel:
     def _summary(self) -> str:
         totals = self.totals()
         kinds = self._kinds()
-        dense = number(totals["theoretical_us_dense"], 1)
+        dense = number(totals["theoretical_us_dense"], 2)
         rows = [["dense, no zeros skipped", dense, *[""] * (2 * len(kinds))]]
         for label, of, speedup in (
             ("without the recurrence", "input", ""),
@@ -149,7 +149,7 @@ class EieModel:
         ):
             row = [label]
             for kind in kinds:
-                row.append(_us(totals, f"{kind}_us_{of}", digits=1))
+                row.append(_us(totals, f"{kind}_us_{of}"))
                 if kind == "theoretical":
                     row.append(number(totals[f"theoretical_speedup_over_dense_{of}"], 2))
                 row.append(number(totals[f"{kind}_{speedup}"], 2) if speedup else "")
@@ -305,10 +305,11 @@ def _by_layer(
     return densities
 
 
-def _us(values: Mapping[str, Any], name: str, *, digits: int = 2) -> str:
+def _us(values: Mapping[str, Any], name: str) -> str:
     """Microseconds, with their standard error where there is one."""
     error = values.get(f"{name}_error")
-    return number(values[name], digits) + ("" if error is None else f" ±{number(error, digits)}")
+    text = number(values[name], 2)
+    return text if error is None or error != error else f"{text} ±{number(error, 2)}"
 
 
 def _ratio(plain: float, delta: float) -> float:

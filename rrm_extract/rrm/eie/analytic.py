@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rrm_extract.rrm.cost import LayerCost, complexity
+from rrm_extract.rrm.cost import LayerCost
 from rrm_extract.rrm.eie.machine import EIE, EieMachine
 
 __all__ = ["analytic_seconds", "dense_equivalent_ops", "elementwise_seconds"]
@@ -42,8 +42,7 @@ def elementwise_seconds(layer: LayerCost, *, machine: EieMachine = EIE) -> float
     At one element in each PE and cycle. The paper's Eq. 10, and :func:`analytic_seconds`, leave it
     out: an EIE could begin with the kept output in its accumulators, which costs nothing.
     """
-    additions = complexity(layer) - layer.macs * layer.density_delta
-    return additions / machine.peak_macs
+    return (layer.input_elements + layer.output_elements) / machine.peak_macs
 
 
 def dense_equivalent_ops(
