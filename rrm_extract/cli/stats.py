@@ -20,18 +20,51 @@ __all__ = ["stats"]
 @click.option(
     "--csv", "as_csv", is_flag=True, help="Print one CSV row for each layer. Example: --csv"
 )
-def stats(file: Path, video: str | None, per_video: bool, as_json: bool, as_csv: bool) -> None:
+@click.option(
+    "--eie",
+    is_flag=True,
+    help="Add modelled times on the EIE accelerator, at its peak. Example: stats f.h5 --eie",
+)
+@click.option(
+    "--eie-cycles",
+    is_flag=True,
+    help="Simulate its cycles as well, which takes seconds. Example: --eie --eie-cycles",
+)
+@click.option(
+    "--weight-density",
+    metavar="X|FILE.json",
+    help="Share of non-zero weights on EIE, 1 if not given, or a JSON object by layer. "
+    "Example: --eie --weight-density 0.1",
+)
+def stats(
+    file: Path,
+    video: str | None,
+    per_video: bool,
+    as_json: bool,
+    as_csv: bool,
+    eie: bool,
+    eie_cycles: bool,
+    weight_density: str | None,
+) -> None:
     """Show the density of inputs and deltas for each layer, and the totals.
 
-    All speedups shown are theoretical: ratios of multiply-accumulates, not of time.
+    All speedups shown are theoretical: ratios of multiply-accumulates, not of time. Times on EIE
+    (arXiv 1602.01528), hardware that skips zeros, come from a model of it.
     """
-    from rrm_extract.report.stats import csv_text, read_stats
+    from rrm_extract.report.eie import read_weight_density
+    from rrm_extract.report.stats import csv_text, read_stats, with_eie
 
     if as_json and as_csv:
         raise ConfigError("--json and --csv were given together; expected one of them")
     if video is not None and per_video:
         raise ConfigError("--video and --per-video were given together; expected one of them")
+    if not eie and (eie_cycles or weight_density is not None):
+        given = "--eie-cycles" if eie_cycles else "--weight-density"
+        raise ConfigError(f"{given} was given without --eie; expected both, or neither")
     results = read_stats(file, video="*" if per_video else video)
+    if eie:
+        density = 1.0 if weight_density is None else read_weight_density(weight_density)
+        results = with_eie(results, weight_density=density, cycles=eie_cycles)
     if as_json:
         values = [result.to_json() for result in results]
         click.echo(json.dumps(values if per_video else values[0], indent=2))

@@ -28,7 +28,14 @@ from rrm_extract.engine.refusal import name_of
 from rrm_extract.engine.seen import CountedLayer, seen_by
 from rrm_extract.errors import ConfigError, EngineError
 from rrm_extract.graph import Program
-from rrm_extract.rrm import FrameDensities, LayerCost, Policy, RecurrentNetwork, layer_thresholds
+from rrm_extract.rrm import (
+    Channels,
+    FrameDensities,
+    LayerCost,
+    Policy,
+    RecurrentNetwork,
+    layer_thresholds,
+)
 from rrm_extract.rrm.truncate import POLICIES
 
 __all__ = ["NativeNetwork", "isa_of_this_process", "native_module"]
@@ -358,6 +365,7 @@ class NativeNetwork:
         ``density_delta`` is over the frames that were not key frames (NaN if there were none).
         """
         names = self._shared.program.linear_names()
+        maps = {op.name: op.linear_map for op in self._shared.program.linear_ops}
         lanes = [self, *self._others]
         totals = {
             name: _Totals(
@@ -378,6 +386,7 @@ class NativeNetwork:
                 density_delta=(
                     total.density_delta / total.delta_frames if total.delta_frames else float("nan")
                 ),
+                channels=Channels(*maps[name].channels()),
             )
             for name, total in totals.items()
         )

@@ -38,6 +38,10 @@ class LinearMap(ABC):
         """Multiply-accumulates for one element of the output."""
 
     @abstractmethod
+    def channels(self) -> tuple[int, int, int]:
+        """Channels, or features, of the input and of the output, and the number of groups."""
+
+    @abstractmethod
     def scaled(self, scale: Tensor, shift: Tensor) -> LinearMap:
         """The map ``scale * (W x + b) + shift``, with (C_out,) float64 scale and shift."""
 
@@ -92,6 +96,10 @@ class Convolution(LinearMap):
         """C_in / groups times the kernel's size; padding counts, as in the dense network."""
         return self.weight[0].numel()
 
+    def channels(self) -> tuple[int, int, int]:
+        """C_in, C_out, groups."""
+        return self.weight.shape[1] * self.groups, self.weight.shape[0], self.groups
+
     def scaled(self, scale: Tensor, shift: Tensor) -> Convolution:
         """See :meth:`LinearMap.scaled`."""
         weight, bias = _scaled(self, scale, shift)
@@ -113,6 +121,10 @@ class FullyConnected(LinearMap):
     def macs_per_output(self) -> int:
         """C_in."""
         return self.weight.shape[1]
+
+    def channels(self) -> tuple[int, int, int]:
+        """C_in, C_out, 1."""
+        return self.weight.shape[1], self.weight.shape[0], 1
 
     def scaled(self, scale: Tensor, shift: Tensor) -> FullyConnected:
         """See :meth:`LinearMap.scaled`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,11 +74,8 @@ class Accounting:
         Of the input over all frames; of the delta over the frames that were not key frames.
         """
         return tuple(
-            LayerCost(
-                name=layer.name,
-                macs=layer.macs,
-                input_elements=layer.input_elements,
-                output_elements=layer.output_elements,
+            replace(
+                layer,
                 density=_mean(self._density[i], self.frames),
                 density_delta=_mean(self._density_delta[i], self.delta_frames),
             )
@@ -106,7 +104,7 @@ def layer_columns(layers: tuple[LayerCost, ...]) -> Mapping[str, npt.NDArray[Any
     with np.errstate(divide="ignore"):
         density_delta = np.array([layer.density_delta for layer in layers], np.float64)
         speedup = 1.0 / density_delta
-    return {
+    columns: dict[str, npt.NDArray[Any]] = {
         "name": np.array([layer.name for layer in layers], object),
         "macs": np.array([layer.macs for layer in layers], np.int64),
         "input_elements": np.array([layer.input_elements for layer in layers], np.int64),
@@ -115,6 +113,12 @@ def layer_columns(layers: tuple[LayerCost, ...]) -> Mapping[str, npt.NDArray[Any
         "density_delta": density_delta,
         "speedup": speedup,
     }
+    channels = [layer.channels for layer in layers if layer.channels is not None]
+    if len(channels) == len(layers):
+        columns["in_channels"] = np.array([known.inputs for known in channels], np.int64)
+        columns["out_channels"] = np.array([known.outputs for known in channels], np.int64)
+        columns["groups"] = np.array([known.groups for known in channels], np.int64)
+    return columns
 
 
 def _mean(total: float, count: int) -> float:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rrm_extract.errors import InputError
+from rrm_extract.report.eie import EieModel, eie_csv_names, model_on_eie
 from rrm_extract.report.table import number, table
 from rrm_extract.rrm.cost import (
+    Channels,
     LayerCost,
     complexity,
     dense_complexity,
@@ -25,7 +27,7 @@ from rrm_extract.rrm.cost import (
 )
 from rrm_extract.store import FeatureFile, VideoFeatures
 
-__all__ = ["Stats", "csv_text", "read_stats"]
+__all__ = ["Stats", "csv_text", "read_stats", "with_eie"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,7 @@ class Stats:
         failures: (video id, message) of what failed or is partial.
         layers: means over frames; densities of the delta over delta frames.
         work: mean share of the dense MACs over all frames, key frames counting in full.
+        eie: modelled times on EIE, where they were asked for.
     """
 
     file: str
@@ -53,6 +56,7 @@ class Stats:
     failures: tuple[tuple[str, str], ...]
     layers: tuple[LayerCost, ...]
     work: float
+    eie: EieModel | None = None
 
     def totals(self) -> dict[str, float]:
         """Measures of the whole network."""
@@ -78,6 +82,10 @@ class Stats:
             {**asdict(layer), "speedup_theoretical": theoretical_speedup((layer,))}
             for layer in self.layers
         ]
+        if self.eie is None:
+            del values["eie"]
+        else:
+            values["eie"] = self.eie.to_json()
         cleaned: dict[str, Any] = _without_nan(values)
         return cleaned
 
@@ -115,6 +123,8 @@ class Stats:
             f"{number(totals['speedup_theoretical_over_sparse_input'], 2)} over hardware that "
             "skips the zeros of plain inputs",
         ]
+        if self.eie is not None:
+            lines += ["", self.eie.to_text()]
         if self.failures:
             lines += ["", f"{len(self.failures)} failed or partial:"]
             lines += [f"  {video_id}: {message}" for video_id, message in self.failures]
@@ -126,13 +136,40 @@ def csv_text(results: Sequence[Stats], *, per_video: bool) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     head = ["layer", "macs", "input_elements", "output_elements", "density", "density_delta"]
-    writer.writerow([*(["video_id"] if per_video else []), *head, "speedup_theoretical"])
+    names = eie_csv_names(next((result.eie for result in results), None))
+    writer.writerow(
+        [*(["video_id"] if per_video else []), *head, "speedup_theoretical", *names.values()]
+    )
     for result in results:
-        for layer in result.layers:
+        for number_of_layer, layer in enumerate(result.layers):
             row = [getattr(layer, name if name != "layer" else "name") for name in head]
             front = [result.video_id] if per_video else []
-            writer.writerow([*front, *row, theoretical_speedup((layer,))])
+            times = result.eie.layers[number_of_layer] if result.eie is not None else None
+            more = [getattr(times, name) for name in names]
+            writer.writerow([*front, *row, theoretical_speedup((layer,)), *more])
     return text.getvalue()
+
+
+def with_eie(
+    results: Sequence[Stats],
+    *,
+    weight_density: float | Mapping[str, float] = 1.0,
+    cycles: bool = False,
+) -> list[Stats]:
+    """The same with times on EIE; see :func:`rrm_extract.report.eie.model_on_eie`."""
+    return [
+        replace(
+            result,
+            eie=model_on_eie(
+                result.layers,
+                frames=result.frames,
+                delta_frames=result.delta_frames,
+                weight_density=weight_density,
+                cycles=cycles,
+            ),
+        )
+        for result in results
+    ]
 
 
 def read_stats(path: Path, *, video: str | None = None) -> list[Stats]:
@@ -181,6 +218,7 @@ def _stats(file: FeatureFile, path: Path, video_ids: Sequence[str], only: str | 
             output_elements=int(columns["output_elements"][i]),
             density=float(density[i]) / frames if frames else math.nan,
             density_delta=float(density_delta[i]) / delta_frames if delta_frames else math.nan,
+            channels=_channels(columns, i),
         )
         for i, name in enumerate(columns.get("name", ()))
     )
@@ -204,6 +242,14 @@ def _stats(file: FeatureFile, path: Path, video_ids: Sequence[str], only: str | 
         layers=layers,
         work=work / frames if frames else math.nan,
     )
+
+
+def _channels(columns: Mapping[str, Any], layer: int) -> Channels | None:
+    """A layer's channels; None in files of versions that did not write them."""
+    names = ("in_channels", "out_channels", "groups")
+    if any(name not in columns for name in names):
+        return None
+    return Channels(*(int(columns[name][layer]) for name in names))
 
 
 def _without_nan(value: Any) -> Any:

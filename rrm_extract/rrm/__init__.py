@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rrm_extract.rrm.cost import (
+        Channels,
         LayerCost,
         complexity,
         dense_complexity,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "POLICIES",
+    "Channels",
     "FrameDensities",
     "LayerCost",
     "Policy",

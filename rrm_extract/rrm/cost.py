@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 __all__ = [
+    "Channels",
     "LayerCost",
     "complexity",
     "dense_complexity",
@@ -22,6 +23,14 @@ __all__ = [
 ]
 
 Weighting = Literal["macs", "elements"]
+
+
+class Channels(NamedTuple):
+    """What a convolution or fully-connected layer connects: channels, or features."""
+
+    inputs: int
+    outputs: int
+    groups: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +45,7 @@ class LayerCost:
         density: share of non-zeros of the plain input, what hardware that skips zeros
             would see without the recurrence; 0 to 1.
         density_delta: share of non-zeros of the truncated delta; 0 to 1.
+        channels: of the layer; None where they are not known.
     """
 
     name: str
@@ -44,6 +54,7 @@ class LayerCost:
     output_elements: int
     density: float
     density_delta: float
+    channels: Channels | None = None
 
 
 def overall_density(

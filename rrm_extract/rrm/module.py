@@ -12,7 +12,7 @@ from torch import Tensor
 from rrm_extract.errors import ConfigError, LayerError
 from rrm_extract.graph import Op, Program, execute
 from rrm_extract.graph.program import LINEAR_KINDS
-from rrm_extract.rrm.cost import LayerCost
+from rrm_extract.rrm.cost import Channels, LayerCost
 from rrm_extract.rrm.truncate import POLICIES, Policy, truncated_deltas
 
 __all__ = ["FrameDensities", "RecurrentNetwork", "layer_thresholds"]
@@ -173,6 +173,7 @@ class RecurrentNetwork:
         ``density_delta`` is over the frames that were not key frames (NaN if there were none).
         """
         names = self.program.linear_names()
+        maps = {op.name: op.linear_map for op in self.program.linear_ops}
         return tuple(
             LayerCost(
                 name=names[name],
@@ -181,6 +182,7 @@ class RecurrentNetwork:
                 output_elements=total.output_elements,
                 density=_ratio(total.density, total.frames),
                 density_delta=_ratio(total.density_delta, total.delta_frames),
+                channels=Channels(*maps[name].channels()),
             )
             for name, total in self._totals.items()
         )

@@ -143,7 +143,7 @@ def assert_same_costs(
 ) -> None:
     assert len(costs) == len(expected)
     for cost, other in zip(costs, expected, strict=True):
-        for name in ("name", "macs", "input_elements", "output_elements"):
+        for name in ("name", "macs", "input_elements", "output_elements", "channels"):
             assert getattr(cost, name) == getattr(other, name)
         for name in ("density", "density_delta"):
             one, two = (torch.tensor(getattr(value, name)) for value in (cost, other))
