@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from rrm_extract.graph import Program, trace
 
+from .region import Region
+
 __all__ = ["LoadedModel", "Source", "Transform", "freeze", "hash_state"]
 
-Source = Literal["torchvision", "timm", "onnx", "factory"]
+Source = Literal["torchvision", "timm", "onnx", "factory", "darknet"]
 
 
 class Transform(Protocol):
@@ -59,7 +61,9 @@ class LoadedModel:
     """Functions that torch.fx must not trace into (its ``autowrap_functions``)."""
     source: Source
     categories: tuple[str, ...] | None = field(default=None, repr=False)
-    """Names of the classifier's outputs, where the weights say them."""
+    """Names of the classifier's or detector's classes, where they are known."""
+    region: Region | None = None
+    """How a detector's output, the last value of :meth:`trace`, is to be read."""
 
     def trace(self) -> Program:
         """The whole network as a Program.
