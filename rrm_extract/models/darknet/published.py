@@ -10,15 +10,20 @@ from ..entry import ModelEntry
 from .build import build_network, input_size
 from .cfg import Section, parse_cfg
 
-__all__ = ["PUBLISHED", "coco_names", "darknet_entries", "published_cfg"]
+__all__ = ["PUBLISHED", "coco_names", "darknet_entries", "published_cfg", "published_text"]
 
 PUBLISHED = {"yolov2": "yolov2.weights", "tiny_yolov2": "yolov2-tiny.weights"}
 """Names, with that of the file in which the Darknet project publishes the weights."""
 
 
+def published_text(name: str) -> str:
+    """The .cfg text of one of ``PUBLISHED``."""
+    return _data(f"{name}.cfg")
+
+
 def published_cfg(name: str) -> list[Section]:
     """The sections of one of ``PUBLISHED``."""
-    return parse_cfg(_data(f"{name}.cfg"), file=f"{name}.cfg")
+    return parse_cfg(published_text(name), file=f"{name}.cfg")
 
 
 def coco_names() -> tuple[str, ...]:
