@@ -86,7 +86,6 @@ def test_the_best_of_those_that_overlap_is_kept() -> None:
     raw = nothing()
     put(raw, 3, 3, score=0.8)
     put(raw, 3, 4, score=0.9)  # half of each lies on the other: 1/3 of their union
-    put(raw, 3, 3, kind=0, score=0.8)
     (found,) = detector(overlap=0.34)(raw, height=64, width=64)
     assert found.scores.tolist() == pytest.approx([0.9, 0.8], abs=1e-6)
     (found,) = detector(overlap=0.33)(raw, height=64, width=64)

@@ -41,25 +41,22 @@ def read_weights(network: DarknetNetwork, path: Path) -> None:
     try:
         have = path.stat().st_size
         with path.open("rb") as file:
-            version = np.frombuffer(file.read(12), "<i4")
-            header = _header_bytes(version) if len(version) == 3 else 0
+            header = _header_bytes(file.read(12))
+            wanted = header + 4 * count
+            # Nothing is read of a file that does not fit: it may be anything, of any length.
             file.seek(header)
-            # Nothing but the right number is read: the file may be anything.
-            fits = header > 0 and have == header + 4 * count
-            values = np.frombuffer(file.read(4 * count), "<f4") if fits else np.empty(0, "<f4")
+            content = file.read(4 * count) if have == wanted else b""
     except OSError as error:
         reason = error.strerror or str(error)
         raise WeightsError(f"weights file {str(path)!r} cannot be read: {reason}") from error
-    except ValueError as error:  # it was cut while it was read
-        raise WeightsError(f"weights file {str(path)!r} changed while it was read") from error
-    if not fits or len(values) != count:
-        wanted = (header or 20) + 4 * count
-        what = "truncated" if have < wanted else "too long"
+    if len(content) != 4 * count:
+        what = "too long" if have > wanted else "truncated"
         raise WeightsError(
             f"weights file {str(path)!r} has {have:,} bytes, expected {wanted:,} (a header of "
-            f"{header or 20} and 4 for each of the network's {count:,} parameters): it is {what}, "
-            "or of another network"
+            f"{header} and 4 for each of the network's {count:,} parameters): it is {what}, or of "
+            "another network"
         )
+    values = np.frombuffer(content, "<f4")
     begin = 0
     with torch.no_grad():
         for tensor in tensors:
@@ -91,8 +88,11 @@ def write_weights(network: DarknetNetwork, path: Path, *, seen: int = 0) -> None
         raise WeightsError(f"cannot write weights file {str(path)!r}: {reason}") from error
 
 
-def _header_bytes(version: np.ndarray) -> int:
-    major, minor, _ = (int(number) for number in version)
+def _header_bytes(begin: bytes) -> int:
+    """From the first 12 bytes, or fewer of a short file."""
+    if len(begin) < 12:
+        return 20
+    major, minor, _ = np.frombuffer(begin, "<i4").tolist()
     # As Darknet decides it.
     is_long = major * 10 + minor >= 2 and major < _TRANSPOSED and minor < _TRANSPOSED
     return 20 if is_long else 16
