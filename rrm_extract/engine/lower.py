@@ -386,7 +386,8 @@ class _Lowering:
         sources = self.places.sources(x)
         if any(source.planes for source in sources):
             raise NoStepError("its input is rearranged inside of a concatenation")
-        tensor = PlanTensor(*x.shape[1:], name=f"{self.op.name}.input")
+        _, channels, height, width = x.shape
+        tensor = PlanTensor(channels, height, width, name=f"{self.op.name}.input")
         index = self.places.index(x, sources).flatten().numpy()
         self.sequence.append(Assembly(sources=sources, index=index, out=tensor))
         self.assembled.append((x, tensor))

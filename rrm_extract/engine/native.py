@@ -229,10 +229,12 @@ class NativeNetwork:
                 parts.append(Reordered(source=source, order=part.order, out=out))
                 continue
             if isinstance(part, Assembly):
-                sources = tuple(number(tensor) for tensor in part.sources)
-                shape = (part.out.channels, part.out.height, part.out.width)
-                whole = CompiledOutput(sources=sources, index=part.index, shape=shape)
-                parts.append(Assembled(whole=whole, out=number(part.out)))
+                made_of = CompiledOutput(
+                    sources=tuple(number(tensor) for tensor in part.sources),
+                    index=part.index,
+                    shape=(part.out.channels, part.out.height, part.out.width),
+                )
+                parts.append(Assembled(whole=made_of, out=number(part.out)))
                 continue
             counts.update(
                 {id(delta): (len(parts), place) for place, delta in enumerate(part.deltas)}
@@ -423,8 +425,9 @@ class NativeNetwork:
                 continue
             if isinstance(part, Assembly):
                 size = (part.out.channels, part.out.height, part.out.width)
-                from_ = [arrays[tensor] for tensor in part.sources]
-                arrays[part.out] = assembled(from_, part.index, size)
+                arrays[part.out] = assembled(
+                    [arrays[tensor] for tensor in part.sources], part.index, size
+                )
                 continue
             finite = lane.run([arrays[tensor] for tensor in part.inputs])
             broken = broken or not finite

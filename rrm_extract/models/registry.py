@@ -33,8 +33,8 @@ def load_model(
             "darknet:FILE.cfg", "timm/NAME", "FILE.onnx", or "package.module:factory" (called
             without arguments; the current directory is importable).
         weights: "default"; another set of published weights ("IMAGENET1K_V2"); a .safetensors,
-            .pth, .pt or .bin file; Darknet's .weights file; "random" (seed 0) or "random:SEED" for an untrained network.
-            Random weights are never used unasked.
+            .pth, .pt or .bin file; Darknet's .weights file; "random" (seed 0) or "random:SEED" for
+            an untrained network. Random weights are never used unasked.
         preprocess: None for the network's own; "imagenet"; or a description, see
             :func:`parse_preprocess`. ONNX files need one, and so do factories whose network has
             no ``preprocess`` mapping. A network of Darknet's takes its size from it.
@@ -62,6 +62,6 @@ def load_model(
     near = difflib.get_close_matches(name, [entry.name for entry in list_models()], n=3)
     hint = f"did you mean {', '.join(near)}?" if near else "`rrm-extract models` lists the names."
     raise ModelError(
-        f"no model {name!r}; {hint} Expected a name of that list, timm/NAME, FILE.onnx, "
-        f"{DARKNET_PREFIX}FILE.cfg or package.module:factory"
+        f"no model {name!r}; {hint} Expected a torchvision name, yolov2, tiny_yolov2, "
+        f"{DARKNET_PREFIX}FILE.cfg, timm/NAME, FILE.onnx or package.module:factory"
     )

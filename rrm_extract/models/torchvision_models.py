@@ -59,9 +59,7 @@ def _entry(name: str) -> ModelEntry:
     )
 
 
-def load_torchvision(
-    name: str, choice: WeightsChoice, preprocess: Transform | None
-) -> LoadedModel:
+def load_torchvision(name: str, choice: WeightsChoice, preprocess: Transform | None) -> LoadedModel:
     """Build ``name`` with the weights of ``choice``.
 
     The architecture does not depend on ``choice``: googlenet and inception_v3 always transform

@@ -129,7 +129,8 @@ class Detector:
 
         Args:
             raw: (T, A * (5 + C), H, W), or (T, D) as it is stored.
-            height, width: of the frames before the letterbox, pixels.
+            height: of the frames before the letterbox, pixels.
+            width: likewise.
 
         Returns:
             One for each frame.

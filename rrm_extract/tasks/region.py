@@ -55,7 +55,12 @@ def decode_region(raw: Tensor, region: Region) -> Boxes:
         )
     frames, _, rows, columns = raw.shape
     # In float64: exp() of what an untrained network says overflows float32.
-    t = raw.detach().cpu().double().reshape(frames, len(region.anchors), region.values, rows, columns)
+    t = (
+        raw.detach()
+        .cpu()
+        .double()
+        .reshape(frames, len(region.anchors), region.values, rows, columns)
+    )
     t = t.permute(0, 3, 4, 1, 2)  # (N, H, W, A, 5 + C)
     anchors = torch.tensor(region.anchors, dtype=torch.float64)
     i = torch.arange(rows, dtype=torch.float64)[:, None, None]

@@ -59,7 +59,13 @@ def darknets_reorg(x: np.ndarray, stride: int) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("shape", "stride"),
-    [((2, 4, 2, 2), 2), ((1, 8, 6, 4), 2), ((1, 64, 26, 26), 2), ((2, 9, 6, 3), 3), ((1, 5, 3, 4), 1)],
+    [
+        ((2, 4, 2, 2), 2),
+        ((1, 8, 6, 4), 2),
+        ((1, 64, 26, 26), 2),
+        ((2, 9, 6, 3), 3),
+        ((1, 5, 3, 4), 1),
+    ],
 )
 def test_reorg(shape: tuple[int, ...], stride: int) -> None:
     x = torch.arange(int(np.prod(shape)), dtype=torch.float32).reshape(shape)

@@ -67,4 +67,3 @@ def test_published_network(name: str, side: int, tmp_path: Path) -> None:
     assert actual.shape == (1, 425, side // 32, side // 32)
     assert 0.3 < float(actual.std()) < 10
     np.testing.assert_allclose(actual.numpy(), expected, rtol=0, atol=TOLERANCE)
-

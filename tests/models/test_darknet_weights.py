@@ -112,7 +112,7 @@ def test_impossible_numbers_fail(
 def test_unreadable_and_unwritable_files_fail(tmp_path: Path, network: DarknetNetwork) -> None:
     with pytest.raises(WeightsError, match="cannot be read: No such file"):
         read_weights(network, tmp_path / "net.weights")
-    with pytest.raises(WeightsError, match="cannot write weights file .*No such file"):
+    with pytest.raises(WeightsError, match=r"cannot write weights file .*No such file"):
         write_weights(network, tmp_path / "missing" / "net.weights")
 
 
@@ -160,7 +160,10 @@ def test_what_a_file_lacks_is_told(tmp_path: Path, model: str, network: DarknetN
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ("default", r"net\.cfg comes without weights: give --weights FILE\.weights, a \.safetensors"),
+        (
+            "default",
+            r"net\.cfg comes without weights: give --weights FILE\.weights, a \.safetensors",
+        ),
         ("COCO", r"net\.cfg has no weights 'COCO', and no such file exists: give --weights"),
         ("nothing.weights", r"weights file 'nothing\.weights' does not exist"),
     ],

@@ -3,8 +3,8 @@
     network = build_network(read_cfg(Path("yolov2.cfg")), size=(416, 416))
     read_weights(network, Path("yolov2.weights"))
 
-Sections that are supported: convolutional, maxpool, avgpool, upsample, reorg, route, shortcut, and a
-region at the end. Other sections, and options that would change the result, are refused.
+Sections that are supported: convolutional, maxpool, avgpool, upsample, reorg, route, shortcut, and
+a region at the end. Other sections, and options that would change the result, are refused.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def convolution(
     normalise: bool,
     act: str,
 ) -> nn.Sequential:
-    """``conv``, then ``norm`` where asked for (the convolution then has no bias), ``activation``."""
+    """``conv``, ``norm`` where asked for (the convolution then has no bias), ``activation``."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     parts["conv"] = nn.Conv2d(
         inputs, outputs, size, stride, padding, groups=groups, bias=not normalise
@@ -65,7 +65,9 @@ def max_pool(height: int, width: int, *, size: int, stride: int, padding: int) -
     beyond the last row and column only. PyTorch pads both ends alike.
     """
     front = padding // 2
-    wanted = tuple(pooled(side, size=size, stride=stride, padding=padding) for side in (height, width))
+    wanted = tuple(
+        pooled(side, size=size, stride=stride, padding=padding) for side in (height, width)
+    )
     if 2 * front <= size:
         for ceil_mode in (False, True):
             sizes = tuple(_torch_pooled(n, size, stride, front, ceil_mode) for n in (height, width))
@@ -73,7 +75,10 @@ def max_pool(height: int, width: int, *, size: int, stride: int, padding: int) -
                 return nn.MaxPool2d(size, stride, front, ceil_mode=ceil_mode)
     if stride == 1 and 2 * (front + 1) <= size and padding == 2 * front + 1:
         return ShiftedMaxPool(size, front + 1, wanted)
-    rest = [max(0, (n - 1) * stride + size - front - side) for n, side in zip(wanted, (height, width), strict=True)]
+    rest = [
+        max(0, (n - 1) * stride + size - front - side)
+        for n, side in zip(wanted, (height, width), strict=True)
+    ]
     # The lowest number, as Darknet has it: with infinity the sums of a network become NaN.
     lowest = torch.finfo(torch.float32).min
     return nn.Sequential(
@@ -142,9 +147,7 @@ class Route(nn.Module):
 class Shortcut(nn.Module):
     """``alpha * x + beta * y`` on the channels that both have; x's others stay as they are."""
 
-    def __init__(
-        self, channels: int, others: int, *, alpha: float, beta: float, act: str
-    ) -> None:
+    def __init__(self, channels: int, others: int, *, alpha: float, beta: float, act: str) -> None:
         super().__init__()
         self.channels, self.others = channels, others
         self.alpha, self.beta = alpha, beta

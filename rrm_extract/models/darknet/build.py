@@ -155,10 +155,10 @@ class _Builder:
                 )
             self.shapes.append(shape)
         if not self.layers:
-            raise ModelError(f"{self.file} has no layers; expected sections such as [convolutional]")
-        return DarknetNetwork(
-            self.layers, self.sources, input_shape=self.input, region=self.region
-        )
+            raise ModelError(
+                f"{self.file} has no layers; expected sections such as [convolutional]"
+            )
+        return DarknetNetwork(self.layers, self.sources, input_shape=self.input, region=self.region)
 
     @property
     def shape(self) -> Shape:
@@ -175,7 +175,9 @@ class _Builder:
         options = Options(
             section,
             neutral={
-                **dict.fromkeys(("binary", "dontload", "dontloadscales", "flipped", "numload"), ("0",)),
+                **dict.fromkeys(
+                    ("binary", "dontload", "dontloadscales", "flipped", "numload"), ("0",)
+                ),
                 **dict.fromkeys(("antialiasing", "cbn", "xnor", "bin_output"), ("0",)),
                 "dilation": ("1",),
             },
@@ -219,7 +221,8 @@ class _Builder:
 
     def _maxpool(self, section: Section) -> Shape:
         options = Options(
-            section, neutral={"antialiasing": ("0",), "maxpool_depth": ("0",), "out_channels": ("1",)}
+            section,
+            neutral={"antialiasing": ("0",), "maxpool_depth": ("0",), "out_channels": ("1",)},
         )
         channels, height, width = self.shape
         stride = options.whole("stride", 1, least=1)

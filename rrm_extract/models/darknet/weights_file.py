@@ -2,8 +2,8 @@
 
 A file is little-endian: int32 major, minor and revision of the version; the number of images seen
 in training, int64 from version 0.2 on and int32 before; then float32 numbers, for each convolution
-in the order of the .cfg: with batch normalisation its bias, scale, mean and variance, without it the
-convolution's bias; then the weights (C_out, C_in / groups, size, size).
+in the order of the .cfg: with batch normalisation its bias, scale, mean and variance, without it
+the convolution's bias; then the weights (C_out, C_in / groups, size, size).
 """
 
 from __future__ import annotations
