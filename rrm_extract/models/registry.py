@@ -62,6 +62,6 @@ def load_model(
     near = difflib.get_close_matches(name, [entry.name for entry in list_models()], n=3)
     hint = f"did you mean {', '.join(near)}?" if near else "`rrm-extract models` lists the names."
     raise ModelError(
-        f"no model {name!r}; {hint} Expected a torchvision name, yolov2, tiny_yolov2, "
-        f"{DARKNET_PREFIX}FILE.cfg, timm/NAME, FILE.onnx or package.module:factory"
+        f"no model {name!r}; {hint} Expected a torchvision name, timm/NAME, FILE.onnx, yolov2, "
+        f"tiny_yolov2, {DARKNET_PREFIX}FILE.cfg or package.module:factory"
     )

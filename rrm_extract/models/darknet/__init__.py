@@ -9,9 +9,10 @@ a region at the end. Other sections, and options that would change the result, a
 
 from __future__ import annotations
 
-from .build import DarknetNetwork, build_network, input_size
+from .build import build_network, input_size
 from .cfg import Section, parse_cfg, read_cfg
 from .load import PREFIX, is_darknet_model, load_darknet
+from .network import DarknetNetwork
 from .published import coco_names, darknet_entries
 from .weights_file import read_weights, write_weights
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...errors import ModelError
 from ..region import Region
@@ -21,9 +21,10 @@ from .blocks import (
     pooled,
 )
 from .cfg import Section
+from .network import DarknetNetwork, Shape
 from .options import Options
 
-__all__ = ["DarknetNetwork", "build_network", "input_size"]
+__all__ = ["build_network", "input_size"]
 
 _MAX_SIDE = 1 << 14
 """Pixels of an input's side; a slip of the pen would ask for more memory than there is."""
@@ -33,48 +34,6 @@ _MAX_PARAMETERS = 1 << 31
 
 _MAX_VALUES = 1 << 31
 """Numbers in one layer's output, for the same reason."""
-
-Shape = tuple[int, int, int]
-
-
-class DarknetNetwork(nn.Module):
-    """The layers of a .cfg file, up to a [region], whose raw input is what it returns.
-
-    ``layers.3`` is layer 3 as Darknet counts them; a [region] at the end is none of them.
-
-    Attributes:
-        layers: one module for each section.
-        sources: for each layer the numbers of those it reads; -1 is the network's input.
-        input_shape: (C, h, w) that it was built for.
-        region: how a detector's output is to be read; None for other networks.
-    """
-
-    def __init__(
-        self,
-        layers: Sequence[nn.Module],
-        sources: Sequence[tuple[int, ...]],
-        *,
-        input_shape: Shape,
-        region: Region | None,
-    ) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-        self.sources = tuple(sources)
-        self.input_shape = input_shape
-        self.region = region
-        self._last_reader = {
-            source: number for number, read in enumerate(sources) for source in read
-        }
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, *input_shape) float32 -> the last layer's output."""
-        values = {-1: x}
-        for number, (layer, sources) in enumerate(zip(self.layers, self.sources, strict=True)):
-            values[number] = layer(*(values[source] for source in sources))
-            for source in set(sources):
-                if self._last_reader[source] == number:
-                    del values[source]
-        return values[len(self.layers) - 1]
 
 
 def input_size(sections: Sequence[Section]) -> tuple[int, int]:

@@ -9,8 +9,9 @@ from ..checkpoint import all_nan_keys, fit_checkpoint, read_checkpoint
 from ..letterbox import Letterbox
 from ..loaded import LoadedModel, Transform, freeze, hash_state
 from ..weights import WeightsChoice, seeded
-from .build import DarknetNetwork, build_network, input_size
+from .build import build_network, input_size
 from .cfg import Section, read_cfg
+from .network import DarknetNetwork
 from .published import PUBLISHED, coco_names, published_cfg
 from .weights_file import SUFFIX, read_weights
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import WeightsError
-from .build import DarknetNetwork
+from .network import DarknetNetwork
 
 __all__ = ["read_weights", "write_weights"]
 
