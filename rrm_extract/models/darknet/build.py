@@ -30,7 +30,7 @@ _MAX_SIDE = 1 << 14
 """Pixels of an input's side; a slip of the pen would ask for more memory than there is."""
 
 _MAX_PARAMETERS = 1 << 31
-"""8 GiB of weights; the largest network of the Darknet project has 0.3 GiB."""
+"""8 GiB of weights; asking for more is a slip of the pen as well."""
 
 _MAX_VALUES = 1 << 31
 """Numbers in one layer's output, for the same reason."""

@@ -10,7 +10,7 @@ from ...errors import ModelError
 __all__ = ["Option", "Section", "parse_cfg", "read_cfg"]
 
 _MAX_BYTES = 1 << 20
-"""The largest published file has 40 KB; more is some other file, such as the weights."""
+"""Published files have a few ten thousand; more is some other file, such as the weights."""
 
 _COMMENTS = ("#", ";")
 
