@@ -45,7 +45,7 @@ def test_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:
         (b"", "has no sections; expected a Darknet .cfg file"),
         (b"\0\1\2\xff" * 100, "is no text; expected a Darknet .cfg file"),
         (b"x" * (1 << 20) + b"y", "a .weights file belongs to --weights"),
-        (b"\0\0\0\0\n", "is neither .section. nor key=value"),
+        (b"\0\0\0\0\n", "line 1: .* is longer than 1,000 characters, or no text"),
     ],
 )
 def test_other_files_fail(tmp_path: Path, content: bytes, message: str) -> None:
@@ -70,6 +70,8 @@ def test_a_missing_file_fails(tmp_path: Path) -> None:
         ("[]\n", r"line 1: '\[\]' is no section"),
         ("[net]\nwidth=3\nwidth=4\n", "line 3: 'width' is given a second time, first in line 2"),
         ("[net]\n" + "w" * 500, r"line 2: '\w+\.\.\. is neither"),
+        ("[net]\nwidth=" + "9" * 1000, r"line 2: 'width=9+\.\.\. is longer than 1,000"),
+        ("[net]\nwidth=\x1b[2J", r"line 2: 'width=\\x1b\[2J' is longer than .*, or no text"),
     ],
 )
 def test_text_fails(text: str, message: str) -> None:
@@ -100,7 +102,8 @@ def test_text_fails(text: str, message: str) -> None:
         ([conv(4, size="3.5")], "size=3.5: expected a whole number"),
         ([conv(4, groups=2)], "groups=2: expected a divisor of 3 inputs and 4 filters"),
         ([conv(4, 17, pad=0)], "size=17: larger than its input, 3x16x16"),
-        ([conv(1 << 20, 1000), conv(1 << 20, 1000)], "parameters; expected at most 2,147,483,648"),
+        ([conv(40_000, 1)] * 3, "parameters; expected at most 2,147,483,648"),
+        ([conv(1 << 20, 1 << 20)], r"filters=1048576: 3,458,764,513,820,540,928 weights; expected"),
         ([conv(4), "[upsample] stride=64", "[upsample] stride=64", "[upsample] stride=64"],
          r"line \d+: \[upsample\] would give .* numbers"),
         ([conv(4), "[maxpool] size=17 padding=0"], "size=17: larger than its input, 4x16x16"),

@@ -164,6 +164,11 @@ class _Builder:
             pooled(width, size=size, stride=stride, padding=2 * padding),
         )
         self._check(options, "size", shape, (height + 2 * padding, width + 2 * padding), size)
+        weights = outputs * (channels // groups) * size * size
+        if weights > _MAX_PARAMETERS:  # PyTorch cannot even count many more
+            raise options.refusal(
+                "filters", f"{weights:,} weights; expected at most {_MAX_PARAMETERS:,}"
+            )
         self._add(
             convolution(
                 channels,

@@ -12,6 +12,9 @@ __all__ = ["Option", "Section", "parse_cfg", "read_cfg"]
 _MAX_BYTES = 1 << 20
 """Published files have a few ten thousand; more is some other file, such as the weights."""
 
+_MAX_LINE = 1000
+"""Characters of a line; messages quote values whole."""
+
 _COMMENTS = ("#", ";")
 
 
@@ -73,8 +76,9 @@ def parse_cfg(text: str, *, file: str) -> list[Section]:
         file: how messages call it.
 
     Raises:
-        ModelError: a line is neither a section nor ``key=value``, a key is given twice (Darknet
-            would take the first, OpenCV the last), or the file does not begin with [net].
+        ModelError: a line is neither a section nor ``key=value``, or too long; a key is given
+            twice (Darknet would take the first, OpenCV the last); the file does not begin with
+            [net].
     """
     sections: list[Section] = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -85,6 +89,10 @@ def parse_cfg(text: str, *, file: str) -> list[Section]:
         if not content:
             continue
         where = f"{file} line {number}"
+        if len(content) > _MAX_LINE or not content.isprintable():
+            raise ModelError(
+                f"{where}: {_shown(line)} is longer than {_MAX_LINE:,} characters, or no text"
+            )
         if content.startswith("["):
             if not content.endswith("]") or len(content) == 2:
                 raise ModelError(f"{where}: {_shown(line)} is no section; expected such as [net]")
