@@ -50,7 +50,8 @@ class LoadedModel:
     weights_id: str
     """"ResNet18_Weights.IMAGENET1K_V1", "random:0", "file:NAME", "timm:TAG", "factory:NAME"."""
     weights_sha256: str
-    """Over the sorted names, dtypes, shapes and bytes of the state dict."""
+    """Over the sorted names, dtypes, shapes and bytes of the state dict, and what a .cfg file says
+    of the layers."""
     missing_keys: frozenset[str] = frozenset()
     """Parameters and buffers that the weights did not give. They hold NaN."""
     unexpected_keys: frozenset[str] = frozenset()

@@ -148,6 +148,15 @@ def test_random_weights(model: str) -> None:
     assert one.weights_id == "random:3"
 
 
+def test_another_activation_is_another_network(tmp_path: Path, model: str) -> None:
+    weights = str(tmp_path / "net.weights")
+    before = load_model(model, weights=weights).weights_sha256
+    (tmp_path / "net.cfg").write_text("# of another day\n" + TEXT.replace("width=16", "width=32"))
+    assert load_model(model, weights=weights).weights_sha256 == before
+    (tmp_path / "net.cfg").write_text(TEXT.replace("leaky", "relu"))
+    assert load_model(model, weights=weights).weights_sha256 != before
+
+
 def test_what_a_file_lacks_is_told(tmp_path: Path, model: str, network: DarknetNetwork) -> None:
     state = network.state_dict()
     del state["layers.1.conv.bias"]

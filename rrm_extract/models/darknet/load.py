@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 from ...errors import ModelError, PreprocessError, WeightsError
@@ -58,7 +60,7 @@ def load_darknet(name: str, choice: WeightsChoice, preprocess: Transform | None)
         preprocess=transform.describe(),
         input_shape=transform.output_shape,
         weights_id=choice.weights_id,
-        weights_sha256=hash_state(module),
+        weights_sha256=_hash(module, sections),
         missing_keys=all_nan_keys(module),
         unexpected_keys=unexpected,
         source="darknet",
@@ -74,6 +76,18 @@ def _sections(name: str) -> list[Section]:
     if not path.is_file():
         raise ModelError(f"model {name!r}: no file {str(path)!r}; expected {PREFIX}FILE.cfg")
     return read_cfg(path)
+
+
+def _hash(module: DarknetNetwork, sections: list[Section]) -> str:
+    """Of the weights and the layers: another activation is another network with the same weights.
+
+    Not of [net], whose size is part of the transform.
+    """
+    layers = [
+        [section.kind, *sorted((key, option.text) for key, option in section.options.items())]
+        for section in sections[1:]
+    ]
+    return hashlib.sha256(f"{hash_state(module)}\0{json.dumps(layers)}".encode()).hexdigest()
 
 
 def _refusal(name: str, choice: WeightsChoice) -> WeightsError:
