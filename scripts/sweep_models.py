@@ -98,7 +98,7 @@ def _options() -> argparse.Namespace:
 
 
 def _entries(names: Sequence[str] | None) -> list[ModelEntry]:
-    entries = {entry.name: entry for entry in list_models()}
+    entries = {entry.name: entry for entry in list_models() if entry.source == "torchvision"}
     unknown = sorted(set(names or ()) - set(entries))
     if unknown:
         sys.exit(f"torchvision has no classification network {unknown[0]!r}")

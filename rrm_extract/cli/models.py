@@ -38,7 +38,7 @@ def models(
     rrm-extract models resnet18 --layers
     rrm-extract models resnet18 --explain
 
-    Besides these: timm/NAME, FILE.onnx and package.module:factory.
+    Besides these: timm/NAME, FILE.onnx, darknet:FILE.cfg and package.module:factory.
     """
     if layers and explain:
         raise ConfigError("--layers and --explain were given together; expected one of them")
@@ -66,14 +66,14 @@ def _list(as_json: bool) -> None:
     rows = [
         [
             entry.name,
-            entry.default_weights,
+            entry.default_weights or "none: --weights FILE.weights",
             "-" if entry.n_parameters is None else number(entry.n_parameters / 1e6, 1),
             "paper" if entry.paper else ("" if entry.is_cnn else "not a CNN: little is saved"),
         ]
         for entry in entries
     ]
     click.echo(table(["name", "default weights", "M parameters", ""], rows, left=2))
-    click.echo("\nalso: timm/NAME, FILE.onnx, package.module:factory")
+    click.echo("\nalso: timm/NAME, FILE.onnx, darknet:FILE.cfg, package.module:factory")
 
 
 def _describe(name: str, *, preprocess: str | None, layers: bool, as_json: bool) -> None:

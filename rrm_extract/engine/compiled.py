@@ -7,6 +7,7 @@ here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +20,14 @@ from rrm_extract.engine.tape import Call, replayed
 from rrm_extract.errors import EngineError
 
 __all__ = [
+    "Assembled",
     "CompiledNetwork",
     "CompiledOutput",
     "CompiledPart",
     "CompiledPlan",
     "NotFiniteError",
     "Reordered",
+    "assembled",
     "passes",
 ]
 
@@ -80,6 +83,14 @@ class CompiledOutput:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Assembled:
+    """A tensor that is made of others between two parts."""
+
+    whole: CompiledOutput
+    out: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CompiledPlan:
     """A network whose operations are all native; it can be pickled.
 
@@ -94,7 +105,7 @@ class CompiledPlan:
         batch: most frames that pass a layer together.
     """
 
-    parts: tuple[CompiledPart | Reordered, ...]
+    parts: tuple[CompiledPart | Reordered | Assembled, ...]
     frames: int
     outputs: tuple[CompiledOutput, ...]
     layers: tuple[CountedLayer, ...]
@@ -192,6 +203,9 @@ class CompiledNetwork:
             if isinstance(part, Reordered):
                 arrays[part.out] = arrays[part.source].transpose(part.order)  # a view
                 continue
+            if isinstance(part, Assembled):
+                arrays[part.out] = _output(part.whole, arrays)
+                continue
             if not lane.run([arrays[tensor] for tensor in part.inputs]):
                 self.reset()  # a NaN must not stay in an accumulator
                 raise NotFiniteError("a value that is not finite came up in the network")
@@ -199,7 +213,7 @@ class CompiledNetwork:
                 arrays[tensor] = lane.output(position)
             counts[number] = np.asarray(lane.counts()).reshape(part.deltas, len(frames), 3)
             truncated[number] = np.asarray(lane.truncated()).reshape(part.deltas, len(frames))
-        outputs = tuple(_assembled(output, arrays, len(frames)) for output in self.plan.outputs)
+        outputs = tuple(_output(output, arrays) for output in self.plan.outputs)
         seen = seen_by(
             self.plan.layers,
             [counts[part][position] for part, position in self.plan.counts],
@@ -213,8 +227,21 @@ class CompiledNetwork:
         return outputs, seen
 
 
-def _assembled(output: CompiledOutput, arrays: dict[int, Floats], frames: int) -> Floats:
-    shape = (frames, *output.shape)
-    flat = [arrays[source].reshape(frames, -1) for source in output.sources]
+def assembled(
+    sources: Sequence[Floats], index: NDArray[np.int64] | None, shape: tuple[int, ...]
+) -> Floats:
+    """Tensors of T frames made of others, contiguous.
+
+    Args:
+        sources: each (T, ...) float32.
+        index: as for :class:`CompiledOutput`.
+        shape: of one frame of the result.
+    """
+    frames = len(sources[0])
+    flat = [source.reshape(frames, -1) for source in sources]
     whole = flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
-    return (whole if output.index is None else whole[:, output.index]).reshape(shape)
+    return (whole if index is None else whole.take(index, axis=1)).reshape(frames, *shape)
+
+
+def _output(output: CompiledOutput, arrays: dict[int, Floats]) -> Floats:
+    return assembled([arrays[source] for source in output.sources], output.index, output.shape)

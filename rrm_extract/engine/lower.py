@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from rrm_extract.engine.forms import as_convolution, break_even, form_of, tiles_of, window_of
 from rrm_extract.engine.parts import (
+    Assembly,
+    Between,
     Island,
     Known,
     Lowered,
@@ -88,10 +90,11 @@ class _Lowering:
         self.places = Places()
         self.frames = PlanTensor(*input_shape, name=program.input)
         self.values: dict[str, Any] = {program.input: self.places.of(self.frames)}
-        self.sequence: list[Part | Island | Rearrangement] = []
+        self.sequence: list[Part | Island | Between] = []
         self.layers: dict[str, DeltaInput | None] = {}
         self.deltas: dict[tuple[Any, ...], DeltaInput] = {}
         self.gathered: dict[tuple[Any, ...], PlanTensor] = {}
+        self.assembled: list[tuple[Tensor, PlanTensor]] = []
         self.made: dict[PlanTensor, PlanTensor] = {}
         self.results = _results(program, input_shape)
         self.op = program.ops[0]
@@ -363,7 +366,7 @@ class _Lowering:
         """A value whose dimensions come in another order enters the network as a tensor anew."""
         found = self.places.permuted(x)
         if found is None:
-            raise NoStepError("its input is rearranged inside of the channels")
+            return self._assembly(x)
         key = (id(found[0]), found[1])
         tensor = self.gathered.get(key)
         if tensor is None:
@@ -371,6 +374,23 @@ class _Lowering:
             tensor = PlanTensor(channels, height, width, name=f"{self.op.name}.input")
             self.sequence.append(Rearrangement(source=found[0], order=found[1], out=tensor))
             self.gathered[key] = tensor
+        return tensor
+
+    def _assembly(self, x: Tensor) -> PlanTensor:
+        """A value whose elements come from anywhere enters the network as a tensor anew."""
+        if x.dim() != 4 or x.shape[0] != 1 or x.numel() == 0:
+            raise NoStepError("its input is no map of channels")
+        for places, tensor in self.assembled:
+            if torch.equal(places, x):
+                return tensor
+        sources = self.places.sources(x)
+        if any(source.planes for source in sources):
+            raise NoStepError("its input is rearranged inside of a concatenation")
+        _, channels, height, width = x.shape
+        tensor = PlanTensor(channels, height, width, name=f"{self.op.name}.input")
+        index = self.places.index(x, sources).flatten().numpy()
+        self.sequence.append(Assembly(sources=sources, index=index, out=tensor))
+        self.assembled.append((x, tensor))
         return tensor
 
     def _made(self, source: PlanTensor) -> PlanTensor:

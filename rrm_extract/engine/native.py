@@ -13,16 +13,27 @@ from torch import Tensor
 
 from rrm_extract.engine.build import NativePart, Packed, build_part
 from rrm_extract.engine.compiled import (
+    Assembled,
     CompiledOutput,
     CompiledPart,
     CompiledPlan,
     Reordered,
+    assembled,
     passes,
 )
 from rrm_extract.engine.fuse import fuse
 from rrm_extract.engine.kernels import isa_of_this_process, native_module
 from rrm_extract.engine.lower import lower
-from rrm_extract.engine.parts import Island, Known, Lowered, Opaque, Part, Rearrangement
+from rrm_extract.engine.parts import (
+    Assembly,
+    Between,
+    Island,
+    Known,
+    Lowered,
+    Opaque,
+    Part,
+    Rearrangement,
+)
 from rrm_extract.engine.plan import ConvStep, PlanTensor
 from rrm_extract.engine.refusal import name_of
 from rrm_extract.engine.seen import CountedLayer, seen_by
@@ -63,7 +74,7 @@ class _Shared:
 
     program: Program
     lowered: Lowered
-    parts: tuple[NativePart | Island | Rearrangement, ...]
+    parts: tuple[NativePart | Island | Between, ...]
     macs: Mapping[str, int]
     elements: Mapping[str, tuple[int, int]]
     isa: str
@@ -124,7 +135,7 @@ class NativeNetwork:
         if lowered.islands and any(name_of(op) in ("size", "getattr") for op in program.ops):
             batch = 1  # an island may have been told the number of frames, which was one
         _connect(lowered)
-        parts: list[NativePart | Island | Rearrangement] = []
+        parts: list[NativePart | Island | Between] = []
         for item in lowered.sequence:
             if not isinstance(item, Part):
                 parts.append(item)
@@ -197,7 +208,7 @@ class NativeNetwork:
         }
 
     @property
-    def sequence(self) -> Sequence[Part | Island | Rearrangement]:
+    def sequence(self) -> Sequence[Part | Island | Between]:
         """What runs, in order: native parts with their steps, and what is between them."""
         return self._shared.lowered.sequence
 
@@ -215,7 +226,7 @@ class NativeNetwork:
         def number(tensor: PlanTensor) -> int:
             return numbers.setdefault(tensor, len(numbers))
 
-        parts: list[CompiledPart | Reordered] = []
+        parts: list[CompiledPart | Reordered | Assembled] = []
         counts: dict[int, tuple[int, int]] = {}
         for part in shared.parts:
             if isinstance(part, Island):
@@ -223,6 +234,14 @@ class NativeNetwork:
             if isinstance(part, Rearrangement):
                 source, out = number(part.source), number(part.out)
                 parts.append(Reordered(source=source, order=part.order, out=out))
+                continue
+            if isinstance(part, Assembly):
+                made_of = CompiledOutput(
+                    sources=tuple(number(tensor) for tensor in part.sources),
+                    index=part.index,
+                    shape=(part.out.channels, part.out.height, part.out.width),
+                )
+                parts.append(Assembled(whole=made_of, out=number(part.out)))
                 continue
             counts.update(
                 {id(delta): (len(parts), place) for place, delta in enumerate(part.deltas)}
@@ -428,6 +447,12 @@ class NativeNetwork:
             if isinstance(part, Rearrangement):
                 arrays[part.out] = arrays[part.source].transpose(part.order)  # a view
                 continue
+            if isinstance(part, Assembly):
+                size = (part.out.channels, part.out.height, part.out.width)
+                arrays[part.out] = assembled(
+                    [arrays[tensor] for tensor in part.sources], part.index, size
+                )
+                continue
             finite = lane.run([arrays[tensor] for tensor in part.inputs])
             broken = broken or not finite
             for number, tensor in enumerate(part.exports):
@@ -566,6 +591,10 @@ def _connect(lowered: Lowered) -> None:
             continue
         if isinstance(item, Rearrangement):
             needed[number] |= _bases({item.source})
+            made[item.out] = number
+            continue
+        if isinstance(item, Assembly):
+            needed[number] |= _bases(set(item.sources))
             made[item.out] = number
             continue
         for step in item.steps:

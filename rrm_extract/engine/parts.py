@@ -6,11 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rrm_extract.engine.places import Places
 from rrm_extract.engine.plan import DeltaInput, PlanTensor, Step
 from rrm_extract.graph import Op
 
-__all__ = ["Island", "Known", "Lowered", "Opaque", "Part", "Rearrangement", "unwrapped"]
+__all__ = [
+    "Assembly",
+    "Between",
+    "Island",
+    "Known",
+    "Lowered",
+    "Opaque",
+    "Part",
+    "Rearrangement",
+    "unwrapped",
+]
 
 
 @dataclass(eq=False)
@@ -60,6 +73,24 @@ class Rearrangement:
 
 
 @dataclass(eq=False)
+class Assembly:
+    """A tensor whose elements lie anywhere in earlier ones: moved inside of channels, or cropped.
+
+    Attributes:
+        sources: the tensors.
+        index: for each element its place in the flattened sources one after the other.
+    """
+
+    sources: list[PlanTensor]
+    index: NDArray[np.int64]
+    out: PlanTensor
+
+
+Between = Rearrangement | Assembly
+"""What moves numbers between native parts."""
+
+
+@dataclass(eq=False)
 class Part:
     """Native steps between two islands.
 
@@ -78,14 +109,14 @@ class Lowered:
     """A Program in the order in which the engine runs it.
 
     Attributes:
-        sequence: native parts and islands.
+        sequence: native parts, islands, and what moves numbers between them.
         frames: the network's input.
         outputs: the Program's outputs, as places, :class:`Opaque` or :class:`Known`.
         layers: for each linear operation its input, None where it is an island.
         shapes: of each operation's result for one frame.
     """
 
-    sequence: list[Part | Island | Rearrangement]
+    sequence: list[Part | Island | Between]
     frames: PlanTensor
     outputs: list[Any]
     layers: dict[str, DeltaInput | None]

@@ -3,22 +3,30 @@
     loaded = load_model("resnet18", weights="random:0")
     y = loaded.module(loaded.transform(frames))      # frames: (T, 3, H, W) uint8 RGB
 
-Names are torchvision's classification networks, ``timm/NAME``, ``FILE.onnx`` and
-``package.module:factory``.
+Names are torchvision's classification networks, Darknet's detectors ``yolov2`` and
+``tiny_yolov2``, ``darknet:FILE.cfg``, ``timm/NAME``, ``FILE.onnx`` and ``package.module:factory``.
 """
 
 from __future__ import annotations
 
+from .catalogue import list_models
+from .darknet import coco_names
+from .entry import ModelEntry
+from .letterbox import Letterbox, Placement
 from .loaded import LoadedModel, Transform
 from .preprocess import Preprocess, parse_preprocess
+from .region import Region
 from .registry import load_model
-from .torchvision_models import ModelEntry, list_models
 
 __all__ = [
+    "Letterbox",
     "LoadedModel",
     "ModelEntry",
+    "Placement",
     "Preprocess",
+    "Region",
     "Transform",
+    "coco_names",
     "list_models",
     "load_model",
     "parse_preprocess",

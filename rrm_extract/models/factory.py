@@ -11,14 +11,14 @@ from torch import nn
 
 from ..errors import ModelError, PreprocessError, WeightsError
 from .checkpoint import all_nan_keys, fit_checkpoint, read_checkpoint
-from .loaded import LoadedModel, freeze, hash_state
-from .preprocess import EXAMPLE, Preprocess, parse_preprocess
+from .loaded import LoadedModel, Transform, freeze, hash_state
+from .preprocess import EXAMPLE, parse_preprocess
 from .weights import WeightsChoice, seeded
 
 __all__ = ["load_factory"]
 
 
-def load_factory(name: str, choice: WeightsChoice, preprocess: Preprocess | None) -> LoadedModel:
+def load_factory(name: str, choice: WeightsChoice, preprocess: Transform | None) -> LoadedModel:
     """Call ``factory()`` of ``package.module:factory`` for the network.
 
     The current directory is importable, as with ``python -m``; it stays so, since processes that
@@ -87,7 +87,7 @@ def _find_factory(name: str) -> Callable[[], object]:
     return factory
 
 
-def _own_preprocess(name: str, module: nn.Module) -> Preprocess:
+def _own_preprocess(name: str, module: nn.Module) -> Transform:
     own = getattr(module, "preprocess", None)
     if isinstance(own, Mapping):
         return parse_preprocess(own)

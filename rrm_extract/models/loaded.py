@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from rrm_extract.graph import Program, trace
 
+from .region import Region
+
 __all__ = ["LoadedModel", "Source", "Transform", "freeze", "hash_state"]
 
-Source = Literal["torchvision", "timm", "onnx", "factory"]
+Source = Literal["torchvision", "timm", "onnx", "factory", "darknet"]
 
 
 class Transform(Protocol):
@@ -48,7 +50,8 @@ class LoadedModel:
     weights_id: str
     """"ResNet18_Weights.IMAGENET1K_V1", "random:0", "file:NAME", "timm:TAG", "factory:NAME"."""
     weights_sha256: str
-    """Over the sorted names, dtypes, shapes and bytes of the state dict."""
+    """Over the sorted names, dtypes, shapes and bytes of the state dict, and what a .cfg file says
+    of the layers."""
     missing_keys: frozenset[str] = frozenset()
     """Parameters and buffers that the weights did not give. They hold NaN."""
     unexpected_keys: frozenset[str] = frozenset()
@@ -59,7 +62,9 @@ class LoadedModel:
     """Functions that torch.fx must not trace into (its ``autowrap_functions``)."""
     source: Source
     categories: tuple[str, ...] | None = field(default=None, repr=False)
-    """Names of the classifier's outputs, where the weights say them."""
+    """Names of the classifier's or detector's classes, where they are known."""
+    region: Region | None = None
+    """How a detector's output, the last value of :meth:`trace`, is to be read."""
 
     def trace(self) -> Program:
         """The whole network as a Program.

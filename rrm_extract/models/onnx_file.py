@@ -11,10 +11,10 @@ from torch import Tensor, fx, nn
 
 from ..errors import ModelError, PreprocessError, WeightsError
 from .checkpoint import all_nan_keys
-from .loaded import LoadedModel, freeze, hash_state
+from .loaded import LoadedModel, Transform, freeze, hash_state
 from .onnx_graph import inline_constants
 from .onnx_plain import RuntimeSlice, make_plain, repair_slices
-from .preprocess import EXAMPLE, Preprocess
+from .preprocess import EXAMPLE
 from .weights import WeightsChoice
 
 __all__ = ["load_onnx"]
@@ -26,7 +26,7 @@ _CHECK_FRAMES = 3
 """Frames in the batch that is compared with the same frames one by one."""
 
 
-def load_onnx(name: str, choice: WeightsChoice, preprocess: Preprocess | None) -> LoadedModel:
+def load_onnx(name: str, choice: WeightsChoice, preprocess: Transform | None) -> LoadedModel:
     """Convert the file ``name`` to a module that torch.fx traces and any batch size fits.
 
     Raises:

@@ -19,8 +19,10 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from ..errors import PreprocessError
+from .frames import check_frames
+from .letterbox import Letterbox
 
-__all__ = ["EXAMPLE", "Preprocess", "check_frames", "parse_preprocess"]
+__all__ = ["EXAMPLE", "Preprocess", "parse_preprocess"]
 
 EXAMPLE = "resize=256,crop=224,scale=255,channels=bgr,mean=104/117/123,std=1/1/1,layout=nhwc"
 """An inline description, for messages."""
@@ -34,6 +36,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "layout": ("nchw", "nhwc"),
 }
 _KEYS = (*_REQUIRED, *_CHOICES)
+_LETTERBOX_KEYS = ("letterbox", "fill", "scale", "channels", "layout")
 _WORDS: dict[str, object] = {"true": True, "false": False}
 _SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -127,22 +130,16 @@ IMAGENET = Preprocess(
 """What most networks trained on ImageNet take; the name "imagenet"."""
 
 
-def check_frames(frames: Tensor) -> None:
-    """Raise PreprocessError unless ``frames`` is (T, 3, H, W) uint8."""
-    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3:
-        raise PreprocessError(
-            f"frames are {frames.dtype} {tuple(frames.shape)}; expected uint8 (T, 3, H, W) in RGB"
-        )
-
-
-def parse_preprocess(spec: str | Mapping[str, object]) -> Preprocess:
+def parse_preprocess(spec: str | Mapping[str, object]) -> Preprocess | Letterbox:
     """Read a description of a network's input.
 
     Args:
         spec: "imagenet"; a mapping of the fields of :class:`Preprocess` (``crop`` may be one
             number; ``resize``, ``crop``, ``mean`` and ``std`` must be there); the path of a
             .yaml, .yml or .json file holding one; or the same inline, such as
-            "resize=256,crop=224,mean=104/117/123,std=1/1/1,scale=255,channels=bgr".
+            "resize=256,crop=224,mean=104/117/123,std=1/1/1,scale=255,channels=bgr". With the
+            key ``letterbox`` (one number, or [h, w]) it is a :class:`Letterbox`, which has the
+            keys ``fill``, ``scale``, ``channels`` and ``layout`` besides: "letterbox=416".
 
     Raises:
         PreprocessError: a key is unknown or missing, or a value is impossible.
@@ -202,12 +199,10 @@ def _scalar(text: str) -> object:
     return _WORDS.get(text.lower(), text)
 
 
-def _from_mapping(spec: Mapping[str, object], *, where: str) -> Preprocess:
-    for key in spec:
-        if key not in _KEYS:
-            near = difflib.get_close_matches(str(key), _KEYS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_KEYS)}"
-            raise PreprocessError(f"{where}: unknown key {key!r}; {hint}")
+def _from_mapping(spec: Mapping[str, object], *, where: str) -> Preprocess | Letterbox:
+    if "letterbox" in spec:
+        return _letterbox(spec, where)
+    _check_keys(spec, _KEYS, where)
     missing = [key for key in _REQUIRED if key not in spec]
     if missing:
         raise PreprocessError(
@@ -215,7 +210,7 @@ def _from_mapping(spec: Mapping[str, object], *, where: str) -> Preprocess:
         )
     chosen = {key: _choice(spec[key], key, where) for key in _CHOICES if key in spec}
     resize = _pixels(spec["resize"], "resize", where)
-    crop = _crop(spec["crop"], where)
+    crop = _size(spec["crop"], "crop", where)
     if min(crop) > resize:
         raise PreprocessError(
             f"{where}: crop {crop[0]}x{crop[1]} is larger than resize {resize}, so every frame "
@@ -233,6 +228,27 @@ def _from_mapping(spec: Mapping[str, object], *, where: str) -> Preprocess:
     )
 
 
+def _letterbox(spec: Mapping[str, object], where: str) -> Letterbox:
+    _check_keys(spec, _LETTERBOX_KEYS, where)
+    fill = spec.get("fill", 0.5)
+    if isinstance(fill, bool) or not isinstance(fill, (int, float)) or not 0 <= fill <= 1:
+        raise PreprocessError(f"{where}: fill is {fill!r}; expected 0 (black) to 1 (white)")
+    keys = [key for key in _CHOICES if key in spec]
+    return Letterbox(
+        size=_size(spec["letterbox"], "letterbox", where),
+        fill=float(fill),
+        **{key: _choice(spec[key], key, where) for key in keys},  # type: ignore[arg-type]
+    )
+
+
+def _check_keys(spec: Mapping[str, object], known: Sequence[str], where: str) -> None:
+    for key in spec:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise PreprocessError(f"{where}: unknown key {key!r}; {hint}")
+
+
 def _choice(value: object, key: str, where: str) -> object:
     for choice in _CHOICES[key]:
         # 1 == True, but "antialias: 1" and "scale: true" are mistakes.
@@ -248,13 +264,13 @@ def _pixels(value: object, key: str, where: str) -> int:
     raise PreprocessError(f"{where}: {key} is {value!r}; expected a whole number of pixels above 0")
 
 
-def _crop(value: object, where: str) -> tuple[int, int]:
+def _size(value: object, key: str, where: str) -> tuple[int, int]:
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) != 2:
-            raise PreprocessError(f"{where}: crop is {value!r}; expected one number or [h, w]")
-        return _pixels(value[0], "crop", where), _pixels(value[1], "crop", where)
-    size = _pixels(value, "crop", where)
-    return size, size
+            raise PreprocessError(f"{where}: {key} is {value!r}; expected one number or [h, w]")
+        return _pixels(value[0], key, where), _pixels(value[1], key, where)
+    side = _pixels(value, key, where)
+    return side, side
 
 
 def _triple(value: object, key: str, where: str) -> tuple[float, float, float]:

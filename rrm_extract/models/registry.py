@@ -6,12 +6,15 @@ import difflib
 from collections.abc import Mapping
 
 from ..errors import ModelError
+from .catalogue import list_models
+from .darknet import PREFIX as DARKNET_PREFIX
+from .darknet import is_darknet_model, load_darknet
 from .factory import load_factory
 from .loaded import LoadedModel
 from .onnx_file import load_onnx
 from .preprocess import parse_preprocess
 from .timm_models import PREFIX, load_timm
-from .torchvision_models import is_torchvision_model, list_models, load_torchvision
+from .torchvision_models import is_torchvision_model, load_torchvision
 from .weights import parse_weights
 
 __all__ = ["load_model"]
@@ -26,15 +29,15 @@ def load_model(
     """Load a network by name, with its weights and its transform.
 
     Args:
-        name: a classification network of torchvision ("resnet18"), "timm/NAME", "FILE.onnx", or
-            "package.module:factory" (called without arguments; the current directory is
-            importable).
+        name: a classification network of torchvision ("resnet18"), "yolov2" or "tiny_yolov2",
+            "darknet:FILE.cfg", "timm/NAME", "FILE.onnx", or "package.module:factory" (called
+            without arguments; the current directory is importable).
         weights: "default"; another set of published weights ("IMAGENET1K_V2"); a .safetensors,
-            .pth, .pt or .bin file; "random" (seed 0) or "random:SEED" for an untrained network.
-            Random weights are never used unasked.
+            .pth, .pt or .bin file; Darknet's .weights file; "random" (seed 0) or "random:SEED" for
+            an untrained network. Random weights are never used unasked.
         preprocess: None for the network's own; "imagenet"; or a description, see
             :func:`parse_preprocess`. ONNX files need one, and so do factories whose network has
-            no ``preprocess`` mapping.
+            no ``preprocess`` mapping. A network of Darknet's takes its size from it.
 
     Returns:
         The network in eval mode, float32, on the CPU. torch's random state is left as it was.
@@ -46,6 +49,8 @@ def load_model(
     """
     choice = parse_weights(weights)
     described = None if preprocess is None else parse_preprocess(preprocess)
+    if is_darknet_model(name):
+        return load_darknet(name, choice, described)
     if name.startswith(PREFIX):
         return load_timm(name, choice, described)
     if name.lower().endswith(".onnx"):
@@ -57,6 +62,6 @@ def load_model(
     near = difflib.get_close_matches(name, [entry.name for entry in list_models()], n=3)
     hint = f"did you mean {', '.join(near)}?" if near else "`rrm-extract models` lists the names."
     raise ModelError(
-        f"no model {name!r}; {hint} Expected a torchvision name, timm/NAME, FILE.onnx or "
-        "package.module:factory"
+        f"no model {name!r}; {hint} Expected a torchvision name, timm/NAME, FILE.onnx, yolov2, "
+        f"tiny_yolov2, {DARKNET_PREFIX}FILE.cfg or package.module:factory"
     )

@@ -19,8 +19,8 @@ from torchvision.transforms.functional import to_pil_image
 from ..errors import ModelError, WeightsError
 from .checkpoint import all_nan_keys, fit_checkpoint, read_checkpoint
 from .download import TIMEOUT_SECONDS, network_timeout, one_line
+from .frames import check_frames
 from .loaded import LoadedModel, Transform, freeze, hash_state
-from .preprocess import Preprocess, check_frames
 from .weights import WeightsChoice, seeded
 
 __all__ = ["PREFIX", "TimmTransform", "load_timm"]
@@ -85,7 +85,7 @@ class TimmTransform:
         return out
 
 
-def load_timm(name: str, choice: WeightsChoice, preprocess: Preprocess | None) -> LoadedModel:
+def load_timm(name: str, choice: WeightsChoice, preprocess: Transform | None) -> LoadedModel:
     """Build ``timm/NAME`` with the weights of ``choice``; a weights name is one of timm's tags.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ from torchvision import models
 from ..errors import WeightsError
 from .checkpoint import Fit, all_nan_keys, fit_checkpoint, read_checkpoint
 from .download import ensure_cached
-from .loaded import LoadedModel, freeze, hash_state
-from .preprocess import Preprocess
+from .entry import ModelEntry
+from .loaded import LoadedModel, Transform, freeze, hash_state
 from .preset import from_preset
 from .weights import WeightsChoice, seeded
 
-__all__ = ["ModelEntry", "is_torchvision_model", "list_models", "load_torchvision"]
+__all__ = ["is_torchvision_model", "load_torchvision", "torchvision_entries"]
 
 _NOT_CNN = frozenset({"vision_transformer", "swin_transformer", "maxvit"})
 """Families that compute attention."""
@@ -30,28 +29,7 @@ _AUX_HEADS = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
 """Heads that exist for training only."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelEntry:
-    """One network that can be had by name."""
-
-    name: str
-    family: str
-    """torchvision's module: "resnet", "vgg", ..."""
-    source: str
-    """"torchvision"."""
-    is_cnn: bool
-    """False where attention does the work."""
-    paper: bool
-    """True for the networks of the paper's tables."""
-    default_weights: str
-    """"ResNet18_Weights.IMAGENET1K_V1"."""
-    n_parameters: int | None
-    """With the default weights, where their description says."""
-    input_shape: tuple[int, int, int]
-    """One frame of network input with the default weights, (C, h, w)."""
-
-
-def list_models() -> list[ModelEntry]:
+def torchvision_entries() -> list[ModelEntry]:
     """Every classification network of torchvision, by name. Nothing is built or downloaded."""
     return [_entry(name) for name in _names()]
 
@@ -81,9 +59,7 @@ def _entry(name: str) -> ModelEntry:
     )
 
 
-def load_torchvision(
-    name: str, choice: WeightsChoice, preprocess: Preprocess | None
-) -> LoadedModel:
+def load_torchvision(name: str, choice: WeightsChoice, preprocess: Transform | None) -> LoadedModel:
     """Build ``name`` with the weights of ``choice``.
 
     The architecture does not depend on ``choice``: googlenet and inception_v3 always transform
@@ -108,7 +84,7 @@ def load_torchvision(
             unexpected = _load_file(module, choice.text).unexpected
         module = _drop_aux_heads(module, name)
     freeze(module)
-    transform = preprocess or from_preset((entry or default).transforms())
+    transform: Transform = preprocess or from_preset((entry or default).transforms())
     return LoadedModel(
         name=name,
         module=module,

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rrm_extract.engine import NativeNetwork, choose_engine
-from rrm_extract.engine.parts import Part, Rearrangement
+from rrm_extract.engine.parts import Assembly, Part, Rearrangement
 from rrm_extract.engine.plan import (
     NO_ACTIVATION,
     Activation,
@@ -160,6 +160,8 @@ def explain_network(name: str, *, preprocess: str | None = None) -> Explanation:
             steps += [_explained(step, names, macs) for step in item.steps]
         elif isinstance(item, Rearrangement):
             steps.append(_simple(item.out.name, "transpose", _size(item.out)))
+        elif isinstance(item, Assembly):
+            steps.append(_simple(item.out.name, "move", _size(item.out)))
         else:
             own = macs.get(item.op.name, 0)
             label = names.get(item.op.name, item.op.name)

@@ -10,10 +10,14 @@ from rrm_extract import models
 
 def test_exported_names() -> None:
     assert models.__all__ == [
+        "Letterbox",
         "LoadedModel",
         "ModelEntry",
+        "Placement",
         "Preprocess",
+        "Region",
         "Transform",
+        "coco_names",
         "list_models",
         "load_model",
         "parse_preprocess",
@@ -43,4 +47,5 @@ def test_fields_of_a_loaded_model() -> None:
         "leaf_functions",
         "source",
         "categories",
+        "region",
     ]

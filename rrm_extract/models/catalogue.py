@@ -1,0 +1,17 @@
+"""The networks that can be had by name."""
+
+from __future__ import annotations
+
+from .darknet import darknet_entries
+from .entry import ModelEntry
+from .torchvision_models import torchvision_entries
+
+__all__ = ["list_models"]
+
+
+def list_models() -> list[ModelEntry]:
+    """Every classification network of torchvision, then Darknet's detectors.
+
+    Nothing is allocated or downloaded.
+    """
+    return [*torchvision_entries(), *darknet_entries()]

@@ -1,0 +1,18 @@
+"""What every transform is given."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import PreprocessError
+
+__all__ = ["check_frames"]
+
+
+def check_frames(frames: Tensor) -> None:
+    """Raise PreprocessError unless ``frames`` is (T, 3, H, W) uint8."""
+    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3:
+        raise PreprocessError(
+            f"frames are {frames.dtype} {tuple(frames.shape)}; expected uint8 (T, 3, H, W) in RGB"
+        )

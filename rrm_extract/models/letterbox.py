@@ -1,0 +1,119 @@
+"""The transform of Darknet's detectors: the whole frame, its aspect kept, on a grey background."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import PreprocessError
+from .frames import check_frames
+
+__all__ = ["Letterbox", "Placement"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a frame lies in the network's input, in pixels of that input."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Letterbox:
+    """A transform that is its own description.
+
+    Call it with (T, 3, H, W) uint8 RGB frames to get (T, *output_shape) float32, frame by frame.
+    With the defaults it is Darknet's ``letterbox_image``, up to rounding:
+
+    1. Pixels become ``value / 255``; with ``scale`` 255 they stay as they are.
+    2. The frame is resized to the largest size of its aspect that fits; a side that does not fill
+       the input is rounded down, to at least 1 pixel. Bilinear, in float, without antialiasing,
+       the centres of the corner pixels on each other (``align_corners=True``).
+    3. It is put in the middle of the input, half a pixel up or left where the rest is odd. What
+       it leaves free is ``fill``.
+    """
+
+    size: tuple[int, int]
+    """(h, w) of the network's input, pixels."""
+    fill: float = 0.5
+    """Of the background, 0 (black) to 1 (white), whatever ``scale`` is."""
+    scale: int = 1
+    """Largest pixel value: 1 (0..1) or 255 (0..255)."""
+    channels: str = "rgb"
+    """"rgb" or "bgr": the network's channel order."""
+    layout: str = "nchw"
+    """"nchw" or "nhwc": the network's layout."""
+
+    @property
+    def output_shape(self) -> tuple[int, int, int]:
+        """One frame of network input: (3, h, w), or (h, w, 3) for layout "nhwc"."""
+        height, width = self.size
+        return (3, height, width) if self.layout == "nchw" else (height, width, 3)
+
+    def describe(self) -> dict[str, object]:
+        """JSON-able, and accepted by :func:`rrm_extract.models.parse_preprocess`."""
+        return {
+            "letterbox": list(self.size),
+            "fill": self.fill,
+            "scale": self.scale,
+            "channels": self.channels,
+            "layout": self.layout,
+        }
+
+    def place(self, height: int, width: int) -> Placement:
+        """Where a frame of this size (pixels) comes to lie.
+
+        Raises:
+            PreprocessError: the frame has no pixels.
+        """
+        if min(height, width) < 1:
+            raise PreprocessError(f"a frame is {height}x{width}; expected at least 1x1 pixels")
+        rows, columns = self.size
+        if columns * height < rows * width:
+            inner = (max(1, height * columns // width), columns)
+        else:
+            inner = (rows, max(1, width * rows // height))
+        return Placement(
+            top=(rows - inner[0]) // 2,
+            left=(columns - inner[1]) // 2,
+            height=inner[0],
+            width=inner[1],
+        )
+
+    def __call__(self, frames: Tensor, /) -> Tensor:
+        """Turn frames into network input.
+
+        Args:
+            frames: (T, 3, H, W) uint8 RGB.
+
+        Returns:
+            (T, *output_shape) float32, contiguous.
+
+        Raises:
+            PreprocessError: ``frames`` has another dtype or shape.
+        """
+        check_frames(frames)
+        place = self.place(frames.shape[2], frames.shape[3])
+        out = torch.full((len(frames), 3, *self.size), self.fill * self.scale)
+        inside = out[
+            :, :, place.top : place.top + place.height, place.left : place.left + place.width
+        ]
+        for target, frame in zip(inside, frames, strict=True):
+            target.copy_(self._one(frame, place))
+        return out if self.layout == "nchw" else out.permute(0, 2, 3, 1).contiguous()
+
+    def _one(self, frame: Tensor, place: Placement) -> Tensor:
+        """(3, H, W) uint8 -> (3, place.height, place.width) float32."""
+        x = frame.to(torch.float32)
+        if self.scale == 1:
+            x = x / 255
+        if self.channels == "bgr":
+            x = x.flip(0)
+        size = (place.height, place.width)
+        return F.interpolate(x[None], size=size, mode="bilinear", align_corners=True)[0]

@@ -1,0 +1,184 @@
+"""From a detector's raw output, or what was stored of it, to the objects in each frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.ops import batched_nms, box_convert
+
+from rrm_extract.errors import ConfigError
+from rrm_extract.models import Letterbox, LoadedModel, Region
+from rrm_extract.tasks.region import decode_region
+
+__all__ = ["Detections", "Detector"]
+
+THRESHOLD = 0.25
+"""Smallest score of an object."""
+
+OVERLAP = 0.45
+"""Largest overlap of two objects of a class, as Darknet's ``detector test`` has it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Detections:
+    """The K objects of one frame, the highest score first.
+
+    Attributes:
+        boxes: (K, 4) float32: left, top, right, bottom as shares of the frame's width and height,
+            cut off at the frame's border.
+        scores: (K,) float32: objectness times the class's probability, 0..1.
+        classes: (K,) int64, below the region's number of classes.
+        height, width: of the frame, pixels.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    height: int
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def pixels(self) -> NDArray[np.float32]:
+        """(K, 4) float32: the boxes in pixels of the frame; 0 is the left or top edge."""
+        sides = np.array([self.width, self.height, self.width, self.height], np.float32)
+        return self.boxes * sides
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """Reads a detector's output.
+
+    Attributes:
+        region: what the output's numbers are.
+        letterbox: how frames came into the network, which is undone.
+        grid: (H, W) of the output.
+        names: of the classes, C of them; empty where they are not known.
+        threshold: objects have a score above this.
+        overlap: of two objects of one class that overlap more than this (intersection over
+            union), the one with the lower score is dropped.
+
+    Raises:
+        ConfigError: a threshold is not in 0..1, or the names are fewer or more than the classes.
+    """
+
+    region: Region
+    letterbox: Letterbox
+    grid: tuple[int, int]
+    names: tuple[str, ...] = field(default=(), repr=False)
+    threshold: float = THRESHOLD
+    overlap: float = OVERLAP
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "overlap"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ConfigError(f"{name} of detections is {value!r}, expected a number in 0..1")
+        if self.names and len(self.names) != self.region.classes:
+            raise ConfigError(
+                f"{len(self.names)} names of classes, expected {self.region.classes} or none"
+            )
+
+    @classmethod
+    def of(
+        cls, model: LoadedModel, *, threshold: float = THRESHOLD, overlap: float = OVERLAP
+    ) -> Detector:
+        """The detector whose network this is.
+
+        Its raw output is the network's last value, ``model.trace().outputs[0]``.
+
+        Raises:
+            ConfigError: the network is no detector with a region, its transform is no letterbox,
+                or a threshold is not in 0..1.
+        """
+        if model.region is None:
+            raise ConfigError(
+                f"{model.name} is no detector; expected yolov2, tiny_yolov2, or darknet:FILE.cfg "
+                "with a [region] section"
+            )
+        if not isinstance(model.transform, Letterbox):
+            raise ConfigError(
+                f"{model.name} was given another transform than a letterbox, so boxes cannot be "
+                "placed in the frame; leave --preprocess away, or give such as letterbox=416"
+            )
+        (output,) = model.trace()(torch.zeros(1, *model.input_shape))
+        return cls(
+            region=model.region,
+            letterbox=model.transform,
+            grid=(output.shape[2], output.shape[3]),
+            names=model.categories or (),
+            threshold=threshold,
+            overlap=overlap,
+        )
+
+    @property
+    def features(self) -> int:
+        """Numbers of one frame's raw output, D = A * (5 + C) * H * W."""
+        return self.region.channels * self.grid[0] * self.grid[1]
+
+    def __call__(
+        self, raw: Tensor | NDArray[np.floating], *, height: int, width: int
+    ) -> list[Detections]:
+        """The objects of T frames.
+
+        Args:
+            raw: (T, A * (5 + C), H, W), or (T, D) as it is stored.
+            height: of the frames before the letterbox, pixels.
+            width: likewise.
+
+        Returns:
+            One for each frame.
+
+        Raises:
+            ConfigError: ``raw`` has another shape.
+            PreprocessError: the frames have no pixels.
+        """
+        # torch warns of arrays that may not be written to, such as mapped ones.
+        tensor = raw if isinstance(raw, Tensor) else torch.from_numpy(np.require(raw, None, "W"))
+        # One by one: all numbers of a long clip in float64 would not fit.
+        return [self._frame(frame, height, width) for frame in self._maps(tensor)]
+
+    def _maps(self, raw: Tensor) -> Tensor:
+        shape = (self.region.channels, *self.grid)
+        if tuple(raw.shape[1:]) not in (shape, (self.features,)):
+            channels, rows, columns = shape
+            raise ConfigError(
+                f"raw outputs are {tuple(raw.shape)}; expected (T, {channels}, {rows}, {columns}) "
+                f"or (T, {self.features}), of the detector's last layer without pooling"
+            )
+        return raw.reshape(len(raw), *shape)
+
+    def _frame(self, raw: Tensor, height: int, width: int) -> Detections:
+        """One frame: (A * (5 + C), H, W)."""
+        read = decode_region(raw[None], self.region)
+        boxes, scores = read.boxes[0], read.scores[0]
+        # A box counts once for each class that it may be, as in Darknet.
+        box, kind = (scores > self.threshold).nonzero(as_tuple=True)
+        corners = box_convert(self._placed(boxes[box], height, width), "cxcywh", "xyxy")
+        found = scores[box, kind]
+        finite = corners.isfinite().all(1)
+        corners, found, kind = corners[finite], found[finite], kind[finite]
+        # Before they are cut off: how much two boxes overlap is what the network says of them.
+        kept = batched_nms(corners, found, kind, self.overlap)
+        return Detections(
+            boxes=corners[kept].clamp(0, 1).float().numpy(),
+            scores=found[kept].float().numpy(),
+            classes=kind[kept].numpy(),
+            height=height,
+            width=width,
+        )
+
+    def _placed(self, boxes: Tensor, height: int, width: int) -> Tensor:
+        """From shares of the network's input to shares of the frame."""
+        place = self.letterbox.place(height, width)
+        rows, columns = self.letterbox.size
+        corner = torch.tensor([place.left, place.top, 0, 0], dtype=torch.float64)
+        inner = torch.tensor([place.width, place.height] * 2, dtype=torch.float64)
+        whole = torch.tensor([columns, rows] * 2, dtype=torch.float64)
+        return (boxes * whole - corner) / inner
