@@ -47,11 +47,12 @@ class JobConfig:
     model: str = option_field(
         dataclasses.replace(
             kinds.NAME,
-            expects="a model's name, a .onnx file or package.module:factory",
+            expects="a model's name, a .onnx, .dcz or .net file, or package.module:factory",
             is_path=True,
         ),
         "resnet18",
-        "Network: a torchvision name, timm/NAME, FILE.onnx or package.module:factory.",
+        "Network: a torchvision name, timm/NAME, FILE.onnx, FILE.dcz (of compress), FILE.net or "
+        "package.module:factory.",
         "vgg16",
         decides_result=True,
     )
@@ -60,7 +61,7 @@ class JobConfig:
             kinds.NAME, expects="'default', a weights name, a file or random[:SEED]", is_path=True
         ),
         "default",
-        "Weights: default, a torchvision weights name, a .safetensors or .pth file, or "
+        "Weights: default, a torchvision weights name, a .safetensors, .pth or .dcz file, or "
         "random[:SEED].",
         "weights/resnet18.safetensors",
         decides_result=True,

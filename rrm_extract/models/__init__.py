@@ -3,8 +3,8 @@
     loaded = load_model("resnet18", weights="random:0")
     y = loaded.module(loaded.transform(frames))      # frames: (T, 3, H, W) uint8 RGB
 
-Names are torchvision's classification networks, ``timm/NAME``, ``FILE.onnx`` and
-``package.module:factory``.
+Names are torchvision's classification networks, ``timm/NAME``, ``FILE.onnx``, ``FILE.dcz``
+(:mod:`rrm_extract.models.compression`), ``FILE.net`` and ``package.module:factory``.
 """
 
 from __future__ import annotations

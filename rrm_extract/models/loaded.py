@@ -14,7 +14,7 @@ from rrm_extract.graph import Program, trace
 
 __all__ = ["LoadedModel", "Source", "Transform", "freeze", "hash_state"]
 
-Source = Literal["torchvision", "timm", "onnx", "factory"]
+Source = Literal["torchvision", "timm", "onnx", "factory", "caffe", "dcz"]
 
 
 class Transform(Protocol):
@@ -37,6 +37,8 @@ class LoadedModel:
 
     name: str
     """As it was asked for."""
+    architecture: str | None = None
+    """The name that builds the same network without its weights, where that is another one."""
     module: nn.Module = field(repr=False)
     """In eval mode, float32, on the CPU, no parameter requires a gradient."""
     transform: Transform
@@ -48,7 +50,8 @@ class LoadedModel:
     weights_id: str
     """"ResNet18_Weights.IMAGENET1K_V1", "random:0", "file:NAME", "timm:TAG", "factory:NAME"."""
     weights_sha256: str
-    """Over the sorted names, dtypes, shapes and bytes of the state dict."""
+    """Over the sorted names, dtypes, shapes and bytes of the state dict; of a FILE.dcz or FILE.net,
+    over the file."""
     missing_keys: frozenset[str] = frozenset()
     """Parameters and buffers that the weights did not give. They hold NaN."""
     unexpected_keys: frozenset[str] = frozenset()

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Mapping
 
 from ..errors import ModelError
+from .caffe_alexnet import CAFFE_ALEXNET, load_caffe_alexnet
+from .compressed_file import load_dcz, load_published_net
 from .factory import load_factory
 from .loaded import LoadedModel
 from .onnx_file import load_onnx
@@ -14,7 +16,10 @@ from .timm_models import PREFIX, load_timm
 from .torchvision_models import is_torchvision_model, list_models, load_torchvision
 from .weights import parse_weights
 
-__all__ = ["load_model"]
+__all__ = ["carries_weights", "load_model"]
+
+_FILES = {".onnx": load_onnx, ".dcz": load_dcz, ".net": load_published_net}
+"""Files that are a network with its weights, by how their names end."""
 
 
 def load_model(
@@ -26,12 +31,13 @@ def load_model(
     """Load a network by name, with its weights and its transform.
 
     Args:
-        name: a classification network of torchvision ("resnet18"), "timm/NAME", "FILE.onnx", or
-            "package.module:factory" (called without arguments; the current directory is
-            importable).
+        name: a classification network of torchvision ("resnet18"), "timm/NAME", "FILE.onnx",
+            "FILE.dcz" (of ``rrm-extract compress``), "caffe_alexnet", "FILE.net" (the published
+            AlexNet_compressed.net), or "package.module:factory" (called without arguments; the
+            current directory is importable).
         weights: "default"; another set of published weights ("IMAGENET1K_V2"); a .safetensors,
-            .pth, .pt or .bin file; "random" (seed 0) or "random:SEED" for an untrained network.
-            Random weights are never used unasked.
+            .pth, .pt, .bin or .dcz file; "random" (seed 0) or "random:SEED" for an untrained
+            network. Random weights are never used unasked.
         preprocess: None for the network's own; "imagenet"; or a description, see
             :func:`parse_preprocess`. ONNX files need one, and so do factories whose network has
             no ``preprocess`` mapping.
@@ -48,15 +54,24 @@ def load_model(
     described = None if preprocess is None else parse_preprocess(preprocess)
     if name.startswith(PREFIX):
         return load_timm(name, choice, described)
-    if name.lower().endswith(".onnx"):
-        return load_onnx(name, choice, described)
+    for suffix, load in _FILES.items():
+        if name.lower().endswith(suffix):
+            return load(name, choice, described)
+    if name == CAFFE_ALEXNET:
+        return load_caffe_alexnet(name, choice, described)
     if is_torchvision_model(name):
         return load_torchvision(name, choice, described)
     if ":" in name:
         return load_factory(name, choice, described)
-    near = difflib.get_close_matches(name, [entry.name for entry in list_models()], n=3)
+    known = [CAFFE_ALEXNET, *(entry.name for entry in list_models())]
+    near = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {', '.join(near)}?" if near else "`rrm-extract models` lists the names."
     raise ModelError(
-        f"no model {name!r}; {hint} Expected a torchvision name, timm/NAME, FILE.onnx or "
-        "package.module:factory"
+        f"no model {name!r}; {hint} Expected a torchvision name, timm/NAME, FILE.onnx, "
+        "FILE.dcz, FILE.net or package.module:factory"
     )
+
+
+def carries_weights(name: str) -> bool:
+    """Whether a network brings weights of its own, so that its default ones need no download."""
+    return ":" in name or name.lower().endswith(tuple(_FILES))

@@ -14,7 +14,7 @@ from ..errors import WeightsError
 
 __all__ = ["WeightsChoice", "parse_weights", "seeded"]
 
-FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".dcz", ".net")
 _MAX_SEED = 2**63 - 1
 
 

@@ -10,6 +10,7 @@ import torch
 
 from rrm_extract.graph import default_layer, fold_batch_norm, layer_names
 from rrm_extract.models import load_model
+from rrm_extract.models.registry import carries_weights
 from rrm_extract.report.table import number, table
 from rrm_extract.rrm import LayerCost, RecurrentNetwork
 
@@ -89,5 +90,4 @@ def describe_network(name: str, *, preprocess: str | None = None) -> NetworkDesc
 
 def any_weights(name: str) -> str:
     """Weights of a network that can be had without a download, for its shape alone."""
-    generated = ":" not in name and not name.endswith(".onnx")
-    return "random:0" if generated else "default"
+    return "default" if carries_weights(name) else "random:0"
