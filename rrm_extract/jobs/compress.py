@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -180,8 +181,7 @@ def _layers(
 
 def _summary(plan: LayerPlan, coded: EncodedLayer, given: NDArray[np.float32]) -> LayerSummary:
     layer = coded.layer
-    norm = float(np.linalg.norm(given))
-    distance = float(np.linalg.norm(layer.weights() - given))
+    norm, distance = _norm(given), _norm(layer.weights() - given)
     return LayerSummary(
         name=plan.module,
         paper_name=plan.paper_name,
@@ -200,6 +200,11 @@ def _summary(plan: LayerPlan, coded: EncodedLayer, given: NDArray[np.float32]) -
         coded_bits=coded.coded_bits,
         error=distance / norm if norm else 0.0,
     )
+
+
+def _norm(weights: NDArray[np.float32]) -> float:
+    # numpy would sum in float32, and a float64 copy of a layer may take a gigabyte.
+    return float(torch.linalg.vector_norm(torch.from_numpy(weights), dtype=torch.float64))
 
 
 def _others(loaded: LoadedModel, plans: tuple[LayerPlan, ...]) -> dict[str, NDArray[Any]]:

@@ -16,7 +16,7 @@ from .timm_models import PREFIX, load_timm
 from .torchvision_models import is_torchvision_model, list_models, load_torchvision
 from .weights import parse_weights
 
-__all__ = ["carries_weights", "load_model"]
+__all__ = ["carries_weights", "is_model_file", "load_model"]
 
 _FILES = {".onnx": load_onnx, ".dcz": load_dcz, ".net": load_published_net}
 """Files that are a network with its weights, by how their names end."""
@@ -74,4 +74,9 @@ def load_model(
 
 def carries_weights(name: str) -> bool:
     """Whether a network brings weights of its own, so that its default ones need no download."""
-    return ":" in name or name.lower().endswith(tuple(_FILES))
+    return ":" in name or is_model_file(name)
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a name is that of a file with a network and its weights."""
+    return name.lower().endswith(tuple(_FILES))

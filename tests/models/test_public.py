@@ -31,6 +31,7 @@ def test_options_are_keywords() -> None:
 def test_fields_of_a_loaded_model() -> None:
     assert [field.name for field in dataclasses.fields(models.LoadedModel)] == [
         "name",
+        "architecture",
         "module",
         "transform",
         "preprocess",
