@@ -128,13 +128,13 @@ def compress_network(
     with writing(output):
         if output.exists() and not overwrite:
             raise StoreWriteError(f"{output} would be written over; use --overwrite or another -o")
-    loaded = load_model(model, weights=weights, preprocess=preprocess)
-    if loaded.source == "onnx":
+    if model.lower().endswith(".onnx"):
         raise ModelError(
             f"{model} cannot be compressed: a .dcz file holds weights and the name of their "
             "network, and nothing builds this one without its file; give a torchvision name, "
             "timm/NAME or package.module:factory"
         )
+    loaded = load_model(model, weights=weights, preprocess=preprocess)
     begin = time.monotonic()
     plans = plan_compression(loaded, densities=densities, bits=bits, index_bits=index_bits)
     tensors = _others(loaded, plans)

@@ -64,6 +64,13 @@ def write_lie(path: Path, lie: Lie) -> Path:
     return path
 
 
+def set_at_top(**values: object) -> Lie:
+    def lie(metadata: Metadata, sections: list[bytes]) -> None:
+        metadata.update(values)
+
+    return lie
+
+
 def _described(metadata: Metadata) -> list[list[int]]:
     layers, tensors = metadata["layers"], metadata["tensors"]
     return [pair for layer in layers for pair in layer["sections"]] + [

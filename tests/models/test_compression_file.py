@@ -30,6 +30,7 @@ from tests.models.compression import (
     Metadata,
     file_bytes,
     float_arrays,
+    set_at_top,
     small_layer,
     write_lie,
     write_metadata,
@@ -220,13 +221,6 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path: Path) -> None:
 def set_in_layer(**values: object) -> Lie:
     def lie(metadata: Metadata, sections: list[bytes]) -> None:
         metadata["layers"][0].update(values)
-
-    return lie
-
-
-def set_at_top(**values: object) -> Lie:
-    def lie(metadata: Metadata, sections: list[bytes]) -> None:
-        metadata.update(values)
 
     return lie
 
