@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 
 from rrm_extract import models
+from rrm_extract.models import compression
 
 
 def test_exported_names() -> None:
@@ -44,4 +45,24 @@ def test_fields_of_a_loaded_model() -> None:
         "leaf_functions",
         "source",
         "categories",
+    ]
+
+
+def test_exported_names_of_compression() -> None:
+    assert compression.__all__ == [
+        "CompressedColumns",
+        "CompressedLayer",
+        "CompressedNetwork",
+        "EncodedLayer",
+        "LayerKind",
+        "LayerPlan",
+        "compress_layers",
+        "compress_weights",
+        "compressed_columns",
+        "dcz_bytes",
+        "encode_layer",
+        "parse_density",
+        "plan_compression",
+        "read_dcz",
+        "read_published_net",
     ]
