@@ -55,12 +55,36 @@ def plain_kmeans(values: NDArray[np.float32], k: int) -> NDArray[np.float32]:
         centroids = moved
 
 
-@pytest.mark.parametrize("k", [1, 2, 5, 31])
+@pytest.mark.parametrize("k", [1, 2, 5, 9])
 def test_sharing_is_lloyds_algorithm_from_an_even_start(k: int) -> None:
-    values = np.random.default_rng(k).normal(size=500).astype(np.float32)
+    values = np.random.default_rng(k).uniform(-1, 3, size=500).astype(np.float32)
     shared, numbers = share_weights(values, k)
     np.testing.assert_allclose(shared, plain_kmeans(values, k), rtol=1e-6)
     assert np.unique(numbers).tolist() == list(range(len(shared)))
+
+
+@pytest.mark.parametrize("k", [2, 15, 31, 255])
+def test_no_cluster_is_left_without_values(k: int) -> None:
+    """Of what pruning leaves, nothing lies around 0, where evenly spaced centroids are."""
+    values = np.random.default_rng(k).normal(size=20_000).astype(np.float32)
+    values = values[np.abs(values) > 1.5]
+    shared, numbers = share_weights(values, k)
+    assert len(shared) == k
+    for number, value in enumerate(shared):
+        members = values[numbers == number]
+        assert value == np.float32(members.mean(dtype=np.float64))
+    distances = np.abs(values[:, None].astype(float) - shared)
+    own = distances[np.arange(len(values)), numbers]
+    np.testing.assert_allclose(own, distances.min(1), atol=1e-7)
+
+
+def test_values_of_all_sizes_are_shared_in_order() -> None:
+    values = np.float32([-3e38, -1e-38, 1e-45, 1e-38, 2e-38, 1e-10, 1.0, 1e30, 2e38, 3e38])
+    for k in range(1, 12):
+        shared, numbers = share_weights(values, k)
+        assert np.isfinite(shared).all()
+        assert (shared[1:] >= shared[:-1]).all()
+        assert (np.diff(numbers.astype(int)) >= 0).all()
 
 
 @given(float_arrays(), st.integers(1, 12))
