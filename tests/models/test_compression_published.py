@@ -11,7 +11,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from rrm_extract.engine import open_network
 from rrm_extract.errors import ModelError, WeightsError
+from rrm_extract.graph import fold_batch_norm, select
 from rrm_extract.models import load_model
 from rrm_extract.models.caffe_alexnet import CAFFE_PREPROCESS, caffe_alexnet
 from rrm_extract.models.compression import compressed_columns, read_published_net
@@ -189,6 +191,25 @@ def test_caffes_alexnet() -> None:
     state = module.state_dict()
     assert {name: tuple(state[f"{name}.weight"].shape) for name in SHAPES} == SHAPES
     assert sum(tensor.numel() for tensor in state.values()) == 60_965_224, "as is well known"
+
+
+@pytest.mark.parametrize("engine", ["torch", "native"])
+def test_caffes_alexnet_is_recurrent_too(engine: str) -> None:
+    """Groups, normalisation and all."""
+    if engine == "native":
+        pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
+    loaded = load_model("caffe_alexnet", weights="random:0")
+    program = fold_batch_norm(select(loaded.trace(), ("pool5",)))
+    network = open_network(program, input_shape=loaded.input_shape, engine=engine, threshold=0.0)
+    ordinary = loaded.module.get_submodule("pool5")
+    seen: list[torch.Tensor] = []
+    ordinary.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    x = torch.rand(1, *loaded.input_shape) * 100
+    for _ in range(2):
+        x = x + (torch.rand_like(x) < 0.1)
+        feature = network.step(x)
+        loaded.module(x)
+        assert (feature - seen[-1]).norm() <= 1e-5 * seen[-1].norm()
 
 
 def test_normalisation_is_caffes() -> None:

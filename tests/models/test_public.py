@@ -7,6 +7,7 @@ import inspect
 
 from rrm_extract import models
 from rrm_extract.models import compression
+from rrm_extract.models.registry import carries_weights, is_model_file
 
 
 def test_exported_names() -> None:
@@ -66,3 +67,10 @@ def test_exported_names_of_compression() -> None:
         "read_dcz",
         "read_published_net",
     ]
+
+
+def test_which_networks_bring_their_weights() -> None:
+    brings = ("a.onnx", "b.DCZ", "c/d.net", "package.module:factory")
+    assert all(map(carries_weights, brings))
+    assert not any(map(carries_weights, ("alexnet", "timm/resnet18", "caffe_alexnet")))
+    assert [is_model_file(name) for name in brings] == [True, True, True, False]

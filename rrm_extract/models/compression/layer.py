@@ -66,7 +66,9 @@ class CompressedLayer:
 
     def weights(self) -> NDArray[np.float32]:
         """The weight as an ordinary array, float32 of ``shape``."""
-        flat = np.full(self.n_weights, self.codebook[0])
+        flat = np.zeros(self.n_weights, np.float32)
+        if self.codebook[0] != 0:
+            flat += self.codebook[0]
         flat[entry_positions(self.gaps)] = self.codebook[self.codes]
         return flat.reshape(self.shape)
 
