@@ -27,7 +27,7 @@ from rrm_extract.models.compression import (
     encode_layer,
     plan_compression,
 )
-from rrm_extract.models.compression.dcz import TENSOR_TYPES
+from rrm_extract.models.compression.dcz import MAX_WEIGHTS, TENSOR_TYPES
 from rrm_extract.store.files import write_atomic, writing
 
 __all__ = ["CompressionSummary", "LayerSummary", "compress_network"]
@@ -209,6 +209,11 @@ def _norm(weights: NDArray[np.float32]) -> float:
 
 def _others(loaded: LoadedModel, plans: tuple[LayerPlan, ...]) -> dict[str, NDArray[Any]]:
     """The state dict without the weights that are compressed."""
+    n_elements = sum(tensor.numel() for tensor in loaded.module.state_dict().values())
+    if n_elements > MAX_WEIGHTS:
+        raise ModelError(
+            f"{loaded.name} has {n_elements} weights; a .dcz file holds up to {MAX_WEIGHTS}"
+        )
     compressed = {plan.name for plan in plans}
     others = {}
     for name, tensor in loaded.module.state_dict().items():

@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import WeightsError
-from .compression.dcz import CompressedNetwork, read_dcz
+from .compression.dcz import CompressedNetwork
+from .compression.dcz_reader import read_dcz
 from .compression.published_net import PublishedNet, read_published_net
 
 __all__ = ["Fit", "all_nan_keys", "fit_checkpoint", "read_checkpoint"]

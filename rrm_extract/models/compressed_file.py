@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import ModelError, PreprocessError, WeightsError
 from .caffe_alexnet import CAFFE_ALEXNET, load_caffe_alexnet
-from .compression.dcz import describe_dcz
+from .compression.dcz_reader import describe_dcz
 from .compression.published_net import read_published_net
 from .loaded import LoadedModel
 from .preprocess import Preprocess, parse_preprocess

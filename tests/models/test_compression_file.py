@@ -24,7 +24,7 @@ from rrm_extract.models.compression import (
     read_dcz,
 )
 from rrm_extract.models.compression.container import unpack
-from rrm_extract.models.compression.dcz import describe_dcz
+from rrm_extract.models.compression.dcz_reader import describe_dcz
 from tests.models.compression import (
     Lie,
     Metadata,

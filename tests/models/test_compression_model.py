@@ -140,6 +140,18 @@ def test_an_existing_file_is_not_written_over_unasked(tmp_path: Path) -> None:
         compress_network(MODEL, tmp_path / "no/such/tiny.dcz", densities=HALF)
 
 
+def test_a_network_that_no_file_holds_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rrm_extract.jobs.compress.MAX_WEIGHTS", 1000)
+    with pytest.raises(ModelError, match=r"has 2061 weights; a \.dcz file holds up to 1000"):
+        compress_network(MODEL, tmp_path / "tiny.dcz", densities=HALF)
+    monkeypatch.setattr("rrm_extract.jobs.compress.TENSOR_TYPES", {})
+    monkeypatch.setattr("rrm_extract.jobs.compress.MAX_WEIGHTS", 1 << 20)
+    with pytest.raises(ModelError, match=r"features\.0\.bias is of type float32"):
+        compress_network(MODEL, tmp_path / "tiny.dcz", densities=HALF)
+
+
 def test_nothing_is_written_when_the_request_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         compress_network(MODEL, tmp_path / "tiny.dcz")

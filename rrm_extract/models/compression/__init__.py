@@ -8,7 +8,9 @@ network between the stages; here it is taken as it is.
 from __future__ import annotations
 
 from .columns import CompressedColumns, compressed_columns
-from .dcz import CompressedNetwork, dcz_bytes, read_dcz
+from .dcz import CompressedNetwork
+from .dcz_reader import read_dcz
+from .dcz_writer import dcz_bytes
 from .densities import parse_density
 from .encoded import EncodedLayer, encode_layer
 from .layer import CompressedLayer, LayerKind, compress_weights

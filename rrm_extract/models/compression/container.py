@@ -11,9 +11,7 @@ from typing import Any
 
 from ...errors import WeightsError
 
-__all__ = ["MAJOR", "SUFFIX", "damaged", "describe_section", "pack", "take_section", "unpack"]
-
-SUFFIX = ".dcz"
+__all__ = ["damaged", "describe_section", "pack", "take_section", "unpack"]
 
 MAJOR, MINOR = 1, 0
 
@@ -90,7 +88,7 @@ def _check_header(path: Path, header: bytes) -> tuple[int, int]:
     """Bytes of the metadata, and of the file."""
     if header[: len(_MAGIC)] != _MAGIC:
         raise WeightsError(
-            f"{str(path)!r} is no compressed network; expected a {SUFFIX} file of "
+            f"{str(path)!r} is no compressed network; expected a .dcz file of "
             "`rrm-extract compress`"
         )
     if len(header) < _HEADER.size:

@@ -7,7 +7,7 @@ import heapq
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MAX_LENGTH", "canonical_words", "code_lengths", "is_complete"]
+__all__ = ["MAX_LENGTH", "canonical_order", "canonical_words", "code_lengths", "is_complete"]
 
 MAX_LENGTH = 57
 """Bits of the longest code word: a 64-bit read at any byte holds it whole. For an optimal code to
