@@ -8,7 +8,7 @@ today: fp32, channels_last, batches of 16, one process with so many threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from rrm_extract.config import JobConfig
 from rrm_extract.engine.seen import Seen
 from rrm_extract.errors import ClipError
 from rrm_extract.jobs import ChunkExtractor, Recipe, Video, network_input, sampling_of
+from rrm_extract.jobs.control import Control
 from rrm_extract.jobs.recipe import load_plan
 from rrm_extract.jobs.run import identity_of, root_attrs
 from rrm_extract.store import FailureRecord, OutputStore, Source
@@ -128,6 +129,7 @@ class _Dense:
     threads: int
     time_batch: int = BATCH
     n_layers: int = 0
+    control: Control = field(default_factory=lambda: Control(cuts=False))
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
@@ -163,11 +165,22 @@ class _DenseFrames:
         """(T, C, h, w) float32."""
         return network_input(batch, self._recipe)
 
-    def features(self, x: Tensor, /) -> tuple[NDArray[np.float32], Seen]:
-        """(T, D) features; every frame counts as computed in full."""
+    def track(self) -> None:
+        """Nothing is ever truncated."""
+
+    def scale_thresholds(self, factor: float, /) -> None:
+        """There are none."""
+
+    def exact(self, x: Tensor, /) -> NDArray[np.float32]:
+        """The same features."""
         rows: NDArray[np.float32] = self._peer.run(x).numpy()
+        return rows
+
+    def run(self, x: Tensor, /) -> tuple[tuple[NDArray[np.float32], ...], Seen]:
+        """(T, D) features; every frame counts as computed in full."""
+        rows = self.exact(x)
         nothing = np.empty((len(rows), 0))
-        return rows, Seen(
+        return (rows,), Seen(
             density=nothing,
             density_delta=nothing,
             key_frame=np.ones(len(rows), np.bool_),

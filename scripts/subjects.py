@@ -15,6 +15,7 @@ from rrm_extract.config import JobConfig
 from rrm_extract.graph import Program, select
 from rrm_extract.jobs import Recipe, batches, make_recipe, network_input, pooled, sampling_of
 from rrm_extract.models import load_model
+from rrm_extract.models.registry import is_model_file
 from rrm_extract.video import ClipReader, Sampling, count_chunks, scan_clip
 
 __all__ = [
@@ -90,7 +91,7 @@ def load_subject(
 
     Args:
         spec: NAME or NAME=WEIGHTS, the name as ``rrm-extract --model`` takes it.
-        weights: for networks whose spec names none; ONNX files bring their own.
+        weights: for networks whose spec names none; files of networks bring their own.
         preprocess: for networks that bring no transform of their own, which are ONNX files and
             ``package.module:factory``.
         chunk: seconds between key frames.
@@ -100,11 +101,12 @@ def load_subject(
         UsageError: there is no such network, or it cannot be used.
     """
     name, _, own_weights = spec.partition("=")
-    is_file = name.lower().endswith(".onnx")
+    is_file = is_model_file(name)
+    is_undescribed = ":" in name or name.lower().endswith(".onnx")
     config = JobConfig(
         model=name,
         weights=own_weights or ("default" if is_file else weights),
-        preprocess=preprocess if is_file or ":" in name else None,
+        preprocess=preprocess if is_undescribed else None,
         chunk=chunk,
         time_batch=time_batch,
     )

@@ -13,6 +13,7 @@ import click
 from click_default_group import DefaultGroup
 
 from rrm_extract import __version__
+from rrm_extract.cli.compress import compress
 from rrm_extract.cli.export import export
 from rrm_extract.cli.extract import extract, run
 from rrm_extract.cli.models import models
@@ -50,6 +51,7 @@ cli.add_command(stats)
 cli.add_command(verify)
 cli.add_command(models)
 cli.add_command(export)
+cli.add_command(compress)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,6 +10,11 @@ from rrm_extract.errors import ConfigError
 
 __all__ = ["models"]
 
+_ALSO = (
+    "\nalso: timm/NAME, FILE.onnx, FILE.dcz, FILE.net, caffe_alexnet, "
+    "darknet:FILE.cfg, package.module:factory"
+)
+
 
 @click.command(short_help="List networks, or what is in one of them.")
 @click.argument("name", required=False)
@@ -38,7 +43,8 @@ def models(
     rrm-extract models resnet18 --layers
     rrm-extract models resnet18 --explain
 
-    Besides these: timm/NAME, FILE.onnx, darknet:FILE.cfg and package.module:factory.
+    Besides these: timm/NAME, FILE.onnx, FILE.dcz, FILE.net, caffe_alexnet, darknet:FILE.cfg and
+    package.module:factory.
     """
     if layers and explain:
         raise ConfigError("--layers and --explain were given together; expected one of them")
@@ -73,7 +79,7 @@ def _list(as_json: bool) -> None:
         for entry in entries
     ]
     click.echo(table(["name", "default weights", "M parameters", ""], rows, left=2))
-    click.echo("\nalso: timm/NAME, FILE.onnx, darknet:FILE.cfg, package.module:factory")
+    click.echo(_ALSO)
 
 
 def _describe(name: str, *, preprocess: str | None, layers: bool, as_json: bool) -> None:

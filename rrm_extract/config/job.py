@@ -47,12 +47,13 @@ class JobConfig:
     model: str = option_field(
         dataclasses.replace(
             kinds.NAME,
-            expects="a model's name, a .onnx file, darknet:FILE.cfg or package.module:factory",
+            expects="a model's name, a .onnx, .dcz or .net file, darknet:FILE.cfg or "
+            "package.module:factory",
             is_path=True,
         ),
         "resnet18",
-        "Network: a name that `rrm-extract models` lists, timm/NAME, FILE.onnx, darknet:FILE.cfg "
-        "or package.module:factory.",
+        "Network: a name that `rrm-extract models` lists, timm/NAME, FILE.onnx, FILE.dcz (of "
+        "compress), FILE.net, darknet:FILE.cfg or package.module:factory.",
         "vgg16",
         decides_result=True,
     )
@@ -61,8 +62,8 @@ class JobConfig:
             kinds.NAME, expects="'default', a weights name, a file or random[:SEED]", is_path=True
         ),
         "default",
-        "Weights: default, a torchvision weights name, a .safetensors, .pth or .weights file, "
-        "or random[:SEED].",
+        "Weights: default, a torchvision weights name, a .safetensors, .pth, .dcz or .weights "
+        "file, or random[:SEED].",
         "weights/resnet18.safetensors",
         decides_result=True,
     )

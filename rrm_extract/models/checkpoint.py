@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from .compression.dcz import CompressedNetwork
+from .compression.dcz_reader import read_dcz
+from .compression.published_net import PublishedNet, read_published_net
 
 __all__ = ["Fit", "all_nan_keys", "fit_checkpoint", "read_checkpoint"]
 
@@ -62,6 +65,12 @@ _WRAPPERS = frozenset(
 )
 """Attribute names under which programs wrap a network."""
 
+_COMPRESSED: Mapping[str, Callable[[Path], CompressedNetwork | PublishedNet]] = {
+    ".dcz": read_dcz,
+    ".net": read_published_net,
+}
+"""Readers of compressed weights, by how the file's name ends."""
+
 _MAX_DEPTH = 4
 """Wrappers within wrappers that are looked for: "module.model.backbone.features." is four."""
 
@@ -83,15 +92,19 @@ class Fit:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read the state dict of a .safetensors file, or of a file of torch.save.
+    """Read the state dict of a .safetensors or a .dcz file, or of a file of torch.save.
 
     Nothing but tensors and plain containers is ever unpickled.
 
     Raises:
         WeightsError: unreadable, or no state dict inside.
     """
+    suffix = path.suffix.lower()
+    if suffix in _COMPRESSED:
+        state = _COMPRESSED[suffix](path).state()
+        return {name: torch.from_numpy(array) for name, array in state.items()}
     try:
-        if path.suffix.lower() == ".safetensors":
+        if suffix == ".safetensors":
             return dict(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -16,7 +16,7 @@ from .region import Region
 
 __all__ = ["LoadedModel", "Source", "Transform", "freeze", "hash_state"]
 
-Source = Literal["torchvision", "timm", "onnx", "factory", "darknet"]
+Source = Literal["torchvision", "timm", "onnx", "factory", "darknet", "caffe", "dcz"]
 
 
 class Transform(Protocol):
@@ -39,6 +39,8 @@ class LoadedModel:
 
     name: str
     """As it was asked for."""
+    architecture: str | None = None
+    """The name that builds the same network without its weights, where that is another one."""
     module: nn.Module = field(repr=False)
     """In eval mode, float32, on the CPU, no parameter requires a gradient."""
     transform: Transform
@@ -51,7 +53,7 @@ class LoadedModel:
     """"ResNet18_Weights.IMAGENET1K_V1", "random:0", "file:NAME", "timm:TAG", "factory:NAME"."""
     weights_sha256: str
     """Over the sorted names, dtypes, shapes and bytes of the state dict, and what a .cfg file says
-    of the layers."""
+    of the layers; of a FILE.dcz or FILE.net, over the file."""
     missing_keys: frozenset[str] = frozenset()
     """Parameters and buffers that the weights did not give. They hold NaN."""
     unexpected_keys: frozenset[str] = frozenset()

@@ -6,7 +6,9 @@ import difflib
 from collections.abc import Mapping
 
 from ..errors import ModelError
+from .caffe_alexnet import CAFFE_ALEXNET, load_caffe_alexnet
 from .catalogue import list_models
+from .compressed_file import load_dcz, load_published_net
 from .darknet import PREFIX as DARKNET_PREFIX
 from .darknet import is_darknet_model, load_darknet
 from .factory import load_factory
@@ -17,7 +19,10 @@ from .timm_models import PREFIX, load_timm
 from .torchvision_models import is_torchvision_model, load_torchvision
 from .weights import parse_weights
 
-__all__ = ["load_model"]
+__all__ = ["carries_weights", "is_model_file", "load_model"]
+
+_FILES = {".onnx": load_onnx, ".dcz": load_dcz, ".net": load_published_net}
+"""Files that are a network with its weights, by how their names end."""
 
 
 def load_model(
@@ -30,11 +35,13 @@ def load_model(
 
     Args:
         name: a classification network of torchvision ("resnet18"), "yolov2" or "tiny_yolov2",
-            "darknet:FILE.cfg", "timm/NAME", "FILE.onnx", or "package.module:factory" (called
-            without arguments; the current directory is importable).
+            "darknet:FILE.cfg", "timm/NAME", "FILE.onnx", "FILE.dcz" (of ``rrm-extract compress``),
+            "caffe_alexnet", "FILE.net" (the published AlexNet_compressed.net), or
+            "package.module:factory" (called without arguments; the current directory is
+            importable).
         weights: "default"; another set of published weights ("IMAGENET1K_V2"); a .safetensors,
-            .pth, .pt or .bin file; Darknet's .weights file; "random" (seed 0) or "random:SEED" for
-            an untrained network. Random weights are never used unasked.
+            .pth, .pt, .bin or .dcz file; Darknet's .weights file; "random" (seed 0) or
+            "random:SEED" for an untrained network. Random weights are never used unasked.
         preprocess: None for the network's own; "imagenet"; or a description, see
             :func:`parse_preprocess`. ONNX files need one, and so do factories whose network has
             no ``preprocess`` mapping. A network of Darknet's takes its size from it.
@@ -53,15 +60,29 @@ def load_model(
         return load_darknet(name, choice, described)
     if name.startswith(PREFIX):
         return load_timm(name, choice, described)
-    if name.lower().endswith(".onnx"):
-        return load_onnx(name, choice, described)
+    for suffix, load in _FILES.items():
+        if name.lower().endswith(suffix):
+            return load(name, choice, described)
+    if name == CAFFE_ALEXNET:
+        return load_caffe_alexnet(name, choice, described)
     if is_torchvision_model(name):
         return load_torchvision(name, choice, described)
     if ":" in name:
         return load_factory(name, choice, described)
-    near = difflib.get_close_matches(name, [entry.name for entry in list_models()], n=3)
+    known = [CAFFE_ALEXNET, *(entry.name for entry in list_models())]
+    near = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {', '.join(near)}?" if near else "`rrm-extract models` lists the names."
     raise ModelError(
-        f"no model {name!r}; {hint} Expected a torchvision name, timm/NAME, FILE.onnx, yolov2, "
-        f"tiny_yolov2, {DARKNET_PREFIX}FILE.cfg or package.module:factory"
+        f"no model {name!r}; {hint} Expected a torchvision name, timm/NAME, FILE.onnx, FILE.dcz, "
+        f"FILE.net, yolov2, tiny_yolov2, {DARKNET_PREFIX}FILE.cfg or package.module:factory"
     )
+
+
+def carries_weights(name: str) -> bool:
+    """Whether a network brings weights of its own, so that its default ones need no download."""
+    return ":" in name or is_model_file(name)
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a name is that of a file with a network and its weights."""
+    return name.lower().endswith(tuple(_FILES))

@@ -123,6 +123,7 @@ def load_timm(name: str, choice: WeightsChoice, preprocess: Transform | None) ->
     own_weights = choice.kind in ("default", "named")
     return LoadedModel(
         name=name,
+        architecture=PREFIX + _full_name(module) if own_weights else None,
         module=module,
         transform=transform,
         preprocess=transform.describe(),

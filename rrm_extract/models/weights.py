@@ -14,7 +14,10 @@ from ..errors import WeightsError
 
 __all__ = ["WeightsChoice", "parse_weights", "seeded"]
 
-FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".weights")
+FILE_SUFFIXES = (
+    *(".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar"),
+    *(".dcz", ".net", ".weights"),
+)
 _MAX_SEED = 2**63 - 1
 
 

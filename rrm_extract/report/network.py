@@ -11,6 +11,7 @@ import torch
 from rrm_extract.graph import default_layer, fold_batch_norm, layer_names
 from rrm_extract.models import load_model
 from rrm_extract.models.darknet import is_darknet_model
+from rrm_extract.models.registry import carries_weights
 from rrm_extract.report.table import number, table
 from rrm_extract.rrm import LayerCost, RecurrentNetwork
 
@@ -90,5 +91,5 @@ def describe_network(name: str, *, preprocess: str | None = None) -> NetworkDesc
 
 def any_weights(name: str) -> str:
     """Weights of a network that can be had without a download, for its shape alone."""
-    generated = ":" not in name and not name.endswith(".onnx")
-    return "random:0" if generated or is_darknet_model(name) else "default"
+    brings = carries_weights(name) and not is_darknet_model(name)
+    return "default" if brings else "random:0"

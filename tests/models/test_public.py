@@ -6,6 +6,8 @@ import dataclasses
 import inspect
 
 from rrm_extract import models
+from rrm_extract.models import compression
+from rrm_extract.models.registry import carries_weights, is_model_file
 
 
 def test_exported_names() -> None:
@@ -35,6 +37,7 @@ def test_options_are_keywords() -> None:
 def test_fields_of_a_loaded_model() -> None:
     assert [field.name for field in dataclasses.fields(models.LoadedModel)] == [
         "name",
+        "architecture",
         "module",
         "transform",
         "preprocess",
@@ -49,3 +52,30 @@ def test_fields_of_a_loaded_model() -> None:
         "categories",
         "region",
     ]
+
+
+def test_exported_names_of_compression() -> None:
+    assert compression.__all__ == [
+        "CompressedColumns",
+        "CompressedLayer",
+        "CompressedNetwork",
+        "EncodedLayer",
+        "LayerKind",
+        "LayerPlan",
+        "compress_layers",
+        "compress_weights",
+        "compressed_columns",
+        "dcz_bytes",
+        "encode_layer",
+        "parse_density",
+        "plan_compression",
+        "read_dcz",
+        "read_published_net",
+    ]
+
+
+def test_which_networks_bring_their_weights() -> None:
+    brings = ("a.onnx", "b.DCZ", "c/d.net", "package.module:factory")
+    assert all(map(carries_weights, brings))
+    assert not any(map(carries_weights, ("alexnet", "timm/resnet18", "caffe_alexnet")))
+    assert [is_model_file(name) for name in brings] == [True, True, True, False]

@@ -16,6 +16,7 @@ from subjects import (
 )
 
 from rrm_extract.errors import ModelError
+from rrm_extract.jobs.compress import compress_network
 from tests.clips import write_clip
 from tests.tiny import MODEL
 
@@ -67,3 +68,10 @@ def test_batches_divide_every_clip() -> None:
     assert usable_batches([torch.zeros(32), torch.zeros(48)]) == (1, 8, 16)
     assert usable_batches([torch.zeros(32), torch.zeros(8)]) == (1, 8)
     assert usable_batches([torch.zeros(6)]) == (1,)
+
+
+def test_a_compressed_network_brings_its_weights(tmp_path: Path) -> None:
+    path = tmp_path / "net.dcz"
+    compress_network("squeezenet1_1", path, weights="random:0", densities={None: 0.3})
+    subject = load_subject(str(path))
+    assert (subject.name, subject.weights_id) == ("net.dcz", "file:net.dcz")

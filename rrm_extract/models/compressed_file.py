@@ -1,0 +1,114 @@
+"""Networks in files of compressed weights: FILE.dcz, and the published FILE.net."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import ModelError, PreprocessError, WeightsError
+from .caffe_alexnet import CAFFE_ALEXNET, load_caffe_alexnet
+from .compression.dcz_reader import describe_dcz
+from .compression.published_net import read_published_net
+from .letterbox import Letterbox
+from .loaded import LoadedModel, Transform
+from .preprocess import parse_preprocess
+from .timm_models import PREFIX, load_timm
+from .torchvision_models import is_torchvision_model, load_torchvision
+from .weights import WeightsChoice
+
+__all__ = ["load_dcz", "load_published_net"]
+
+_MAX_SIDE = 4096
+"""Pixels of a network's input that a file may ask for; a bound to the memory of a frame."""
+
+
+def load_dcz(name: str, choice: WeightsChoice, preprocess: Transform | None) -> LoadedModel:
+    """Build the network that the file ``name`` is of, with the file's weights, decoded.
+
+    A network of the user's own code is not called from here: whoever hands out a file of weights
+    is not to choose what runs.
+
+    Raises:
+        ModelError: no such file, or it is of a network that cannot be built from its name alone.
+        WeightsError: other weights are asked for, or the file is damaged or does not fit.
+        PreprocessError: the file's description of the input is unusable.
+    """
+    path = _own_file(name, choice)
+    description = describe_dcz(path)
+    model = description.model
+    file = WeightsChoice(kind="file", text=name)
+    if ":" in model:
+        raise ModelError(
+            f"{name} holds weights of {model!r}, which is code that is not in the file; give "
+            f"--model {model} --weights {name}"
+        )
+    if model.startswith(PREFIX):
+        # timm's own transform goes with the name, tag included.
+        loaded = load_timm(model, file, preprocess)
+    else:
+        transform = preprocess or _described(name, description.preprocess)
+        if is_torchvision_model(model):
+            loaded = load_torchvision(model, file, transform)
+        elif model == CAFFE_ALEXNET:
+            loaded = load_caffe_alexnet(model, file, transform)
+        else:
+            raise ModelError(
+                f"{name} holds weights of {model!r}, which is no network of this installation; "
+                "expected a torchvision name, timm/NAME or caffe_alexnet"
+            )
+    return replace(
+        loaded,
+        name=name,
+        architecture=model,
+        weights_id=file.weights_id,
+        weights_sha256=description.sha256,
+        source="dcz",
+    )
+
+
+def load_published_net(
+    name: str, choice: WeightsChoice, preprocess: Transform | None
+) -> LoadedModel:
+    """Build Caffe's AlexNet with the weights of a file in the layout of AlexNet_compressed.net.
+
+    Raises:
+        ModelError: no such file.
+        WeightsError: other weights are asked for, or the file has another layout.
+    """
+    path = _own_file(name, choice)
+    sha256 = read_published_net(path).sha256
+    file = WeightsChoice(kind="file", text=name)
+    loaded = load_caffe_alexnet(name, file, preprocess)
+    return replace(loaded, architecture=CAFFE_ALEXNET, weights_sha256=sha256)
+
+
+def _own_file(name: str, choice: WeightsChoice) -> Path:
+    if choice.kind != "default":
+        raise WeightsError(
+            f"{name} carries its own weights; {choice.text!r} cannot replace them: leave "
+            "--weights away"
+        )
+    path = Path(name)
+    if not path.is_file():
+        raise ModelError(f"no file {name!r}")
+    return path
+
+
+def _described(name: str, description: Mapping[str, object] | None) -> Transform | None:
+    if description is None:
+        return None
+    try:
+        transform = parse_preprocess(description)
+    except PreprocessError as error:
+        raise PreprocessError(f"{name}: {error}; or pass --preprocess") from error
+    if isinstance(transform, Letterbox):
+        sides: tuple[int, ...] = transform.size
+    else:
+        sides = (transform.resize, *transform.crop)
+    if max(sides) > _MAX_SIDE:
+        raise PreprocessError(
+            f"{name} asks for frames of {max(sides)} pixels, expected up to {_MAX_SIDE}; pass "
+            "--preprocess"
+        )
+    return transform

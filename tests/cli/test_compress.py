@@ -1,0 +1,183 @@
+"""``rrm-extract compress``, and the file in every other command."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from rrm_extract.cli import main
+from rrm_extract.models.compression import read_dcz
+from rrm_extract.video.synthetic import write_demo_clip
+from tests.tiny import MODEL
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compress")
+    return write_demo_clip(folder / "clip.mp4", seconds=1, size=(64, 48))
+
+
+@pytest.fixture(scope="module")
+def squeezenet(clip: Path) -> Path:
+    path = clip.with_name("squeezenet.dcz")
+    arguments = ["--model", "squeezenet1_1", "--weights", "random:0", "--density", "0.4"]
+    assert main(["compress", *arguments, "-o", str(path)]) == 0
+    return path
+
+
+def output_of(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_the_whole_way(
+    clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Compress, extract from the file, verify."""
+    monkeypatch.chdir(tmp_path)
+    code, out, err = output_of(
+        capsys, "compress", "--model", "squeezenet1_1", "--weights", "random:0", "--density",
+        "0.5,features.0=0.9", "-o", "net.dcz", "--json",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    values = json.loads(out)
+    assert values["layers"][0]["density"] == pytest.approx(0.9, abs=1e-3)
+    assert values["file"]["bytes"] == Path("net.dcz").stat().st_size
+    code, out, _ = output_of(
+        capsys, clip, "--model", "net.dcz", "--threshold", "0", "--fps", "6", "--workers", "1",
+        "-o", "feats.h5",
+    )  # fmt: skip
+    assert code == 0
+    assert "weights file:net.dcz" in out
+    with h5py.File("feats.h5") as file:
+        features = file["videos/clip.mp4/features"][:]
+        assert file.attrs["weights_sha256"] == values["file"]["sha256"]
+        assert file.attrs["model"] == "net.dcz"
+    assert features.shape == (6, 512)
+    assert np.isfinite(features).all()
+    code, _, _ = output_of(
+        capsys, "verify", clip, "--model", "net.dcz", "--threshold", "0", "--max-frames", "4",
+        "--max-error", "1e-5",
+    )  # fmt: skip
+    assert code == 0
+
+
+def test_weights_of_the_users_own_network(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "tiny.dcz"
+    code, out, _ = output_of(capsys, "compress", "--model", MODEL, "--density", "0.5", "-o", path)
+    assert code == 0
+    assert "in the paper" not in out, "it is none of the paper's networks"
+    arguments = (
+        "verify", clip, "--model", MODEL, "--weights", path, "--threshold", "0", "--max-frames",
+        "5", "--max-error", "1e-5", "--json",
+    )  # fmt: skip
+    for engine in ("native", "torch"):
+        code, out, _ = output_of(capsys, *arguments, "--engine", engine)
+        assert code == 0
+        assert json.loads(out)["frames"] == 5
+
+
+def test_the_table_and_json_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "tiny.dcz"
+    arguments = (
+        "compress", "--model", MODEL, "--density", "0.5,fc=0.25", "--conv-bits", "4", "--fc-bits",
+        "3", "--conv-index-bits", "3", "--fc-index-bits", "2", "-o", path,
+    )  # fmt: skip
+    code, text, _ = output_of(capsys, *arguments)
+    assert code == 0
+    code, out, _ = output_of(capsys, *arguments, "--overwrite", "--json")
+    assert code == 0
+    values = json.loads(out)
+    network = read_dcz(path)
+    for row, layer in zip(values["layers"], network.layers, strict=True):
+        assert f"{row['name']}.weight" == layer.name
+        assert (row["weights"], row["kept"]) == (layer.n_weights, layer.n_kept)
+        assert row["kept"] + row["fillers"] == layer.n_entries
+        assert (row["bits"], row["index_bits"]) == (layer.bits, layer.index_bits)
+        assert row["ratio_pruned"] == pytest.approx(1 / layer.density)
+        (line,) = (line for line in text.splitlines() if line.startswith(f"{row['name']} "))
+        cells = re.split(" {2,}", line.strip())
+        assert cells == [
+            row["name"], f"{row['weights']:,}", f"{row['density']:.3f}", str(row["bits"]),
+            f"{row['code_bits_coded']:.2f}", str(row["index_bits"]),
+            f"{row['index_bits_coded']:.2f}", f"{row['ratio_pruned']:.2f}",
+            f"{row['ratio_quantised']:.2f}", f"{row['ratio_coded']:.2f}", f"{row['error']:.3f}",
+        ]  # fmt: skip
+    assert [layer.bits for layer in network.layers] == [4, 4, 4, 3]
+    assert [layer.index_bits for layer in network.layers] == [3, 3, 3, 2]
+    totals = values["totals"]
+    assert totals["weights"] == sum(row["weights"] for row in values["layers"])
+    assert totals["ratio_coded"] == pytest.approx(
+        32 * totals["weights"] / sum(row["coded_bits"] for row in values["layers"])
+    )
+    assert values["file"]["bytes"] == path.stat().st_size
+    assert f"file: {path.stat().st_size:,} bytes" in text
+
+
+def test_models_describes_the_file(squeezenet: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = output_of(capsys, "models", squeezenet, "--layers")
+    _, ordinary, _ = output_of(capsys, "models", "squeezenet1_1", "--layers")
+    assert out == ordinary
+    code, out, _ = output_of(capsys, "models", squeezenet, "--explain", "--json")
+    assert code == 0
+    assert json.loads(out)["layer"] == "features.12.cat"
+    _, out, _ = output_of(capsys, "models")
+    assert "FILE.dcz" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--model", "resnet19", "--density", "0.5", "-o", "n.dcz"], 2, ["resnet19", "resnet18"]),
+        (["--model", MODEL, "-o", "n.dcz"], 2, ["features.0", "--density NUMBER"]),
+        (["--model", MODEL, "--density", "2", "-o", "n.dcz"], 2, ["--density '2'", "up to 1"]),
+        (["--model", MODEL, "--density", "fcc=1", "-o", "n.dcz"], 2, ["fcc", "did you mean 'fc'"]),
+        (["--model", MODEL, "--density", "1", "-o", "n.h5"], 2, ["n.h5", "end in .dcz"]),
+        (["--model", MODEL, "--density", "1", "--fc-bits", "9", "-o", "n.dcz"], 2, ["--fc-bits"]),
+        (["--model", "net.onnx", "--density", "1", "-o", "n.dcz"], 2, ["cannot be compressed"]),
+        (["--model", MODEL, "--density", "1", "-o", "no/such/n.dcz"], 3, ["no/such"]),
+        (["--model", MODEL, "--density", "1"], 2, ["--output"]),
+        (["--density", "1", "-o", "n.dcz"], 2, ["--model"]),
+    ],
+)
+def test_wrong_usage_says_what_to_do(
+    arguments: list[str],
+    code: int,
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    got, _, err = output_of(capsys, "compress", *arguments)
+    assert got == code
+    for word in words:
+        assert word in err
+    assert list(tmp_path.iterdir()) == [], "nothing was written"
+
+
+def test_a_damaged_file_is_one_clear_line(
+    squeezenet: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.dcz"
+    data = bytearray(squeezenet.read_bytes())
+    data[-1] ^= 1
+    bad.write_bytes(data)
+    code, _, err = output_of(capsys, "verify", clip, "--model", bad)
+    assert code == 2
+    assert "bad.dcz" in err
+    assert "checksum" in err
+    assert err.startswith("rrm-extract: error:")
+    assert err.count("\n") == 1
