@@ -169,6 +169,7 @@ class Sweep:
     def _config(self, point: Point) -> JobConfig:
         return JobConfig.from_mapping(
             {
+                "cuts": "ignore",  # the paper knows no key frames but these of its own control
                 **self._job,
                 **point.options,
                 "inputs": [str(video.path) for video in self._asked],

@@ -13,6 +13,7 @@ import click
 from click_default_group import DefaultGroup
 
 from rrm_extract import __version__
+from rrm_extract.cli.calibrate import calibrate
 from rrm_extract.cli.compress import compress
 from rrm_extract.cli.export import export
 from rrm_extract.cli.extract import extract, run
@@ -49,6 +50,7 @@ cli.add_command(extract)
 cli.add_command(run)
 cli.add_command(stats)
 cli.add_command(verify)
+cli.add_command(calibrate)
 cli.add_command(models)
 cli.add_command(export)
 cli.add_command(compress)

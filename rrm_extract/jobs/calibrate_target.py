@@ -32,14 +32,11 @@ CLOSE = 0.95
 SLOPE = 1.25
 """Errors grow about with this power of the threshold."""
 
-FIRST_AIM, LOWEST_AIM, HIGHEST_AIM = 0.65, 0.2, 0.97
-"""Where the governor is steered to, as a share of the target; how it is meant is tried out."""
+LOWEST_AIM, HIGHEST_AIM, AIM_STEP = 0.2, 0.8, 0.02
+"""Limits of where the governor is steered to, as a share of the target."""
 
 ENOUGH = 0.9
-"""Share of the target that the asked percentile shall reach at least, lest time is given away."""
-
-AIM_TRIALS = 4
-"""How often another aim is tried."""
+"""Share of the target that may be used up at threshold 0, by bfloat16 say."""
 
 GAIN_WORK = 1e12
 """Multiply-accumulates that measuring the gains may take; each layer is run on some frames."""
@@ -106,8 +103,8 @@ class _Bench:
             trial.truncated.append(np.concatenate(truncated) if truncated else np.empty((0, 0)))
         return trial
 
-    def governed(self, control: TargetControl, threshold: float) -> tuple[_Trial, float]:
-        """The same under control, and the time of the run with what the control itself takes."""
+    def governed(self, control: TargetControl, threshold: float) -> _Trial:
+        """The same under control; the time is with what the control itself takes."""
         core = self.core({"default": threshold})
         network = ControlledNetwork(core, Control(scheme=control))
         trial = _Trial()
@@ -125,7 +122,7 @@ class _Bench:
                 features.append(output)
                 position += len(part)
             trial.errors.append(relative_errors(np.concatenate(features), sample.exact))
-        return trial, trial.seconds
+        return trial
 
 
 def calibrate_target(
@@ -164,9 +161,9 @@ def calibrate_target(
     uniform = bench.uniform(threshold)
     gains = _gains(bench, threshold, floor)
     estimate = _adjusted(ErrorEstimate(gains=gains, floor=floor), uniform)
-    say("trying how close to the target it can be steered")
-    aim, governed = _aim(bench, estimate, threshold, target, percentile)
-    report = _report(bench, estimate, threshold, target, aim, uniform, governed, percentile)
+    aim = _aim(bench, estimate, uniform, percentile)
+    say("timing it")
+    report = _report(bench, estimate, threshold, target, aim, uniform, percentile)
     names = [bench.names[op.name] for op in recipe.program.linear_ops]
     return TargetCalibration(
         target_error=target,
@@ -266,24 +263,30 @@ def _control(
     return TargetControl(estimate=estimate, target=target, aim=aim, ceiling=ceiling_of(percentile))
 
 
-def _aim(
-    bench: _Bench, estimate: ErrorEstimate, threshold: float, target: float, percentile: float
-) -> tuple[float, _Trial]:
-    """The share of the target at which the asked percentile just keeps it."""
-    aim, best = FIRST_AIM, None
-    for _ in range(AIM_TRIALS):
-        control = _control(estimate, target, aim, percentile)
-        trial, _ = bench.governed(control, threshold)
-        reached = trial.percentile(percentile) / target
-        if reached <= 1:
-            best = (aim, trial)
-            if reached >= ENOUGH or aim >= HIGHEST_AIM:
-                break
-        following = min(max(aim * 0.95 / reached, LOWEST_AIM), HIGHEST_AIM)
-        if best is not None and reached > 1:
-            break  # the aim before this one was as high as it gets
-        aim = following
-    return best if best is not None else (aim, trial)
+def _aim(bench: _Bench, estimate: ErrorEstimate, trial: _Trial, percentile: float) -> float:
+    """Where the mean estimate of a batch has to be for the asked share of frames to keep 1.
+
+    What counts is how far a frame's error is above the mean estimate of the batch before its own,
+    which is all that the governor knows when it chooses the thresholds. Frames whose estimate is
+    over the ceiling become key frames, and have no error.
+    """
+    size = bench.recipe.time_batch
+    true, told = [np.empty(0)], [np.empty(0)]
+    for errors, truncated in zip(trial.errors, trial.truncated, strict=True):
+        known = estimate.of(truncated)
+        for begin in range(size, len(errors), size):
+            before = known[begin - size : begin]
+            if (before > 0).any():
+                usual = before[before > 0].mean()
+                true.append(errors[begin : begin + size] / usual)
+                told.append(known[begin : begin + size] / usual)
+    above, estimated = np.concatenate(true), np.concatenate(told)
+    ceiling = ceiling_of(percentile)
+    for aim in np.arange(HIGHEST_AIM, LOWEST_AIM, -AIM_STEP):
+        left = np.where(aim * estimated > ceiling, 0.0, aim * above)
+        if len(left) == 0 or np.percentile(left, percentile) <= 1:
+            return float(aim)
+    return LOWEST_AIM
 
 
 def _report(
@@ -293,7 +296,6 @@ def _report(
     target: float,
     aim: float,
     uniform: _Trial,
-    governed: _Trial,
     percentile: float,
 ) -> dict[str, Any]:
     """What was found, with times of one run; the engines' CPU time."""
@@ -305,7 +307,8 @@ def _report(
     exact = bench.core({"default": 0.0})
     times: dict[str, list[float]] = {"governed": [], "uniform": [], "threshold_0": []}
     for _ in range(REPEATS):
-        times["governed"].append(bench.governed(control, threshold)[1])
+        governed = bench.governed(control, threshold)
+        times["governed"].append(governed.seconds)
         times["uniform"].append(bench.run(plain, bench.samples).seconds)
         times["threshold_0"].append(bench.run(exact, bench.samples).seconds)
     frames = uniform.frames()

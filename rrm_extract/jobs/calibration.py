@@ -34,7 +34,7 @@ __all__ = [
     "save",
 ]
 
-CEILING = 1.5
+CEILING = 1.2
 """Share of the target above which no estimate is let pass, where some frames may be over it."""
 
 FORMAT = "rrm-extract-calibration"

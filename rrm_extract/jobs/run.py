@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from rrm_extract.config import JobConfig
 from rrm_extract.errors import ClipOpenError, ConfigError, StoreWriteError, WorkerError
 from rrm_extract.jobs.accounting import Accounting
 from rrm_extract.jobs.assemble import assemble
+from rrm_extract.jobs.calibrate import calibrate_apart, reusable
 from rrm_extract.jobs.calibration import digest
 from rrm_extract.jobs.compiled import beside
 from rrm_extract.jobs.discover import Video, discover
@@ -102,8 +104,25 @@ def run_job(config: JobConfig) -> RunSummary:
     if config.output is None:
         msg = "no output was given; expected -o FILE.h5"
         raise ConfigError(msg)
+    output = config.output
+    if config.target_error is not None:
+        config = _calibrated(config, Path(output))
     with Loader(config) as loader:
-        return _run_job(config, config.output, loader, began)
+        return _run_job(config, output, loader, began)
+
+
+def _calibrated(config: JobConfig, output: Path) -> JobConfig:
+    """The job with thresholds for its target, which are found on a sample of its inputs.
+
+    They are kept beside the output, so that the same command goes on with the same ones.
+    """
+    path = output.with_name(f"{output.name}.calibration.json")
+    if config.overwrite or not reusable(path, config):
+        if not output.parent.is_dir():
+            msg = f"cannot write {output}: {output.parent} is no folder; make it first"
+            raise StoreWriteError(msg)
+        calibrate_apart(config, path, say=lambda text: print(text, file=sys.stderr, flush=True))
+    return config.replace(target_error=None, thresholds=str(path))
 
 
 def _run_job(config: JobConfig, output: str, loader: Loader, began: float) -> RunSummary:

@@ -1,0 +1,149 @@
+"""A calibration from the videos to its file."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from rrm_extract.config import JobConfig
+from rrm_extract.errors import CalibrationError, RrmError, WorkerError
+from rrm_extract.jobs.calibration import Calibration, load, save
+from rrm_extract.jobs.discover import discover
+
+__all__ = ["calibrate_apart", "run_calibration"]
+
+DEFAULT_CLIPS, DEFAULT_FRAMES = 8, 48
+"""Videos that a calibration looks at, and frames of each."""
+
+
+def run_calibration(
+    config: JobConfig,
+    output: Path,
+    *,
+    clips: int = DEFAULT_CLIPS,
+    frames: int = DEFAULT_FRAMES,
+    plot: Path | None = None,
+    say: Callable[[str], None],
+) -> Calibration:
+    """Calibrates and writes the file.
+
+    Args:
+        config: the job; with the policy "paper" the accumulated-error control is fitted, else the
+            thresholds for ``target_error`` are found.
+        output: the file.
+        clips: how many videos are looked at, at most.
+        frames: how many sampled frames of each.
+        plot: where the fit is drawn, with the policy "paper".
+        say: is told what is being done.
+
+    Raises:
+        UsageError: the request cannot be met.
+        StoreWriteError: the file cannot be written.
+    """
+    # Here: the process that leads a job imports this module, and is to stay without torch.
+    from rrm_extract.jobs.calibrate_accumulated import calibrate_accumulated
+    from rrm_extract.jobs.calibrate_target import calibrate_target
+    from rrm_extract.jobs.recipe import make_recipe, prepare_process, subject_of
+    from rrm_extract.jobs.samples import take_samples
+    from rrm_extract.models import load_model
+
+    videos = discover(config.inputs, root=config.root, include=config.include)
+    prepare_process(config.threads)
+    model = load_model(config.model, weights=config.weights, preprocess=config.preprocess)
+    recipe = make_recipe(model, config)
+    subject = subject_of(model, config, recipe.layer, recipe.engine)
+    samples = take_samples(videos, config, recipe, clips=clips, frames=frames, say=say)
+    count = sum(map(len, samples))
+    say(f"calibrating on {count} frames of {len(samples)} of {len(videos)} videos")
+    calibration: Calibration
+    if config.policy == "paper":
+        calibration, rounds = calibrate_accumulated(
+            recipe, samples, subject=subject, threshold=config.threshold
+        )
+        if plot is not None:
+            from rrm_extract.jobs.fit_plot import draw_fit
+
+            draw_fit(calibration, rounds, plot)
+    else:
+        if config.target_error is None:
+            raise CalibrationError("no error was asked for; expected --target-error NUMBER")
+        calibration = calibrate_target(
+            recipe,
+            samples,
+            subject=subject,
+            target=config.target_error,
+            percentile=config.percentile,
+            say=say,
+        )
+    save(calibration, output)
+    return calibration
+
+
+def calibrate_apart(config: JobConfig, output: Path, *, say: Callable[[str], None]) -> None:
+    """The same in a process of its own, which then ends, and its memory with it.
+
+    Raises:
+        UsageError: the request cannot be met.
+        StoreWriteError: the file cannot be written.
+        WorkerError: the process ended without a word.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, config, output), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        while True:
+            try:
+                message = ours.recv()
+            except (EOFError, OSError) as error:
+                process.join()
+                msg = f"the process that calibrates ended with exit code {process.exitcode}"
+                raise WorkerError(msg) from error
+            if message is None:
+                return
+            if isinstance(message, Exception):
+                raise message
+            say(message)
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+
+
+def _serve(parent: Connection, config: JobConfig, output: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        run_calibration(config, output, say=parent.send)
+        parent.send(None)
+    except RrmError as error:
+        parent.send(error)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def reusable(path: Path, config: JobConfig) -> bool:
+    """Whether an earlier run has left a calibration for the same target there.
+
+    Whether it is for the same network is checked when it is used.
+    """
+    try:
+        found = load(path, kind="target")
+    except CalibrationError:
+        return False
+    same: bool = (found.to_json()["target_error"], found.to_json()["percentile"]) == (
+        config.target_error,
+        config.percentile,
+    )
+    return same

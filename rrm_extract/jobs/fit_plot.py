@@ -1,0 +1,66 @@
+"""The fit of the accumulated-error control, drawn."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rrm_extract.errors import ConfigError, StoreWriteError
+from rrm_extract.jobs.calibrate_accumulated import Round
+from rrm_extract.jobs.calibration import AccumulatedCalibration
+
+__all__ = ["draw_fit", "matplotlib_module", "save_figure"]
+
+
+def matplotlib_module(name: str) -> Any:
+    """A module of matplotlib.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        msg = f'plots need matplotlib ({error}); pip install "rrm-extract[plot]"'
+        raise ConfigError(msg) from error
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Writes a figure; the same figures give the same file.
+
+    Raises:
+        StoreWriteError: the system refuses.
+    """
+    try:
+        with matplotlib_module("matplotlib").rc_context({"svg.hashsalt": "rrm-extract"}):
+            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    except OSError as error:
+        msg = f"cannot write {path}: {error.strerror or error}; choose another --plot"
+        raise StoreWriteError(msg) from error
+
+
+def draw_fit(calibration: AccumulatedCalibration, rounds: Sequence[Round], path: Path) -> None:
+    """Errors against accumulated truncation, clip by clip, and the polynomial (Eq. 8).
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+        StoreWriteError: the picture cannot be written.
+    """
+    figure = matplotlib_module("matplotlib.figure").Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for each in rounds:
+        axes.plot(each.total, each.errors, ".", markersize=4, label=Path(each.name).stem)
+    total = np.linspace(0, calibration.model.reach, 200)
+    axes.plot(total, calibration.model.predict(total), "k-", label="fit (Eq. 8)")
+    axes.set_xlabel("accumulated truncation (Eq. 7)")
+    axes.set_ylabel("relative L2 error of the feature")
+    axes.set_title(
+        f"{calibration.subject.model}, threshold {calibration.threshold}, "
+        f"R² {calibration.report['r2']:.3f}"
+    )
+    axes.legend(fontsize=8)
+    save_figure(figure, path)
