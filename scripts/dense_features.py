@@ -161,6 +161,9 @@ class _DenseFrames:
     def reset(self) -> None:
         """There is nothing to forget."""
 
+    def key_frame(self) -> None:
+        """Every frame is one."""
+
     def input(self, batch: list[SampledFrame], /) -> Tensor:
         """(T, C, h, w) float32."""
         return network_input(batch, self._recipe)

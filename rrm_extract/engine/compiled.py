@@ -143,7 +143,7 @@ class CompiledNetwork:
             native.Lane(self._network(part)) if isinstance(part, CompiledPart) else None
             for part in plan.parts
         ]
-        self._fresh = True
+        self._fresh = self._learns = True
         self._tracks = False
 
     def _network(self, part: CompiledPart) -> Any:
@@ -157,6 +157,13 @@ class CompiledNetwork:
         for lane in self._lanes:
             if lane is not None:
                 lane.reset()
+        self._fresh = self._learns = True
+
+    def key_frame(self) -> None:
+        """The next frame is a key frame; which layers run dense is not forgotten."""
+        for lane in self._lanes:
+            if lane is not None:
+                lane.key_frame()
         self._fresh = True
 
     def track(self) -> None:
@@ -165,7 +172,7 @@ class CompiledNetwork:
         for lane in self._lanes:
             if lane is not None:
                 lane.track(True)
-        self._fresh = True
+        self._fresh = self._learns = True
 
     def scale_thresholds(self, factor: float) -> None:
         """All thresholds times a factor, from the next frame on."""
@@ -189,7 +196,7 @@ class CompiledNetwork:
         seen: list[Seen] = []
         for begin in range(0, len(frames), self.plan.batch):
             batch = frames[begin : begin + self.plan.batch]
-            for some in passes(len(batch), fresh=self._fresh):
+            for some in passes(len(batch), fresh=self._learns):
                 result = self._attempt(batch[some])
                 outputs.append(result[0])
                 seen.append(result[1])
@@ -223,7 +230,7 @@ class CompiledNetwork:
             if self._tracks
             else None,
         )
-        self._fresh = False
+        self._fresh = self._learns = False
         return outputs, seen
 
 

@@ -175,7 +175,7 @@ class NativeNetwork:
             native.Lane(part.network) if isinstance(part, NativePart) else None
             for part in self._shared.parts
         ]
-        self._fresh = True
+        self._fresh = self._learns = True
         self._totals = {op.name: _Totals() for op in self._shared.program.linear_ops}
         self._others: list[NativeNetwork] = []
         self._tracks = False
@@ -286,6 +286,15 @@ class NativeNetwork:
                 lane.reset()
         for other in self._others:
             other.reset()
+        self._fresh = self._learns = True
+
+    def key_frame(self) -> None:
+        """The next frame is a key frame; which layers run dense is not forgotten."""
+        for lane in self._lanes:
+            if lane is not None:
+                lane.key_frame()
+        for other in self._others:
+            other.key_frame()
         self._fresh = True
 
     def track(self) -> None:
@@ -294,7 +303,7 @@ class NativeNetwork:
         for lane in self._lanes:
             if lane is not None:
                 lane.track(True)
-        self._fresh = True
+        self._fresh = self._learns = True
 
     def scale_thresholds(self, factor: float) -> None:
         """All thresholds times a factor, from the next frame on."""
@@ -423,7 +432,7 @@ class NativeNetwork:
         """Runs a batch in one or two passes; None when something was not finite."""
         results = []
         before = {name: replace(total) for name, total in self._totals.items()}
-        for part in passes(len(frames), fresh=self._fresh):
+        for part in passes(len(frames), fresh=self._learns):
             result = self._attempt(frames[part])
             if result is None:
                 self._totals = before
@@ -468,7 +477,7 @@ class NativeNetwork:
             self._output(value, arrays, opaque, len(frames)) for value in lowered.outputs
         )
         densities = self._count(counts, truncated, len(frames))
-        self._fresh = False
+        self._fresh = self._learns = False
         return outputs, densities
 
     def _output(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rrm_extract.jobs.control import EVENTS
 from rrm_extract.rrm.cost import (
     LayerCost,
     overall_density,
@@ -31,6 +33,7 @@ class Accounting:
         frames, delta_frames: all frames, and those that were not key frames.
         work: sum over all frames of the share of the dense MACs.
         seconds: by stage.
+        events: see :data:`rrm_extract.jobs.control.EVENTS`.
     """
 
     def __init__(self, layers: tuple[LayerCost, ...]) -> None:
@@ -40,6 +43,9 @@ class Accounting:
         self.frames = 0
         self.delta_frames = 0
         self.work = 0.0
+        self.events: Counter[str] = Counter()
+        self._errors: list[npt.NDArray[np.float32]] = []
+        self._estimates: list[npt.NDArray[np.float32]] = []
         self.seconds: dict[str, float] = {
             "decode": 0.0,
             "preprocess": 0.0,
@@ -55,6 +61,14 @@ class Accounting:
         self.work += float(chunk.work.sum(dtype=np.float64))
         self._density += chunk.density.sum(axis=0, dtype=np.float64)
         self._density_delta += chunk.density_delta[delta].sum(axis=0, dtype=np.float64)
+        for rows, kept in (
+            (chunk.audit_error, self._errors),
+            (chunk.estimate, self._estimates),
+        ):
+            if rows is not None and np.isfinite(rows).any():
+                kept.append(rows[np.isfinite(rows)])
+        for event in EVENTS:
+            self.events[event] += int(chunk.attrs.get(f"n_{event}", 0))
         for stage in ("decode", "preprocess", "network"):
             self.seconds[stage] += float(chunk.attrs.get(f"seconds_{stage}", 0.0))
 
@@ -65,8 +79,19 @@ class Accounting:
         self.work += other.work
         self._density += other._density
         self._density_delta += other._density_delta
+        self.events.update(other.events)
+        self._errors += other._errors
+        self._estimates += other._estimates
         for stage, seconds in other.seconds.items():
             self.seconds[stage] += seconds
+
+    def audited_errors(self) -> npt.NDArray[np.float32]:
+        """Relative L2 errors of the frames that were audited."""
+        return np.concatenate([np.empty(0, np.float32), *self._errors])
+
+    def estimates(self) -> npt.NDArray[np.float32]:
+        """Relative L2 errors as predicted, of the frames where something predicts them."""
+        return np.concatenate([np.empty(0, np.float32), *self._estimates])
 
     def layers(self) -> tuple[LayerCost, ...]:
         """The layers with their mean densities, NaN where no frame counts.

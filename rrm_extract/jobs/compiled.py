@@ -71,6 +71,10 @@ class CompiledFrameNetwork:
         """Forgets the past: the next frame is a key frame."""
         self._network.reset()
 
+    def key_frame(self) -> None:
+        """The next frame is a key frame."""
+        self._network.key_frame()
+
     def input(self, batch: list[SampledFrame], /) -> NDArray[np.float32]:
         """(T, C, h, w) float32."""
         images, positions = pictures(batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,6 +40,9 @@ class Core(Protocol):
 
     def reset(self) -> None:
         """Forgets the past: the next frame is a key frame."""
+
+    def key_frame(self) -> None:
+        """The next frame is a key frame; what is known of the clip is not forgotten."""
 
     def run(self, x: Any, /) -> tuple[Outputs, Seen]:
         """Of (T, C, h, w) inputs: (T, ...) outputs, the feature first, and what layers saw."""
@@ -88,11 +91,6 @@ class Control:
     audit: float = 0.0
     scheme: TargetControl | AccumulatedControl | None = None
 
-    @property
-    def measures(self) -> bool:
-        """Whether the dense network is needed beside the recurrent one."""
-        return self.audit > 0 or isinstance(self.scheme, TargetControl)
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Watch:
@@ -135,8 +133,11 @@ class ControlledNetwork:
         self._control = control
         self._detector = CutDetector() if control.cuts else None
         self._governor: Governor | None = None
+        self._floor = 0.0
+        self._probe: tuple[NDArray[np.float32], float] | None = None
         scheme = control.scheme
         if isinstance(scheme, TargetControl):
+            self._floor = scheme.estimate.floor
             self._governor = Governor(
                 scheme.estimate, target=scheme.target, aim=scheme.aim, ceiling=scheme.ceiling
             )
@@ -160,6 +161,7 @@ class ControlledNetwork:
         if self._governor is not None:
             self._governor.reset()
             self._core.scale_thresholds(self._governor.scale)
+        self._probe = None
         self._total = 0.0
         self._key_time = None
         self._clip = clip
@@ -185,45 +187,52 @@ class ControlledNetwork:
                 self._new_key_frame(timestamps[begin])
             end = min((key for key in key_frames if key > begin), default=count)
             outputs, seen = self._core.run(x[begin:end])
+            self._learn(outputs[0])
             keep, estimate, again = self._judge(seen)
             if keep == 0 and seen.key_frame[0]:
                 keep = 1  # nothing is nearer to the truth than a key frame
+            if self._is_probed(keep, seen):
+                # The last frame that stays is computed again, as a key frame that shows its error.
+                keep, again = keep - 1, True
+                self._probe = (outputs[0][keep : keep + 1], float(estimate[keep]))
             if wasted:
                 seen.work[0] += wasted  # frames that were computed for nothing are work as well
             wasted = float(seen.work[keep:].sum())
             if keep > 0:
                 outputs = tuple(output[:keep] for output in outputs)
-                audit, breach = self._audit(
-                    x[begin : begin + keep],
-                    outputs[0],
-                    estimate[:keep],
-                    seen.key_frame[:keep],
-                    samples[begin : begin + keep],
+                span = slice(begin, begin + keep)
+                audit = self._audit(x[span], outputs[0], estimate[:keep], samples[span])
+                watch = Watch(
+                    estimate=estimate[:keep].astype(np.float32),
+                    audit_error=audit.astype(np.float32),
                 )
-                parts.append(
-                    (
-                        outputs,
-                        seen.first(keep),
-                        Watch(
-                            estimate=estimate[:keep].astype(np.float32),
-                            audit_error=audit.astype(np.float32),
-                        ),
-                    )
-                )
-                again = again or breach
+                parts.append((outputs, seen.first(keep), watch))
             self.events["recomputed"] += end - begin - keep
             begin += keep
-            if again:
-                if begin < count:
-                    key_frames.add(begin)
-                else:
-                    self._new_key_frame(None)
+            if again and begin < count:
+                key_frames.add(begin)
+            elif again:
+                self._new_key_frame(None)
             if self._governor is not None:
                 self._core.scale_thresholds(self._governor.scale)
         outputs = tuple(
             np.concatenate(some) for some in zip(*(part[0] for part in parts), strict=True)
         )
         return outputs, joined([part[1] for part in parts]), Watch.joined([p[2] for p in parts])
+
+    def _is_probed(self, frames: int, seen: Seen) -> bool:
+        due = self._governor is not None and self._governor.probe_is_due(frames)
+        return due and not seen.key_frame[frames - 1]
+
+    def _learn(self, features: NDArray[np.float32]) -> None:
+        """The first of the features is a key frame's: tells how far it was off before."""
+        if self._probe is None or self._governor is None:
+            return
+        (before, estimated), self._probe = self._probe, None
+        # A key frame in bfloat16 is not exact itself.
+        square = float(relative_errors(before, features[:1])[0]) ** 2 + self._floor
+        if self._governor.measured(true=square**0.5, estimated=estimated):
+            self.events["breaches"] += 1
 
     def _key_frames(self, x: Any, timestamps: Sequence[float]) -> set[int]:
         """Positions that become key frames whatever the error is."""
@@ -241,7 +250,7 @@ class ControlledNetwork:
         return found
 
     def _new_key_frame(self, timestamp: float | None) -> None:
-        self._core.reset()
+        self._core.key_frame()
         self._total = 0.0
         if timestamp is not None:
             self._key_time = max(timestamp, self._key_time or timestamp)
@@ -272,29 +281,21 @@ class ControlledNetwork:
         x: Any,
         features: NDArray[np.float32],
         estimate: NDArray[np.float64],
-        key_frame: NDArray[np.bool_],
         samples: Sequence[int],
-    ) -> tuple[NDArray[np.float64], bool]:
-        """True errors, NaN where they are not measured, and whether one is over the target."""
+    ) -> NDArray[np.float64]:
+        """True errors, NaN where they are not measured."""
         errors = np.full(len(features), np.nan)
-        chosen = {i for i, sample in enumerate(samples) if self._is_audited(sample)}
-        self.events["audited"] += len(chosen)
-        probes: Iterable[int] = ()
-        if self._governor is not None:
-            probes = self._governor.probes(len(features))
-        breach = False
-        for position in sorted({*chosen, *probes}):
-            if key_frame[position] and position not in chosen:
-                continue  # it has no error to learn from
+        for position, sample in enumerate(samples):
+            if not self._is_audited(sample):
+                continue
             exact = self._core.exact(x[position : position + 1])
-            error = float(relative_errors(features[position : position + 1], exact)[0])
-            errors[position] = error
+            errors[position] = relative_errors(features[position : position + 1], exact)[0]
+            self.events["audited"] += 1
             if self._governor is not None and self._governor.measured(
-                true=error, estimated=float(estimate[position])
+                true=float(errors[position]), estimated=float(estimate[position])
             ):
                 self.events["breaches"] += 1
-                breach = True
-        return errors, breach
+        return errors
 
     def _is_audited(self, sample: int) -> bool:
         """The same frames whoever computes them, in whatever order."""

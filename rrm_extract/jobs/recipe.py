@@ -171,6 +171,10 @@ class RecipeNetwork:
         """Forgets the past: the next frame is a key frame."""
         self._network.reset()
 
+    def key_frame(self) -> None:
+        """The next frame is a key frame."""
+        self._network.key_frame()
+
     def input(self, batch: list[SampledFrame], /) -> Tensor:
         """(T, C, h, w) float32 on the recipe's device."""
         return network_input(batch, self._recipe)
@@ -288,7 +292,7 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
         trial = RecurrentNetwork(program, threshold=threshold, policy=policy)
     control = _control(config, calibration, program)
     exact = None
-    if control.measures and choice.engine == "native" and config.precision != "fp32":
+    if control.audit > 0 and choice.engine == "native" and config.precision != "fp32":
         exact = native("fp32").compiled()
     output = trial.step(torch.zeros(1, *model.input_shape))
     if not isinstance(output, Tensor) or not output.is_floating_point():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from rrm_extract.errors import InputError
+from rrm_extract.jobs.control import EVENTS
+from rrm_extract.report.audit import audit_lines, audit_measures
 from rrm_extract.report.eie import EieModel, eie_csv_names, model_on_eie
 from rrm_extract.report.table import number, table
 from rrm_extract.rrm.cost import (
@@ -41,6 +44,8 @@ class Stats:
         failures: (video id, message) of what failed or is partial.
         layers: means over frames; densities of the delta over delta frames.
         work: mean share of the dense MACs over all frames, key frames counting in full.
+        audit: what is known of the features' errors, see
+            :func:`rrm_extract.report.audit.audit_measures`.
         eie: modelled times on EIE, where they were asked for.
     """
 
@@ -56,6 +61,7 @@ class Stats:
     failures: tuple[tuple[str, str], ...]
     layers: tuple[LayerCost, ...]
     work: float
+    audit: Mapping[str, Any]
     eie: EieModel | None = None
 
     def totals(self) -> dict[str, float]:
@@ -125,6 +131,8 @@ class Stats:
         ]
         if self.eie is not None:
             lines += ["", self.eie.to_text()]
+        if known := audit_lines(self.audit):
+            lines += ["", *known]
         if self.failures:
             lines += ["", f"{len(self.failures)} failed or partial:"]
             lines += [f"  {video_id}: {message}" for video_id, message in self.failures]
@@ -201,6 +209,8 @@ def _stats(file: FeatureFile, path: Path, video_ids: Sequence[str], only: str | 
     density: Any = 0.0
     density_delta: Any = 0.0
     columns: dict[str, Any] = {}
+    known: dict[str, list[Any]] = {"error": [np.empty(0)], "estimate": [np.empty(0)]}
+    events: Counter[str] = Counter()
     for video_id in video_ids:
         video: VideoFeatures = file[video_id]
         columns = dict(video.layers)
@@ -210,6 +220,10 @@ def _stats(file: FeatureFile, path: Path, video_ids: Sequence[str], only: str | 
         work += float(np.sum(video.work, dtype=np.float64))
         density = density + np.nan_to_num(columns["density"]) * count
         density_delta = density_delta + np.nan_to_num(columns["density_delta"]) * deltas
+        for name, rows in video.audit.items():
+            known[name].append(rows[np.isfinite(rows)])
+        attrs = video.attrs
+        events.update({event: int(attrs.get(f"n_{event}", 0)) for event in EVENTS})
     layers = tuple(
         LayerCost(
             name=str(name),
@@ -241,6 +255,9 @@ def _stats(file: FeatureFile, path: Path, video_ids: Sequence[str], only: str | 
         failures=failures,
         layers=layers,
         work=work / frames if frames else math.nan,
+        audit=audit_measures(
+            np.concatenate(known["error"]), np.concatenate(known["estimate"]), events
+        ),
     )
 
 

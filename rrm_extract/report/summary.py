@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rrm_extract.jobs import RunSummary
+from rrm_extract.report.audit import audit_lines, audit_measures
 
 __all__ = ["summary_text"]
 
@@ -36,6 +37,9 @@ def summary_text(summary: RunSummary) -> str:
         lines.append(
             f"theoretical speedup: {measures['speedup_theoretical']:.2f} over the dense network "
             "(MACs, key frames included); not a time"
+        )
+        lines += audit_lines(
+            audit_measures(accounting.audited_errors(), accounting.estimates(), accounting.events)
         )
         parent, worker, load = (size / 2**20 for size in summary.peak_memory)
         lines.append(

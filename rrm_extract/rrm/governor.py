@@ -24,15 +24,16 @@ LEAST_SCALE, MOST_SCALE = 1 / 256, 64.0
 FASTEST_GROWTH, FASTEST_FALL = 1.25, 0.25
 """Of the factor, from one batch to the next."""
 
-FIRST_PROBE = 7
-"""Frame after the beginning at which the true error is measured: soon, for the estimate may be off
-for this clip."""
+FIRST_PROBES = (8, 24, 56)
+"""Frames after the beginning from which on the true error is measured: soon, for the estimate may
+be off for this clip, and again when what is held back has settled."""
 
-PROBE_EVERY = 120
-"""And then every so many frames."""
+PROBE_EVERY = 32
+"""And then after every so many frames."""
 
-TRUST = 0.7
-"""How far one measured error moves the correction, as an exponent of true over estimated."""
+TRUST_UP, TRUST_DOWN = 1.0, 0.5
+"""How far one measured error moves the correction, as an exponent of true over estimated: one that
+is larger than estimated is believed at once."""
 
 LEAST_CORRECTION, MOST_CORRECTION = 0.25, 8.0
 """Limits of the correction."""
@@ -69,6 +70,7 @@ class Governor:
         self.scale = FIRST_SCALE
         self._correction = 1.0
         self._frames = 0
+        self._next_probe = FIRST_PROBES[0]
 
     def judge(self, truncated: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:
         """Looks at a batch that was computed with :attr:`scale`, and sets the next scale.
@@ -94,17 +96,17 @@ class Governor:
         factor = min(max(factor, FASTEST_FALL), 0.9 if over else FASTEST_GROWTH)
         self.scale = min(max(self.scale * factor, LEAST_SCALE), MOST_SCALE)
 
-    def probes(self, frames: int) -> list[int]:
-        """Positions among the next ``frames`` frames that stay whose true error is to be measured.
+    def probe_is_due(self, frames: int) -> bool:
+        """Whether the true error is to be measured at the last of ``frames`` frames that stay.
 
-        To be called once for each batch, with the number of frames that stay.
+        To be called once for each batch.
         """
-        begin, self._frames = self._frames, self._frames + frames
-        return [
-            number - begin
-            for number in range(begin, self._frames)
-            if number == FIRST_PROBE or (number > 0 and number % PROBE_EVERY == 0)
-        ]
+        self._frames += frames
+        if frames == 0 or self._frames < self._next_probe:
+            return False
+        later = [number for number in FIRST_PROBES if number > self._frames]
+        self._next_probe = later[0] if later else self._frames + PROBE_EVERY
+        return True
 
     def measured(self, *, true: float, estimated: float) -> bool:
         """Learns from a frame's true error.
@@ -114,10 +116,11 @@ class Governor:
             estimated: what was predicted for it.
 
         Returns:
-            Whether the error is over the target: the next frame is then to be a key frame.
+            Whether the error is over the target.
         """
         if estimated > WORTH_A_PROBE * self._target and true > 0:
-            change = (true / estimated) ** TRUST
+            change = true / estimated
+            change **= TRUST_UP if change > 1 else TRUST_DOWN
             self._correction = min(
                 max(self._correction * change, LEAST_CORRECTION), MOST_CORRECTION
             )

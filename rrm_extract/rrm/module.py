@@ -129,6 +129,10 @@ class RecurrentNetwork:
         """Forgets the past: the next frame is a key frame. The accounting goes on."""
         self._states = {op.name: _LayerState() for op in self.program.linear_ops}
 
+    def key_frame(self) -> None:
+        """The next frame is a key frame, as after :meth:`reset`."""
+        self.reset()
+
     def track(self) -> None:
         """Has what is truncated counted from here on; the next frame is a key frame."""
         self._tracks = True

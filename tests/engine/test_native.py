@@ -284,6 +284,24 @@ def test_reset_starts_over() -> None:
     assert network.stats()[0] != frames_before
 
 
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "squeezenet1_1"])
+@pytest.mark.parametrize("threshold", [0, 1e-2])
+def test_a_key_frame_is_computed_from_nothing(name: str, threshold: float) -> None:
+    frames = moving_frames(12, 64)
+    noise = torch.rand(12, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    network, alone = opened(name, threshold=threshold), opened(name, threshold=0)
+    for clip_, begin in ((frames, 5), (noise, 0), (noise, 11), (frames, 6)):
+        outputs_of(network, clip_)
+        network.key_frame()
+        outputs, seen = network.run(clip_[begin:])
+        result = torch.cat([output.flatten(1) for output in outputs], 1)
+        assert seen.key_frame[0]
+        alone.reset()
+        expected = outputs_of(alone, clip_[begin:])
+        assert relative_l2(result[0], expected[0]) < EXACT_RECURRENCE
+        assert relative_l2(result, expected) < (EXACT_RECURRENCE if threshold == 0 else 0.2)
+
+
 def test_forks_share_weights_and_nothing_else() -> None:
     frames = moving_frames(4, 64)
     network = opened(threshold=1e-2)

@@ -317,6 +317,7 @@ void bind_engine(nb::module_& m) {
     nb::class_<Lane>(m, "Lane")
         .def(nb::init<nb::object>())
         .def("reset", [](Lane& lane) { lane.state.reset(); })
+        .def("key_frame", [](Lane& lane) { lane.state.key_frame(); })
         .def("run", &Lane::run)
         .def("output", &Lane::output)
         .def("counts", &Lane::counts)

@@ -189,6 +189,10 @@ void State::reset() {
     }
 }
 
+void State::key_frame() {
+    for (DeltaState& delta : deltas) delta.valid = delta.kept = false;
+}
+
 void State::track(bool on) {
     if (on == tracked_) return;
     tracked_ = on;
@@ -289,7 +293,8 @@ void State::end(int frames) {
                 // What has no lists only wins where nothing is compared.
                 (!select || (nearly_all && !plan.paper));
         }
-        delta.everywhere = delta.dense_mode && nearly_all;
+        // A key frame reaches everything, whatever has changed.
+        if (frames > first) delta.everywhere = delta.dense_mode && nearly_all;
         delta.was_dense = delta.dense[frames - 1] != 0;
         delta.ring = (delta.ring + frames) % rings(plan);
         delta.valid = true;

@@ -162,6 +162,8 @@ public:
     explicit State(std::shared_ptr<const Network> network);
 
     void reset();
+    // The next frame is computed from nothing; which layers run dense is not forgotten.
+    void key_frame();
     // Whether the energy of what is truncated is counted; from the next key frame on.
     void track(bool on);
     // All thresholds times a factor, from the next frame on.
