@@ -17,7 +17,7 @@ from rrm_extract.jobs.recipe import Recipe, RecipeNetwork
 from rrm_extract.jobs.samples import Sample, portions
 from rrm_extract.rrm.estimate import ErrorEstimate
 
-__all__ = ["calibrate_target"]
+__all__ = ["Bench", "calibrate_target", "largest_threshold"]
 
 Floats = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ REPEATS = 3
 
 
 @dataclass
-class _Trial:
+class Trial:
     """What one run over all samples gave."""
 
     errors: list[Floats] = field(default_factory=list)  # of each sample
@@ -66,7 +66,7 @@ class _Trial:
         return sum(map(len, self.errors))
 
 
-class _Bench:
+class Bench:
     """A network whose thresholds are all one, times a scale: any uniform threshold."""
 
     def __init__(self, recipe: Recipe, samples: Sequence[Sample]) -> None:
@@ -80,14 +80,14 @@ class _Bench:
         """The network with some thresholds; weights are shared."""
         return RecipeNetwork(replace(self.recipe, threshold=threshold))
 
-    def uniform(self, threshold: float, samples: Sequence[Sample] | None = None) -> _Trial:
+    def uniform(self, threshold: float, samples: Sequence[Sample] | None = None) -> Trial:
         """All layers with one threshold."""
         self._uniform.scale_thresholds(threshold)
         return self.run(self._uniform, self.samples if samples is None else samples)
 
-    def run(self, core: RecipeNetwork, samples: Sequence[Sample]) -> _Trial:
+    def run(self, core: RecipeNetwork, samples: Sequence[Sample]) -> Trial:
         """A network over some samples, each from a key frame on."""
-        trial = _Trial()
+        trial = Trial()
         for sample in samples:
             core.reset()
             features, truncated = [], []
@@ -103,11 +103,11 @@ class _Bench:
             trial.truncated.append(np.concatenate(truncated) if truncated else np.empty((0, 0)))
         return trial
 
-    def governed(self, control: TargetControl, threshold: float) -> _Trial:
+    def governed(self, control: TargetControl, threshold: float) -> Trial:
         """The same under control; the time is with what the control itself takes."""
         core = self.core({"default": threshold})
         network = ControlledNetwork(core, Control(scheme=control))
-        trial = _Trial()
+        trial = Trial()
         for sample in self.samples:
             network.begin(sample.name)
             features, position = [], 0
@@ -151,12 +151,12 @@ def calibrate_target(
     Raises:
         CalibrationError: the target cannot be kept at all, or nothing is ever truncated.
     """
-    bench = _Bench(recipe, samples)
+    bench = Bench(recipe, samples)
     exact = bench.uniform(0.0)
     floor = float(np.mean(np.square(np.concatenate(exact.errors))))
     _check_target(exact, target, percentile, recipe)
     say("looking for the threshold")
-    threshold = _largest(bench, target, percentile)
+    threshold = largest_threshold(bench, target, percentile)
     say(f"threshold {threshold:.3g} keeps {target:g}; measuring how layers bear upon the feature")
     uniform = bench.uniform(threshold)
     gains = _gains(bench, threshold, floor)
@@ -177,7 +177,7 @@ def calibrate_target(
     )
 
 
-def _check_target(exact: _Trial, target: float, percentile: float, recipe: Recipe) -> None:
+def _check_target(exact: Trial, target: float, percentile: float, recipe: Recipe) -> None:
     least = exact.percentile(percentile)
     if least > ENOUGH * target:
         advice = "--precision fp32, or " if recipe.precision != "fp32" else ""
@@ -189,7 +189,7 @@ def _check_target(exact: _Trial, target: float, percentile: float, recipe: Recip
         raise CalibrationError(msg)
 
 
-def _largest(bench: _Bench, target: float, percentile: float) -> float:
+def largest_threshold(bench: Bench, target: float, percentile: float) -> float:
     """The largest threshold that keeps the target on the samples."""
     low, high, threshold = LEAST_THRESHOLD, MOST_THRESHOLD, FIRST_THRESHOLD
     for _ in range(STEPS):
@@ -206,7 +206,7 @@ def _largest(bench: _Bench, target: float, percentile: float) -> float:
     return low
 
 
-def _gains(bench: _Bench, threshold: float, floor: float) -> Floats:
+def _gains(bench: Bench, threshold: float, floor: float) -> Floats:
     """Squared error for one unit that a layer holds back, each layer truncating by itself."""
     ops = bench.recipe.program.linear_ops
     groups = _groups(bench)
@@ -240,7 +240,7 @@ def replace_frames(sample: Sample, frames: int) -> Sample:
     return replace(sample, x=sample.x[:frames], exact=sample.exact[:frames])
 
 
-def _groups(bench: _Bench) -> list[list[int]]:
+def _groups(bench: Bench) -> list[list[int]]:
     """Positions of the linear layers, those that read the same input together."""
     groups: dict[str, list[int]] = {}
     for position, op in enumerate(bench.recipe.program.linear_ops):
@@ -248,7 +248,7 @@ def _groups(bench: _Bench) -> list[list[int]]:
     return list(groups.values())
 
 
-def _adjusted(estimate: ErrorEstimate, trial: _Trial) -> ErrorEstimate:
+def _adjusted(estimate: ErrorEstimate, trial: Trial) -> ErrorEstimate:
     """The estimate such that its median is right where all layers truncate at once."""
     truncated, errors = np.concatenate(trial.truncated), np.concatenate(trial.errors)
     use = (errors > 0) & (truncated.sum(axis=1) > 0)
@@ -263,7 +263,7 @@ def _control(
     return TargetControl(estimate=estimate, target=target, aim=aim, ceiling=ceiling_of(percentile))
 
 
-def _aim(bench: _Bench, estimate: ErrorEstimate, trial: _Trial, percentile: float) -> float:
+def _aim(bench: Bench, estimate: ErrorEstimate, trial: Trial, percentile: float) -> float:
     """Where the mean estimate of a batch has to be for the asked share of frames to keep 1.
 
     What counts is how far a frame's error is above the mean estimate of the batch before its own,
@@ -290,12 +290,12 @@ def _aim(bench: _Bench, estimate: ErrorEstimate, trial: _Trial, percentile: floa
 
 
 def _report(
-    bench: _Bench,
+    bench: Bench,
     estimate: ErrorEstimate,
     threshold: float,
     target: float,
     aim: float,
-    uniform: _Trial,
+    uniform: Trial,
     percentile: float,
 ) -> dict[str, Any]:
     """What was found, with times of one run; the engines' CPU time."""
