@@ -68,6 +68,7 @@ class Governor:
         """A chunk begins: nothing is known of it."""
         self.scale = FIRST_SCALE
         self._correction = 1.0
+        self._judged_with = 1.0
         self._frames = 0
 
     def judge(self, truncated: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:
@@ -80,6 +81,7 @@ class Governor:
             How many of the frames may stay, at least 1 if the first of them is a key frame; and
             (T,) the estimated errors. The frame after those that stay is to be a key frame.
         """
+        self._judged_with = self._correction
         errors = self._estimate.of(truncated) * self._correction
         over = np.flatnonzero(errors > self._ceiling * self._target)
         keep = int(over[0]) if len(over) else len(errors)
@@ -107,17 +109,19 @@ class Governor:
         ]
 
     def measured(self, *, true: float, estimated: float) -> bool:
-        """Learns from a frame's true error.
+        """Learns from the true error of a frame of the last batch.
 
         Args:
             true: its relative L2 error.
-            estimated: what was predicted for it.
+            estimated: what :meth:`judge` has predicted for it.
 
         Returns:
             Whether the error is over the target: the next frame is then to be a key frame.
         """
         if estimated > WORTH_A_PROBE * self._target and true > 0:
-            change = (true / estimated) ** TRUST
+            # Other frames of the batch may have corrected the same prediction already.
+            known = estimated * self._correction / self._judged_with
+            change = (true / known) ** TRUST
             self._correction = min(
                 max(self._correction * change, LEAST_CORRECTION), MOST_CORRECTION
             )

@@ -89,3 +89,12 @@ def test_probes_come_soon_and_then_now_and_then() -> None:
         found += [begin + position for position in governor.probes(frames)]
         begin += frames
     assert found == [7, 120, 240]
+
+
+def test_many_true_errors_of_one_batch_correct_the_estimate_once() -> None:
+    governor = Governor(ErrorEstimate(gains=np.array([1.0])), target=TARGET, aim=0.8)
+    truncated = np.full((8, 1), 1e-5)
+    estimates = governor.judge(truncated)[1]
+    for estimate in estimates:
+        governor.measured(true=1.5 * float(estimate), estimated=float(estimate))
+    np.testing.assert_allclose(governor.judge(truncated)[1], 1.5 * estimates, rtol=0.01)
