@@ -28,8 +28,14 @@ FIRST_PROBE = 7
 """Frame after the beginning at which the true error is measured: soon, for the estimate may be off
 for this clip."""
 
-PROBE_EVERY = 120
-"""And then every so many frames."""
+SHORTEST_GAP, LONGEST_GAP = 8, 120
+"""Frames from one measurement to the next."""
+
+LONGER = 2
+"""Times the last gap is the next one, as long as the estimate is right."""
+
+SURPRISE = 1.25
+"""True over estimated error from which on it is measured again soon."""
 
 TRUST = 0.7
 """How far one measured error moves the correction, as an exponent of true over estimated."""
@@ -70,6 +76,8 @@ class Governor:
         self._correction = 1.0
         self._judged_with = 1.0
         self._frames = 0
+        self._gap = SHORTEST_GAP
+        self._next_probe = FIRST_PROBE
 
     def judge(self, truncated: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:
         """Looks at a batch that was computed with :attr:`scale`, and sets the next scale.
@@ -102,11 +110,12 @@ class Governor:
         To be called once for each batch, with the number of frames that stay.
         """
         begin, self._frames = self._frames, self._frames + frames
-        return [
-            number - begin
-            for number in range(begin, self._frames)
-            if number == FIRST_PROBE or (number > 0 and number % PROBE_EVERY == 0)
-        ]
+        found = []
+        while self._next_probe < self._frames:
+            found.append(self._next_probe - begin)
+            self._gap = min(LONGER * self._gap, LONGEST_GAP)
+            self._next_probe += self._gap
+        return found
 
     def measured(self, *, true: float, estimated: float) -> bool:
         """Learns from the true error of a frame of the last batch.
@@ -121,6 +130,9 @@ class Governor:
         if estimated > WORTH_A_PROBE * self._target and true > 0:
             # Other frames of the batch may have corrected the same prediction already.
             known = estimated * self._correction / self._judged_with
+            if true > SURPRISE * known:
+                self._gap = SHORTEST_GAP
+                self._next_probe = self._frames - 1 + SHORTEST_GAP
             change = (true / known) ** TRUST
             self._correction = min(
                 max(self._correction * change, LEAST_CORRECTION), MOST_CORRECTION

@@ -82,13 +82,28 @@ def test_a_breach_is_told_and_learnt_from() -> None:
     np.testing.assert_allclose(governor.judge(np.full((4, 1), 2.5e-5))[1], before)
 
 
-def test_probes_come_soon_and_then_now_and_then() -> None:
-    governor = Governor(ErrorEstimate(gains=GAINS), target=TARGET, aim=0.8)
+def probed(true_over_estimated: float) -> list[int]:
+    """Frames whose true error is measured, in batches of many sizes."""
+    governor = Governor(ErrorEstimate(gains=np.array([1.0])), target=TARGET, aim=0.8)
     found, begin = [], 0
-    for frames in [8, 8, 3, 5] + [8] * 30:
-        found += [begin + position for position in governor.probes(frames)]
+    for frames in [8, 8, 3, 5] + [8] * 50:
+        estimates = governor.judge(np.full((frames, 1), 1e-5))[1]
+        for position in governor.probes(frames):
+            found.append(begin + position)
+            estimated = float(estimates[position])
+            governor.measured(true=true_over_estimated * estimated, estimated=estimated)
         begin += frames
-    assert found == [7, 120, 240]
+    return found
+
+
+def test_probes_come_soon_and_then_now_and_then() -> None:
+    assert probed(1.0) == probed(0.8) == [7, 23, 55, 119, 239, 359]
+
+
+def test_probes_come_often_as_long_as_the_estimate_is_too_low() -> None:
+    often = probed(1.5)
+    assert max(np.diff(often)) <= 16
+    assert len(often) > 20
 
 
 def test_many_true_errors_of_one_batch_correct_the_estimate_once() -> None:
