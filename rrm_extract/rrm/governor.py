@@ -38,7 +38,8 @@ SURPRISE = 1.25
 """True over estimated error from which on it is measured again soon."""
 
 TRUST = 0.7
-"""How far one measured error moves the correction, as an exponent of true over estimated."""
+"""How far one measured error lowers the correction, as an exponent of true over estimated; it is
+raised the whole way, for what is too low does not keep the target."""
 
 LEAST_CORRECTION, MOST_CORRECTION = 0.25, 8.0
 """Limits of the correction."""
@@ -133,7 +134,7 @@ class Governor:
             if true > SURPRISE * known:
                 self._gap = SHORTEST_GAP
                 self._next_probe = self._frames - 1 + SHORTEST_GAP
-            change = (true / known) ** TRUST
+            change = true / known if true > known else (true / known) ** TRUST
             self._correction = min(
                 max(self._correction * change, LEAST_CORRECTION), MOST_CORRECTION
             )
