@@ -20,6 +20,7 @@ from rrm_extract.jobs.calibration import AccumulatedCalibration, TargetCalibrati
 from rrm_extract.jobs.control import relative_errors
 from rrm_extract.jobs.discover import discover
 from rrm_extract.jobs.recipe import RecipeNetwork, network_input, sampling_of, subject_of
+from rrm_extract.jobs.run import _calibrated
 from rrm_extract.jobs.samples import take_samples
 from rrm_extract.models import load_model
 from rrm_extract.report.calibration import calibration_text
@@ -242,8 +243,8 @@ def test_a_calibration_without_its_output_is_made_again(videos: Path, tmp_path: 
     run_calibration(config, left, clips=1, frames=8, say=silent)
     with pytest.raises(CalibrationError, match=r"layer 'features\.5', here 'flatten'"):
         make_recipe(load_model(MODEL), job(videos, thresholds=str(left)))
-    run = arguments(videos / "0.mp4", tmp_path / "f.h5", "--workers", 1)
-    assert main([*run, "--target-error", str(TARGET)]) == 0
+    config = _calibrated(job(videos, target_error=TARGET), tmp_path / "f.h5")
+    assert config.thresholds == str(left)
     assert json.loads(left.read_text())["subject"]["layer"] == "flatten"
 
 
