@@ -63,6 +63,7 @@ def test_every_example_is_a_value_that_is_accepted():
         value = {"true": True, "false": False}.get(example, example)
         others = {"aecs": {"policy": "paper", "error_limit": 0.1}}
         others["error_limit"] = {"policy": "paper", "aecs": "aecs.json"}
+        others["percentile"] = {"target_error": 0.1}
         job = JobConfig.from_mapping({option.name: value, **others.get(option.name, {})})
         assert getattr(job, option.name) is not None
         assert option.about.endswith(".")

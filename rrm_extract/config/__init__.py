@@ -15,7 +15,16 @@ from __future__ import annotations
 
 from rrm_extract.config.job import OPTIONS, JobConfig, parse_threshold
 from rrm_extract.config.jobfile import load_job
-from rrm_extract.config.kinds import DEFAULT_THRESHOLD
+from rrm_extract.config.kinds import DEFAULT_PERCENTILE, DEFAULT_THRESHOLD, threshold_text
 from rrm_extract.config.option import Option
 
-__all__ = ["DEFAULT_THRESHOLD", "OPTIONS", "JobConfig", "Option", "load_job", "parse_threshold"]
+__all__ = [
+    "DEFAULT_PERCENTILE",
+    "DEFAULT_THRESHOLD",
+    "OPTIONS",
+    "JobConfig",
+    "Option",
+    "load_job",
+    "parse_threshold",
+    "threshold_text",
+]

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from rrm_extract.config import kinds
-from rrm_extract.config.kinds import DEFAULT_THRESHOLD, MAX_FPS, Kind
+from rrm_extract.config.kinds import DEFAULT_PERCENTILE, DEFAULT_THRESHOLD, MAX_FPS, Kind
 from rrm_extract.config.option import Option, option_field, shown
 from rrm_extract.errors import ConfigError
 
@@ -124,7 +124,7 @@ class JobConfig:
     )
     percentile: float = option_field(
         kinds.PERCENT,
-        95.0,
+        DEFAULT_PERCENTILE,
         "Share of frames, in percent, that shall keep the target error.",
         "99",
         decides_result=True,
@@ -289,6 +289,8 @@ class JobConfig:
             )
         if self.policy != "paper" and (self.aecs is not None or self.error_limit is not None):
             raise ConfigError("--aecs and --error-limit need --policy paper; expected it as well")
+        if self.percentile != DEFAULT_PERCENTILE and self.target_error is None:
+            raise ConfigError("--percentile needs --target-error; expected it as well")
         if (self.aecs is None) != (self.error_limit is None):
             one, other = ("--aecs", "--error-limit")[:: -1 if self.aecs is None else 1]
             raise ConfigError(f"{one} was given without {other}; expected both or neither")

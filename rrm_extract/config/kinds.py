@@ -17,6 +17,9 @@ from typing import Any
 DEFAULT_THRESHOLD = 1e-4
 """The paper's threshold; it changes the features of trained networks by less than 0.1 %."""
 
+DEFAULT_PERCENTILE = 95.0
+"""Share of frames, in percent, that keeps a target error unless it is said otherwise."""
+
 MAX_FPS = 1000
 """Frames per second above this are a slip of the pen, and would make millions of equal frames."""
 
@@ -164,6 +167,14 @@ def _threshold_text(text: str) -> object:
             raise UnfitError
         layers[name] = number
     return layers
+
+
+def threshold_text(value: float | Mapping[str, float]) -> str:
+    """A threshold as the command line has it."""
+    if not isinstance(value, Mapping):
+        return f"{value:g}"
+    own = [f"{name}={number:g}" for name, number in value.items() if name != "default"]
+    return ",".join([f"{value.get('default', DEFAULT_THRESHOLD):g}", *own])
 
 
 def preprocess(value: object) -> str | dict[str, Any] | None:

@@ -7,15 +7,22 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from rrm_extract.config import JobConfig
-from rrm_extract.errors import CalibrationError, RrmError, WorkerError
-from rrm_extract.jobs.calibration import Calibration, load, save
+from rrm_extract.errors import CalibrationError, RrmError, StoreWriteError, WorkerError
+from rrm_extract.jobs.calibration import (
+    AccumulatedCalibration,
+    Calibration,
+    TargetCalibration,
+    load,
+    save,
+)
 from rrm_extract.jobs.discover import discover
 
-__all__ = ["calibrate_apart", "run_calibration"]
+__all__ = ["calibrate_apart", "earlier", "run_calibration"]
 
 DEFAULT_CLIPS, DEFAULT_FRAMES = 8, 48
 """Videos that a calibration looks at, and frames of each."""
@@ -52,6 +59,14 @@ def run_calibration(
     from rrm_extract.jobs.samples import take_samples
     from rrm_extract.models import load_model
 
+    check_folder(output)
+    draw = None
+    if plot is not None:
+        check_folder(plot)
+        from rrm_extract.jobs.fit_plot import draw_fit, matplotlib_module
+
+        matplotlib_module("matplotlib")  # rather than find out at the end
+        draw = partial(draw_fit, path=plot)
     videos = discover(config.inputs, root=config.root, include=config.include)
     prepare_process(config.threads)
     model = load_model(config.model, weights=config.weights, preprocess=config.preprocess)
@@ -65,10 +80,6 @@ def run_calibration(
         calibration, rounds = calibrate_accumulated(
             recipe, samples, subject=subject, threshold=config.threshold
         )
-        if plot is not None:
-            from rrm_extract.jobs.fit_plot import draw_fit
-
-            draw_fit(calibration, rounds, plot)
     else:
         if config.target_error is None:
             raise CalibrationError("no error was asked for; expected --target-error NUMBER")
@@ -81,6 +92,8 @@ def run_calibration(
             say=say,
         )
     save(calibration, output)
+    if draw is not None and isinstance(calibration, AccumulatedCalibration):
+        draw(calibration, rounds)
     return calibration
 
 
@@ -133,17 +146,20 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def reusable(path: Path, config: JobConfig) -> bool:
-    """Whether an earlier run has left a calibration for the same target there.
+def check_folder(path: Path) -> None:
+    """Refuses a file that cannot be written for want of its folder.
 
-    Whether it is for the same network is checked when it is used.
+    Raises:
+        StoreWriteError: there is no such folder.
     """
+    if not path.parent.is_dir():
+        raise StoreWriteError(f"cannot write {path}: {path.parent} is no folder; make it first")
+
+
+def earlier(path: Path) -> TargetCalibration | None:
+    """What an earlier run has left there; None if that is of no use."""
     try:
         found = load(path, kind="target")
     except CalibrationError:
-        return False
-    same: bool = (found.to_json()["target_error"], found.to_json()["percentile"]) == (
-        config.target_error,
-        config.percentile,
-    )
-    return same
+        return None
+    return found if isinstance(found, TargetCalibration) else None

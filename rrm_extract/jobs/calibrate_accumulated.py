@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rrm_extract.errors import CalibrationError
 from rrm_extract.jobs.calibration import AccumulatedCalibration, Subject
 from rrm_extract.jobs.control import relative_errors
 from rrm_extract.jobs.recipe import Recipe, RecipeNetwork
@@ -96,7 +97,7 @@ def calibrate_accumulated(
 
 
 def _held_out(rounds: Sequence[Round]) -> dict[str, Any] | None:
-    """How far predictions are off on clips that the fit has not seen; None for a single clip.
+    """How far predictions are off on clips that the fit has not seen; None for too few clips.
 
     Frames beyond the data of the other clips are not predicted, and are counted.
     """
@@ -107,10 +108,13 @@ def _held_out(rounds: Sequence[Round]) -> dict[str, Any] | None:
     beyond = 0
     for left_out in range(len(rounds)):
         others = [each for number, each in enumerate(rounds) if number != left_out]
-        model = fit_accumulated_error(
-            np.concatenate([each.total for each in others]),
-            np.concatenate([each.errors for each in others]),
-        ).model
+        try:
+            model = fit_accumulated_error(
+                np.concatenate([each.total for each in others]),
+                np.concatenate([each.errors for each in others]),
+            ).model
+        except CalibrationError:
+            return None  # it takes all clips to fit at all
         here = rounds[left_out]
         inside = (here.total > 0) & (here.total <= model.reach)
         beyond += int((here.total > model.reach).sum())

@@ -59,11 +59,16 @@ class Trial:
 
     def percentile(self, percentile: float) -> float:
         """Of the errors of all frames."""
-        return float(np.percentile(np.concatenate(self.errors), percentile))
+        return _percentile(np.concatenate(self.errors), percentile)
 
     def frames(self) -> int:
         """How many there were."""
         return sum(map(len, self.errors))
+
+
+def _percentile(errors: Floats, percentile: float) -> float:
+    """The least error that this share of frames, in percent, keeps; some may be infinite."""
+    return float(np.percentile(errors, percentile, method="inverted_cdf"))
 
 
 class Bench:
@@ -151,9 +156,13 @@ def calibrate_target(
     Raises:
         CalibrationError: the target cannot be kept at all, or nothing is ever truncated.
     """
+    if not sum(layer.macs for layer in recipe.layers):
+        msg = f"layer {recipe.layer!r} depends on no convolution or fully-connected layer"
+        raise CalibrationError(f"{msg}; choose a later --layer")
     bench = Bench(recipe, samples)
     exact = bench.uniform(0.0)
-    floor = float(np.mean(np.square(np.concatenate(exact.errors))))
+    squares = np.square(np.concatenate(exact.errors))
+    floor = float(squares[np.isfinite(squares)].mean()) if np.isfinite(squares).any() else 0.0
     _check_target(exact, target, percentile, recipe)
     say("looking for the threshold")
     threshold = largest_threshold(bench, target, percentile)
@@ -223,7 +232,7 @@ def _gains(bench: Bench, threshold: float, floor: float) -> Floats:
         trial = bench.run(core, some)
         held = np.concatenate(trial.truncated)[:, group[0]]
         squares = np.maximum(np.square(np.concatenate(trial.errors)) - floor, 0.0)
-        use = held > 0
+        use = (held > 0) & np.isfinite(squares)
         if use.any():
             # A frame's energy is counted for one of the layers that share an input.
             gains[group] = 0.0
@@ -251,7 +260,9 @@ def _groups(bench: Bench) -> list[list[int]]:
 def _adjusted(estimate: ErrorEstimate, trial: Trial) -> ErrorEstimate:
     """The estimate such that its median is right where all layers truncate at once."""
     truncated, errors = np.concatenate(trial.truncated), np.concatenate(trial.errors)
-    use = (errors > 0) & (truncated.sum(axis=1) > 0)
+    use = (errors > 0) & np.isfinite(errors) & (truncated.sum(axis=1) > 0)
+    if not use.any():
+        return estimate
     squares = np.maximum(np.square(errors[use]) - estimate.floor, 0.0)
     factor = float(np.median(squares / np.maximum(truncated[use] @ estimate.gains, 1e-300)))
     return ErrorEstimate(gains=estimate.gains * max(factor, 1e-6), floor=estimate.floor)
@@ -284,7 +295,7 @@ def _aim(bench: Bench, estimate: ErrorEstimate, trial: Trial, percentile: float)
     ceiling = ceiling_of(percentile)
     for aim in np.arange(HIGHEST_AIM, LOWEST_AIM, -AIM_STEP):
         left = np.where(aim * estimated > ceiling, 0.0, aim * above)
-        if len(left) == 0 or np.percentile(left, percentile) <= 1:
+        if len(left) == 0 or _percentile(left, percentile) <= 1:
             return float(aim)
     return LOWEST_AIM
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from rrm_extract.errors import CalibrationError, StoreWriteError
+from rrm_extract.errors import CalibrationError
 from rrm_extract.jobs.control import AccumulatedControl, TargetControl
 from rrm_extract.rrm.aecs import ORDER, AccumulatedError
 from rrm_extract.rrm.estimate import ErrorEstimate
+from rrm_extract.store.files import write_atomic
 
 __all__ = [
     "AccumulatedCalibration",
@@ -39,6 +40,9 @@ CEILING = 1.2
 
 FORMAT = "rrm-extract-calibration"
 VERSION = 1
+
+OPTIONS = {"target": "--thresholds", "accumulated": "--aecs"}
+"""What takes a calibration of each kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,14 +166,21 @@ def save(calibration: Calibration, path: Path) -> None:
     """Writes a calibration for :func:`load`.
 
     Raises:
-        StoreWriteError: the system refuses.
+        StoreWriteError: the system refuses; an earlier file is as it was.
     """
-    text = json.dumps(calibration.to_json(), indent=2, allow_nan=False) + "\n"
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        msg = f"cannot write {path}: {error.strerror or error}; choose another -o"
-        raise StoreWriteError(msg) from error
+    values = calibration.to_json()
+    values["report"] = _without_infinities(values["report"])
+    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+    write_atomic(path, text.encode())
+
+
+def _without_infinities(value: Any) -> Any:
+    """What JSON has no numbers for becomes null; a report is for reading."""
+    if isinstance(value, Mapping):
+        return {key: _without_infinities(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_infinities(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def load(path: Path, *, kind: str) -> Calibration:
@@ -184,7 +195,7 @@ def load(path: Path, *, kind: str) -> Calibration:
     """
     try:
         values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
         msg = f"{path} cannot be read: {reason}; expected what rrm-extract calibrate has written"
         raise CalibrationError(msg) from error
@@ -202,62 +213,77 @@ def parse(values: Any, *, where: str, kind: str) -> Calibration:
             f"{VERSION}; calibrate again"
         )
         raise CalibrationError(msg)
-    if values.get("kind") != kind:
-        option = {"target": "--thresholds", "accumulated": "--aecs"}.get(values.get("kind", ""))
-        msg = f"{where} is a calibration of another kind; it is meant for {option}"
+    found = values.get("kind")
+    if found != kind:
+        option = OPTIONS.get(found) if isinstance(found, str) else None
+        advice = f"it is meant for {option}" if option else "calibrate again"
+        msg = f"{where} is a calibration of another kind, {found!r}, expected {kind!r}; {advice}"
         raise CalibrationError(msg)
     try:
         return _parsed(values, kind)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         what = f"{type(error).__name__}: {error}"
         msg = f"{where} is damaged ({what}); calibrate again"
         raise CalibrationError(msg) from error
 
 
 def _parsed(values: dict[str, Any], kind: str) -> Calibration:
-    subject = Subject(**values["subject"])
-    report = dict(values.get("report", {}))
+    subject = Subject(**_mapping(values["subject"]))
+    _mapping(subject.preprocess)
+    report = dict(_mapping(values.get("report", {})))
     if kind == "target":
         return TargetCalibration(
             target_error=_positive(values["target_error"]),
-            percentile=_positive(values["percentile"]),
+            percentile=_positive(values["percentile"], most=100),
             thresholds=_numbers(values["thresholds"]),
             gains=_numbers(values["gains"]),
             floor=_number(values["floor"]),
-            aim=_positive(values["aim"]),
+            aim=_positive(values["aim"], most=1),
             subject=subject,
             report=report,
         )
-    coefficients = tuple(float(value) for value in values["model"]["coefficients"])
-    if len(coefficients) != ORDER or not all(map(math.isfinite, coefficients)):
-        raise ValueError("the coefficients are not four numbers")
+    model = _mapping(values["model"])
+    coefficients = tuple(map(_finite, model["coefficients"]))
+    if len(coefficients) != ORDER:
+        raise ValueError(f"{len(coefficients)} coefficients where {ORDER} are expected")
     threshold = values["threshold"]
     return AccumulatedCalibration(
         threshold=_numbers(threshold) if isinstance(threshold, dict) else _number(threshold),
-        model=AccumulatedError(
-            coefficients=coefficients, reach=_positive(values["model"]["reach"])
-        ),
+        model=AccumulatedError(coefficients=coefficients, reach=_positive(model["reach"])),
         subject=subject,
         report=report,
     )
 
 
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{type(value).__name__} where a mapping is expected")
+    return value
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{value!r} where a number is expected")
+    return float(value)
+
+
 def _number(value: Any) -> float:
-    number = float(value)
-    if not 0 <= number < math.inf:
+    number = _finite(value)
+    if number < 0:
         raise ValueError(f"{value!r} where a number of at least 0 is expected")
     return number
 
 
-def _positive(value: Any) -> float:
+def _positive(value: Any, *, most: float = math.inf) -> float:
     number = _number(value)
-    if number == 0:
-        raise ValueError("0 where a number above 0 is expected")
+    if not 0 < number <= most:
+        limit = "" if most == math.inf else f" and up to {most:g}"
+        raise ValueError(f"{value!r} where a number above 0{limit} is expected")
     return number
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {str(name): _number(value) for name, value in values.items()}
+def _numbers(values: Any) -> dict[str, float]:
+    return {name: _number(value) for name, value in _mapping(values).items()}
 
 
 def check_subject(calibration: Calibration, subject: Subject, *, where: str) -> None:

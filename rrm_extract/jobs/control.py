@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,6 +31,12 @@ __all__ = [
 EVENTS = ("cuts", "refreshes", "rounds", "recomputed", "breaches", "audited", "beyond_data")
 """What is counted: scene cuts, refreshes, ends of rounds, frames that were computed twice, true
 errors over the target, frames audited, rounds that ended where the calibration's data end."""
+
+ROUNDING = 1e-6
+"""Seconds by which two frames may be less apart than they are meant to be."""
+
+DRAW_BYTES = 4
+"""Of the hash that decides whether a frame is audited."""
 
 Outputs = tuple[NDArray[np.float32], ...]
 
@@ -142,11 +148,11 @@ class ControlledNetwork:
                 scheme.estimate, target=scheme.target, aim=scheme.aim, ceiling=scheme.ceiling
             )
         self._accumulated = scheme if isinstance(scheme, AccumulatedControl) else None
-        self._tracks = scheme is not None
-        if self._tracks:
+        if scheme is not None:
             core.track()
         self._total = 0.0
         self._key_time: float | None = None
+        self._again = False
         self._clip = ""
 
     def begin(self, clip: str) -> None:
@@ -164,6 +170,7 @@ class ControlledNetwork:
         self._probe = None
         self._total = 0.0
         self._key_time = None
+        self._again = False
         self._clip = clip
         self.events.clear()
 
@@ -178,14 +185,14 @@ class ControlledNetwork:
             timestamps: (T,) seconds.
         """
         count = len(x)
-        key_frames = self._key_frames(x, timestamps)
+        cuts = set() if self._detector is None else set(self._detector.cuts(x))
+        self.events["cuts"] += len(cuts)
         parts: list[tuple[Outputs, Seen, Watch]] = []
         wasted = 0.0
         begin = 0
         while begin < count:
-            if begin in key_frames:
-                self._new_key_frame(timestamps[begin])
-            end = min((key for key in key_frames if key > begin), default=count)
+            self._begin_at(timestamps[begin], is_cut=begin in cuts)
+            end = self._next_key_frame(begin, cuts, timestamps)
             outputs, seen = self._core.run(x[begin:end])
             self._learn(outputs[0])
             keep, estimate, again = self._judge(seen)
@@ -209,10 +216,7 @@ class ControlledNetwork:
                 parts.append((outputs, seen.first(keep), watch))
             self.events["recomputed"] += end - begin - keep
             begin += keep
-            if again and begin < count:
-                key_frames.add(begin)
-            elif again:
-                self._new_key_frame(None)
+            self._again = again
             if self._governor is not None:
                 self._core.scale_thresholds(self._governor.scale)
         outputs = tuple(
@@ -234,26 +238,32 @@ class ControlledNetwork:
         if self._governor.measured(true=square**0.5, estimated=estimated):
             self.events["breaches"] += 1
 
-    def _key_frames(self, x: Any, timestamps: Sequence[float]) -> set[int]:
-        """Positions that become key frames whatever the error is."""
-        found = set() if self._detector is None else set(self._detector.cuts(x))
-        self.events["cuts"] += len(found)
-        last = self._key_time
-        for position, time in enumerate(timestamps):
-            if position in found or last is None:
-                last = time
-            elif self._control.refresh is not None and time - last >= self._control.refresh:
-                found.add(position)
-                self.events["refreshes"] += 1
-                last = time
-        self._key_time = last
-        return found
+    def _begin_at(self, timestamp: float, *, is_cut: bool) -> None:
+        """Makes the next frame a key frame if it has to be one."""
+        is_due = self._is_due(timestamp) and not (is_cut or self._again)
+        self.events["refreshes"] += int(is_due)
+        if is_due or is_cut or self._again or self._key_time is None:
+            if self._key_time is not None:  # else nothing was computed since the last reset
+                self._core.key_frame()
+            self._total = 0.0
+            self._key_time = timestamp
+            self._again = False
 
-    def _new_key_frame(self, timestamp: float | None) -> None:
-        self._core.key_frame()
-        self._total = 0.0
-        if timestamp is not None:
-            self._key_time = max(timestamp, self._key_time or timestamp)
+    def _is_due(self, timestamp: float) -> bool:
+        """Whether the last key frame is too long ago."""
+        refresh = self._control.refresh
+        return (
+            refresh is not None
+            and self._key_time is not None
+            and timestamp - self._key_time >= refresh - ROUNDING
+        )
+
+    def _next_key_frame(self, begin: int, cuts: Container[int], timestamps: Sequence[float]) -> int:
+        """Position after ``begin`` that becomes a key frame whatever the error is; T if none."""
+        for position in range(begin + 1, len(timestamps)):
+            if position in cuts or self._is_due(timestamps[position]):
+                return position
+        return len(timestamps)
 
     def _judge(self, seen: Seen) -> tuple[int, NDArray[np.float64], bool]:
         """How many frames stay, the estimated errors, and whether a key frame follows."""
@@ -299,8 +309,9 @@ class ControlledNetwork:
 
     def _is_audited(self, sample: int) -> bool:
         """The same frames whoever computes them, in whatever order."""
-        draw = zlib.crc32(f"{self._clip}\0{sample}".encode("utf-8", "surrogateescape"))
-        return draw < self._control.audit * 2**32
+        name = f"{self._clip}\0{sample}".encode("utf-8", "surrogateescape")
+        draw = int.from_bytes(hashlib.blake2b(name, digest_size=DRAW_BYTES).digest(), "big")
+        return draw < self._control.audit * (1 << 8 * DRAW_BYTES)
 
 
 def relative_errors(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rrm_extract.config import threshold_text
 from rrm_extract.errors import ConfigError, StoreWriteError
 from rrm_extract.jobs.calibrate_accumulated import Round
 from rrm_extract.jobs.calibration import AccumulatedCalibration
@@ -33,6 +34,7 @@ def save_figure(figure: Any, path: Path) -> None:
     """Writes a figure; the same figures give the same file.
 
     Raises:
+        ConfigError: the name's ending stands for no kind of picture.
         StoreWriteError: the system refuses.
     """
     try:
@@ -41,13 +43,16 @@ def save_figure(figure: Any, path: Path) -> None:
     except OSError as error:
         msg = f"cannot write {path}: {error.strerror or error}; choose another --plot"
         raise StoreWriteError(msg) from error
+    except ValueError as error:
+        msg = f"cannot draw {path}: {error}; expected a name that ends in .svg or .png"
+        raise ConfigError(msg) from error
 
 
 def draw_fit(calibration: AccumulatedCalibration, rounds: Sequence[Round], path: Path) -> None:
     """Errors against accumulated truncation, clip by clip, and the polynomial (Eq. 8).
 
     Raises:
-        ConfigError: matplotlib is not installed.
+        ConfigError: matplotlib is not installed, or the name's ending stands for no picture.
         StoreWriteError: the picture cannot be written.
     """
     figure = matplotlib_module("matplotlib.figure").Figure(figsize=(7, 4.5), layout="constrained")
@@ -59,7 +64,7 @@ def draw_fit(calibration: AccumulatedCalibration, rounds: Sequence[Round], path:
     axes.set_xlabel("accumulated truncation (Eq. 7)")
     axes.set_ylabel("relative L2 error of the feature")
     axes.set_title(
-        f"{calibration.subject.model}, threshold {calibration.threshold}, "
+        f"{calibration.subject.model}, threshold {threshold_text(calibration.threshold)}, "
         f"R² {calibration.report['r2']:.3f}"
     )
     axes.legend(fontsize=8)

@@ -14,7 +14,7 @@ import torchvision
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rrm_extract.config import JobConfig
+from rrm_extract.config import JobConfig, threshold_text
 from rrm_extract.engine import (
     NativeNetwork,
     NativeTransform,
@@ -358,8 +358,8 @@ def _calibration(config: JobConfig, subject: Subject) -> Calibration | None:
         calibration.threshold != config.threshold
     ):
         msg = (
-            f"{where} was calibrated with --threshold {calibration.threshold}, here it is "
-            f"{config.threshold}; expected the same"
+            f"{where} was calibrated with --threshold {threshold_text(calibration.threshold)}, "
+            f"here it is {threshold_text(config.threshold)}; expected the same"
         )
         raise CalibrationError(msg)
     return calibration

@@ -17,11 +17,17 @@ import h5py
 import numpy as np
 
 from rrm_extract import __version__
-from rrm_extract.config import JobConfig
-from rrm_extract.errors import ClipOpenError, ConfigError, StoreWriteError, WorkerError
+from rrm_extract.config import DEFAULT_PERCENTILE, JobConfig
+from rrm_extract.errors import (
+    ClipOpenError,
+    ConfigError,
+    StoreMismatchError,
+    StoreWriteError,
+    WorkerError,
+)
 from rrm_extract.jobs.accounting import Accounting
 from rrm_extract.jobs.assemble import assemble
-from rrm_extract.jobs.calibrate import calibrate_apart, reusable
+from rrm_extract.jobs.calibrate import calibrate_apart, check_folder, earlier
 from rrm_extract.jobs.calibration import digest
 from rrm_extract.jobs.compiled import beside
 from rrm_extract.jobs.discover import Video, discover
@@ -36,6 +42,7 @@ from rrm_extract.jobs.schedule import Schedule, VideoState
 from rrm_extract.jobs.signals import held_back
 from rrm_extract.store import FailureRecord, OutputStore, Source, load_chunk
 from rrm_extract.store.files import temp_path
+from rrm_extract.store.schema import parts_dir_of
 from rrm_extract.video import count_chunks, expected_frames
 
 __all__ = ["RunSummary", "run_job", "usable_cores"]
@@ -115,14 +122,26 @@ def _calibrated(config: JobConfig, output: Path) -> JobConfig:
     """The job with thresholds for its target, which are found on a sample of its inputs.
 
     They are kept beside the output, so that the same command goes on with the same ones.
+
+    Raises:
+        StoreMismatchError: the output was made for another target; its calibration stays.
     """
     path = output.with_name(f"{output.name}.calibration.json")
-    if config.overwrite or not reusable(path, config):
-        if not output.parent.is_dir():
-            msg = f"cannot write {output}: {output.parent} is no folder; make it first"
-            raise StoreWriteError(msg)
+    found = None
+    if not config.overwrite and (output.exists() or parts_dir_of(output).is_dir()):
+        found = earlier(path)
+    if found is None:
+        check_folder(output)
         calibrate_apart(config, path, say=lambda text: print(text, file=sys.stderr, flush=True))
-    return config.replace(target_error=None, thresholds=str(path))
+    elif (found.target_error, found.percentile) != (config.target_error, config.percentile):
+        msg = (
+            f"{output} was made with another configuration: --target-error was "
+            f"{found.target_error:g} (--percentile {found.percentile:g}), is now "
+            f"{config.target_error:g} ({config.percentile:g}). "
+            "Use --overwrite to replace it, or another -o"
+        )
+        raise StoreMismatchError(msg)
+    return config.replace(target_error=None, percentile=DEFAULT_PERCENTILE, thresholds=str(path))
 
 
 def _run_job(config: JobConfig, output: str, loader: Loader, began: float) -> RunSummary:
@@ -193,6 +212,8 @@ def identity_of(config: JobConfig, plan: JobPlan) -> dict[str, Any]:
     # Where the calibration lies does not matter, what is in it does.
     identity["calibration"] = plan.calibration and digest(plan.calibration)
     del identity["thresholds"], identity["aecs"]
+    if plan.calibration and plan.calibration["kind"] == "target":
+        identity |= {key: plan.calibration[key] for key in ("target_error", "percentile")}
     return identity
 
 

@@ -106,4 +106,4 @@ def _stretch(video: Video, config: JobConfig, recipe: Recipe, frames: int) -> Te
         chunk = (count_chunks(info, sampling) - 1) // 2
         for batch in batches(islice(reader.read(chunk), frames), recipe.time_batch):
             parts.append(network_input(batch, recipe))
-    return torch.cat(parts)
+    return torch.cat(parts) if parts else torch.empty(0)

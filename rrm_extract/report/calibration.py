@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rrm_extract.config import threshold_text
 from rrm_extract.jobs.calibration import (
     AccumulatedCalibration,
     Calibration,
@@ -46,14 +47,15 @@ def _target_text(calibration: TargetCalibration, path: Path) -> str:
 def _accumulated_text(calibration: AccumulatedCalibration, path: Path) -> str:
     report = calibration.report
     held_out = report["held_out"]
+    threshold = threshold_text(calibration.threshold)
     lines = [
-        f"{path}: polynomial of the fourth order for threshold {calibration.threshold}, from "
+        f"{path}: polynomial of the fourth order for threshold {threshold}, from "
         f"{report['pairs']} frames of {len(report['clips'])} clips",
         f"R2 {report['r2']:.3f}, residual {report['residual_rms']:.2g} (root mean square), "
         f"{report['residual_max']:.2g} at most",
     ]
     if held_out is None:
-        lines.append("one clip only: how far it is off on others is not known")
+        lines.append("too few clips to tell how far it is off on others")
     elif "r2" not in held_out:
         lines.append("each clip truncates more than all others: nothing can be said of new ones")
     else:
@@ -65,7 +67,7 @@ def _accumulated_text(calibration: AccumulatedCalibration, path: Path) -> str:
     lines += [
         f"data up to an accumulated truncation of {report['reach']:.3g}: a run never goes beyond, "
         "but begins a new round there",
-        f"use it: rrm-extract VIDEOS --policy paper --threshold {calibration.threshold} "
+        f"use it: rrm-extract VIDEOS --policy paper --threshold {threshold} "
         f"--aecs {path} --error-limit NUMBER ...",
     ]
     return "\n".join(lines)

@@ -86,7 +86,8 @@ class Fit:
     Attributes:
         model: the polynomial.
         pairs: number of (accumulated truncation, error) pairs.
-        r2: share of the errors' variance that it explains.
+        r2: share of the errors' variance that it explains; where they do not vary, 1 if it is right
+            and 0 if not.
         residual_rms, residual_max: of predicted minus true error.
     """
 
@@ -125,10 +126,11 @@ def fit_accumulated_error(total: Floats, errors: Floats) -> Fit:
 def quality(predicted: Floats, true: Floats) -> dict[str, Any]:
     """``pairs``, ``r2``, ``residual_rms`` and ``residual_max`` of some predictions."""
     residual = predicted - true
+    lost = float(np.square(residual).sum())
     spread = float(np.square(true - true.mean()).sum())
     return {
         "pairs": len(true),
-        "r2": 1 - float(np.square(residual).sum()) / spread if spread else float("nan"),
+        "r2": 1 - lost / spread if spread else float(lost == 0),
         "residual_rms": float(np.sqrt(np.square(residual).mean())),
         "residual_max": float(np.abs(residual).max()),
     }

@@ -24,16 +24,22 @@ LEAST_SCALE, MOST_SCALE = 1 / 256, 64.0
 FASTEST_GROWTH, FASTEST_FALL = 1.25, 0.25
 """Of the factor, from one batch to the next."""
 
-FIRST_PROBES = (8, 24, 56)
+FIRST_PROBE = 8
 """Frames after the beginning from which on the true error is measured: soon, for the estimate may
-be off for this clip, and again when what is held back has settled."""
+be off for this clip."""
 
-PROBE_EVERY = 32
-"""And then after every so many frames."""
+SHORTEST_GAP, LONGEST_GAP = 16, 128
+"""Frames from one measurement to the next."""
 
-TRUST_UP, TRUST_DOWN = 1.0, 0.5
-"""How far one measured error moves the correction, as an exponent of true over estimated: one that
-is larger than estimated is believed at once."""
+LONGER = 2
+"""Times the last gap is the next one, as long as the estimate is right."""
+
+SURPRISE = 1.25
+"""True over estimated error from which on it is measured again soon."""
+
+TRUST = 0.7
+"""How far one measured error lowers the correction, as an exponent of true over estimated; it is
+raised the whole way, for what is too low does not keep the target."""
 
 LEAST_CORRECTION, MOST_CORRECTION = 0.25, 8.0
 """Limits of the correction."""
@@ -69,8 +75,10 @@ class Governor:
         """A chunk begins: nothing is known of it."""
         self.scale = FIRST_SCALE
         self._correction = 1.0
+        self._judged_with = 1.0
         self._frames = 0
-        self._next_probe = FIRST_PROBES[0]
+        self._gap = SHORTEST_GAP
+        self._next_probe = FIRST_PROBE
 
     def judge(self, truncated: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:
         """Looks at a batch that was computed with :attr:`scale`, and sets the next scale.
@@ -82,6 +90,7 @@ class Governor:
             How many of the frames may stay, at least 1 if the first of them is a key frame; and
             (T,) the estimated errors. The frame after those that stay is to be a key frame.
         """
+        self._judged_with = self._correction
         errors = self._estimate.of(truncated) * self._correction
         over = np.flatnonzero(errors > self._ceiling * self._target)
         keep = int(over[0]) if len(over) else len(errors)
@@ -104,23 +113,27 @@ class Governor:
         self._frames += frames
         if frames == 0 or self._frames < self._next_probe:
             return False
-        later = [number for number in FIRST_PROBES if number > self._frames]
-        self._next_probe = later[0] if later else self._frames + PROBE_EVERY
+        self._next_probe = self._frames + self._gap
+        self._gap = min(LONGER * self._gap, LONGEST_GAP)
         return True
 
     def measured(self, *, true: float, estimated: float) -> bool:
-        """Learns from a frame's true error.
+        """Learns from the true error of a frame of the last batch.
 
         Args:
             true: its relative L2 error.
-            estimated: what was predicted for it.
+            estimated: what :meth:`judge` has predicted for it.
 
         Returns:
             Whether the error is over the target.
         """
         if estimated > WORTH_A_PROBE * self._target and true > 0:
-            change = true / estimated
-            change **= TRUST_UP if change > 1 else TRUST_DOWN
+            # Other frames of the batch may have corrected the same prediction already.
+            known = estimated * self._correction / self._judged_with
+            if true > SURPRISE * known:
+                self._gap = SHORTEST_GAP
+                self._next_probe = self._frames + SHORTEST_GAP
+            change = true / known if true > known else (true / known) ** TRUST
             self._correction = min(
                 max(self._correction * change, LEAST_CORRECTION), MOST_CORRECTION
             )

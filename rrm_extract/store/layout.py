@@ -168,8 +168,8 @@ def row_members(group: Group) -> dict[str, Dataset]:
     found = {name: group[name] for name in ("features", *ROW_TYPES)}
     for name in LAYER_ROWS:
         found[f"{LAYERS}/{name}"] = group[LAYERS][name]
-    # A file of format 1.0 may have a video of that name there.
-    if AUDIT in group and "status" not in group[AUDIT].attrs:
+    # A file of format 1.0 has none, but may have videos of such names there.
+    if AUDIT in group and group.file.attrs.get("format_version") != "1.0":
         for name in AUDIT_ROWS:
             found[f"{AUDIT}/{name}"] = group[AUDIT][name]
     return found

@@ -143,6 +143,11 @@ class PartWriter:
         for rows in (chunk.density, chunk.density_delta):
             if rows.shape != (count, self._n_layers):
                 raise ValueError(f"density is {rows.shape}, expected ({count}, {self._n_layers})")
+        audit = {}
+        for name, known in zip(AUDIT_ROWS, (chunk.audit_error, chunk.estimate), strict=True):
+            audit[name] = np.full(count, np.nan) if known is None else known
+            if audit[name].shape != (count,):
+                raise ValueError(f"{name} is {audit[name].shape}, expected ({count},)")
         group = self._file[PART_VIDEO]
         append_rows(group["features"], self._narrow(chunk.features))
         self._check()
@@ -151,11 +156,8 @@ class PartWriter:
         append_rows(group[LAYERS]["density_t"], chunk.density.astype(np.float16))
         append_rows(group[LAYERS]["density_delta_t"], chunk.density_delta.astype(np.float16))
         self._check()
-        for name, known in zip(AUDIT_ROWS, (chunk.audit_error, chunk.estimate), strict=True):
-            whole = np.full(count, np.nan, np.float32) if known is None else known
-            if whole.shape != (count,):
-                raise ValueError(f"{name} is {whole.shape}, expected ({count},)")
-            self._audit[name].append(whole.astype(np.float32))
+        for name, rows in audit.items():
+            self._audit[name].append(rows.astype(np.float32))
         self.n_frames += count
 
     def finish(
@@ -217,7 +219,7 @@ class PartWriter:
         columns = {
             name: np.concatenate(parts or [np.empty(0)]) for name, parts in self._audit.items()
         }
-        if not any(np.isfinite(column).any() for column in columns.values()):
+        if all(np.isnan(column).all() for column in columns.values()):
             return
         for name, column in columns.items():
             rows = create_rows(

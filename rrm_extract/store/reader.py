@@ -27,7 +27,7 @@ from rrm_extract.store.layout import (
     row_blocks,
     row_members,
 )
-from rrm_extract.store.names import escape, unescape
+from rrm_extract.store.names import unescape
 from rrm_extract.store.part import DoneVideo
 from rrm_extract.store.schema import (
     AUDIT,
@@ -199,7 +199,8 @@ class FeatureFile(Mapping[str, VideoFeatures]):
                 """One row per video, in the order of the file."""
                 self.videos = [unescape(row.stored_id) for row in self.index]
                 """The videos' ids, in the order of the file."""
-            self._known = frozenset(self.videos)
+            # Not escaped anew: each version of the format has names of its own to escape.
+            self._stored = {unescape(row.stored_id): row.stored_id for row in self.index}
             self._stack = stack.pop_all()
 
     def __enter__(self) -> FeatureFile:
@@ -218,12 +219,12 @@ class FeatureFile(Mapping[str, VideoFeatures]):
         self._stack.close()
 
     def __getitem__(self, video_id: str) -> VideoFeatures:
-        if video_id not in self._known:
+        if video_id not in self._stored:
             near = difflib.get_close_matches(str(video_id), self.videos, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise KeyError(f"{self.path} has no video {video_id!r}{hint}")
         with damage_named(self._file):
-            return VideoFeatures(video_id, self._file[VIDEOS][escape(video_id)])
+            return VideoFeatures(video_id, self._file[VIDEOS][self._stored[video_id]])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.videos)

@@ -81,11 +81,33 @@ def test_a_breach_is_told_and_learnt_from() -> None:
     np.testing.assert_allclose(governor.judge(np.full((4, 1), 2.5e-5))[1], before)
 
 
-def test_probes_come_soon_and_then_now_and_then() -> None:
-    governor = Governor(ErrorEstimate(gains=GAINS), target=TARGET, aim=0.8)
+def probed(true_over_estimated: float) -> list[int]:
+    """Frames whose true error is measured, in batches of many sizes."""
+    governor = Governor(ErrorEstimate(gains=np.array([1.0])), target=TARGET, aim=0.8)
     found, seen = [], 0
-    for frames in [8, 8, 3, 0, 5] + [8] * 30:
+    for frames in [8, 8, 3, 5] + [8] * 50:
+        estimated = float(governor.judge(np.full((frames, 1), 1e-5))[1][-1])
         seen += frames
         if governor.probe_is_due(frames):
             found.append(seen)
-    assert found == [8, 24, 56, 88, 120, 152, 184, 216, 248]
+            governor.measured(true=true_over_estimated * estimated, estimated=estimated)
+    return found
+
+
+def test_probes_come_soon_and_then_now_and_then() -> None:
+    assert probed(1.0) == probed(0.8) == [8, 24, 56, 120, 248, 376]
+
+
+def test_probes_come_often_as_long_as_the_estimate_is_too_low() -> None:
+    often = probed(1.5)
+    assert max(np.diff(often)) <= 24
+    assert len(often) > 20
+
+
+def test_many_true_errors_of_one_batch_correct_the_estimate_once() -> None:
+    governor = Governor(ErrorEstimate(gains=np.array([1.0])), target=TARGET, aim=0.8)
+    truncated = np.full((8, 1), 1e-5)
+    estimates = governor.judge(truncated)[1]
+    for estimate in estimates:
+        governor.measured(true=1.5 * float(estimate), estimated=float(estimate))
+    np.testing.assert_allclose(governor.judge(truncated)[1], 1.5 * estimates)

@@ -20,11 +20,18 @@ def source(video_id: str, *, size: int = 1000, mtime_ns: int = 1) -> Source:
 
 
 def chunk(
-    video_id: str, index: int = 0, *, frames: int = 5, width: int = 8, layers: int = 2
+    video_id: str,
+    index: int = 0,
+    *,
+    frames: int = 5,
+    width: int = 8,
+    layers: int = 2,
+    audited: bool = False,
 ) -> ChunkResult:
-    """The same numbers for the same arguments, whoever asks."""
+    """The same numbers for the same arguments, whoever asks; some errors if it is audited."""
     random = np.random.default_rng([*video_id.encode("utf-8", "surrogateescape"), index])
     order = np.arange(frames, dtype=np.int64) + 100 * index
+    error = np.where(order % 3 == 1, order / 1000, np.nan).astype(np.float32)
     return ChunkResult(
         index=index,
         features=random.standard_normal((frames, width), dtype=np.float32),
@@ -35,6 +42,8 @@ def chunk(
         work=random.random(frames, dtype=np.float32),
         density=random.random((frames, layers), dtype=np.float32),
         density_delta=random.random((frames, layers), dtype=np.float32),
+        audit_error=error if audited else None,
+        estimate=(order / 900).astype(np.float32) if audited else None,
         attrs={"n_decoded": frames},
         damage="",
     )
@@ -48,10 +57,11 @@ def write_video(
     status: str = "ok",
     dtype: str = "float32",
     width: int = 8,
+    audited: bool = False,
 ) -> None:
     with store.part(what, feature_shape=(width,), dtype=dtype) as part:
         for index in range(chunks):
-            part.append(chunk(what.video_id, index, width=width))
+            part.append(chunk(what.video_id, index, width=width, audited=audited))
         attrs = {"n_decoded": part.n_frames, "time_base": "1/12288", "seconds_decode": 0.25}
         part.finish(layers=LAYERS, attrs=attrs, status=status)
 

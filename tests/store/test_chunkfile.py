@@ -12,19 +12,26 @@ from .helpers import chunk, flip
 
 ARRAYS = ("features", "timestamps", "pts", "frame_index", "key_frame", "work", "density",
           "density_delta")  # fmt: skip
+AUDIT = ("audit_error", "estimate")
 
 
 def assert_equal(a: ChunkResult, b: ChunkResult) -> None:
     for name in ARRAYS:
         x, y = getattr(a, name), getattr(b, name)
         assert (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())
+    for name in AUDIT:
+        x, y = getattr(a, name), getattr(b, name)
+        assert (x is None) == (y is None)
+        if x is not None:
+            assert (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())
     assert (a.index, dict(a.attrs), a.damage) == (b.index, dict(b.attrs), b.damage)
 
 
 @pytest.mark.parametrize("frames", [0, 1, 7])
-def test_chunk_comes_back(tmp_path: Path, frames: int) -> None:
+@pytest.mark.parametrize("audited", [False, True])
+def test_chunk_comes_back(tmp_path: Path, frames: int, audited: bool) -> None:
     path = tmp_path / "x.chunks" / "000000.npz"
-    made = chunk("a.mp4", 3, frames=frames)
+    made = chunk("a.mp4", 3, frames=frames, audited=audited)
     save_chunk(path, made)
     found = load_chunk(path)
     assert found is not None

@@ -10,7 +10,8 @@ from rrm_extract.errors import InputError
 from rrm_extract.store import escape, unescape
 from rrm_extract.store.names import file_key
 
-ORDINARY = ["S/AB12C.mp4", "a b/ü é.avi", "x\\y.mp4", "日本/映画.mkv", "-.mp4", "features/a.mp4"]
+ORDINARY = ["S/AB12C.mp4", "a b/ü é.avi", "x\\y.mp4", "日本/映画.mkv", "-.mp4", "features/a.mp4",
+            "audit/a.mp4", "a.mp4/error", "a.mp4/audits"]  # fmt: skip
 
 AWKWARD = {
     "100%.mp4": "100%25.mp4",
@@ -25,6 +26,8 @@ AWKWARD = {
     "caf\udce9.mp4": "caf%E9.mp4",
     "a.mp4/features": "a.mp4/%66eatures",
     "a.mp4/layers/x.mp4": "a.mp4/%6Cayers/x.mp4",
+    "a.mp4/audit": "a.mp4/%61udit",
+    "a.mp4/audit/error": "a.mp4/%61udit/error",
     "a%2Fb": "a%252Fb",
 }
 

@@ -157,6 +157,8 @@ def test_infinite_feature_is_no_overflow(tmp_path: Path) -> None:
         (chunk("a", width=9), "features are"),
         (replace(chunk("a"), density=chunk("a", layers=3).density), "density is"),
         (replace(chunk("a"), pts=chunk("a", frames=4).pts), "pts is"),
+        (replace(chunk("a"), estimate=chunk("a", frames=4).work), r"estimate is \(4,\)"),
+        (replace(chunk("a"), audit_error=chunk("a", frames=4).work), r"error is \(4,\)"),
     ],
 )
 def test_append_misfit_fails(tmp_path: Path, bad: object, message: str) -> None:

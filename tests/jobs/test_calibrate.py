@@ -1,0 +1,429 @@
+"""From a wanted error to features that keep it, and the paper's control of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rrm_extract import FeatureFile
+from rrm_extract.cli import main
+from rrm_extract.config import JobConfig
+from rrm_extract.errors import CalibrationError, InputError, StoreWriteError
+from rrm_extract.jobs import ChunkExtractor, make_recipe
+from rrm_extract.jobs.calibrate import run_calibration
+from rrm_extract.jobs.calibrate_target import calibrate_target
+from rrm_extract.jobs.calibration import AccumulatedCalibration, TargetCalibration, load
+from rrm_extract.jobs.control import relative_errors
+from rrm_extract.jobs.discover import discover
+from rrm_extract.jobs.recipe import RecipeNetwork, network_input, sampling_of, subject_of
+from rrm_extract.jobs.run import _calibrated
+from rrm_extract.jobs.samples import take_samples
+from rrm_extract.models import load_model
+from rrm_extract.report.calibration import calibration_text
+from rrm_extract.video import ClipReader, scan_clip
+from rrm_extract.video.synthetic import write_demo_clip
+from tests.clips import decode_all, write_pictures
+from tests.tiny import MODEL
+
+TARGET = 0.01
+JOB: dict[str, Any] = {"model": MODEL, "fps": 12, "chunk": 10}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """To calibrate on."""
+    folder = tmp_path_factory.mktemp("videos")
+    for seed in range(3):
+        write_demo_clip(folder / f"{seed}.mp4", seconds=3, size=(64, 48), seed=seed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """To keep the target on: longer than what is calibrated on."""
+    folder = tmp_path_factory.mktemp("others")
+    return [
+        write_demo_clip(folder / f"{seed}.mp4", seconds=10, size=(64, 48), seed=seed)
+        for seed in range(9, 19)
+    ]
+
+
+@pytest.fixture(scope="module")
+def unseen(others: list[Path]) -> Path:
+    return others[0]
+
+
+def job(videos: Path, **options: object) -> JobConfig:
+    return JobConfig.from_mapping({**JOB, "inputs": [str(videos)], **options})
+
+
+def true_errors(clip: Path, features: np.ndarray) -> np.ndarray:
+    """Of all frames of a clip, beside the dense network."""
+    config = job(clip)
+    recipe = make_recipe(load_model(MODEL), config)
+    info = scan_clip(clip)
+    with ClipReader(info, sampling_of(config)) as reader:
+        frames = list(reader.read(0))
+    return relative_errors(features, recipe.open().exact(network_input(frames, recipe)))
+
+
+def silent(_: str) -> None:
+    pass
+
+
+# A target.
+
+
+@pytest.fixture(scope="module")
+def target_file(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("calibration") / "thresholds.json"
+    run_calibration(job(videos, target_error=TARGET), path, say=silent)
+    return path
+
+
+def test_the_threshold_is_the_largest_that_keeps_the_target(
+    videos: Path, target_file: Path
+) -> None:
+    calibration = load(target_file, kind="target")
+    assert isinstance(calibration, TargetCalibration)
+    assert (calibration.target_error, calibration.percentile) == (TARGET, 95)
+    (threshold,) = calibration.thresholds.values()
+
+    def percentile(threshold: float) -> float:
+        config = job(videos, threshold=threshold)
+        recipe = make_recipe(load_model(MODEL), config)
+        samples = take_samples(discover([str(videos)]), config, recipe, clips=8, frames=48)
+        assert [len(sample) for sample in samples] == [36] * 3
+        core = RecipeNetwork(recipe)
+        errors = []
+        for sample in samples:
+            core.reset()
+            errors.append(relative_errors(core.run(sample.x)[0][0], sample.exact))
+        return float(np.percentile(np.concatenate(errors), 95))
+
+    assert 0.5 * TARGET < percentile(threshold) <= TARGET
+    assert percentile(1.5 * threshold) > TARGET
+    report = calibration.report
+    assert report["error_percentile"]["governed"] <= TARGET
+    assert 0.3 < report["estimate_over_true"]["median"] < 3
+    assert list(calibration.gains) == ["features.0", "features.2", "features.4"]
+    text = calibration_text(calibration, target_file)
+    assert f"threshold {threshold:.3g} for all layers keeps a feature error of 0.01" in text
+    assert f"--thresholds {target_file}" in text
+
+
+def test_a_smaller_target_has_a_smaller_threshold(videos: Path, tmp_path: Path) -> None:
+    found = []
+    for target, percentile in ((0.02, 95), (0.002, 95), (0.02, 100)):
+        config = job(videos, target_error=target, percentile=percentile, engine="torch")
+        made = run_calibration(config, tmp_path / "c.json", clips=1, frames=16, say=silent)
+        assert isinstance(made, TargetCalibration)
+        assert made.report["clips"] == ["0.mp4"]
+        assert made.report["error_percentile"]["uniform"] <= target
+        found.append(made.thresholds["default"])
+    assert found[1] < 0.3 * found[0]
+    assert found[2] <= found[0]
+
+
+def test_a_target_under_the_rounding_is_refused(videos: Path, tmp_path: Path) -> None:
+    config = job(videos, target_error=1e-5, precision="bf16")
+    with pytest.raises(CalibrationError, match=r"1e-05.*already.*bf16; expected --precision fp32"):
+        run_calibration(config, tmp_path / "c.json", frames=8, say=silent)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_video_in_which_nothing_changes_is_refused(tmp_path: Path) -> None:
+    still = decode_all(write_demo_clip(tmp_path / "a.mp4", seconds=0.1, size=(64, 48)))[:1]
+    config = job(tmp_path / "a.mp4", target_error=0.01)
+    recipe = make_recipe(load_model(MODEL), config)
+    write_pictures(tmp_path / "a.mp4", still * 24)
+    samples = take_samples(discover(config.inputs), config, recipe, clips=1, frames=12)
+    for sample in samples:
+        sample.x[:] = sample.x[:1].clone()  # without what the encoder changes
+        sample.exact[:] = sample.exact[:1]
+    subject = subject_of(load_model(MODEL), config, recipe.layer, recipe.engine)
+    with pytest.raises(CalibrationError, match="nothing was truncated in any layer"):
+        calibrate_target(recipe, samples, subject=subject, target=0.01, percentile=95, say=silent)
+
+
+def test_videos_that_cannot_be_used_are_replaced(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_text("no video")
+    write_demo_clip(tmp_path / "b.mp4", seconds=0.1, size=(64, 48))
+    said: list[str] = []
+    config = job(tmp_path, target_error=0.01)
+    recipe = make_recipe(load_model(MODEL), config)
+    with pytest.raises(InputError, match="none of 2 videos has 4 frames"):
+        take_samples(discover(config.inputs), config, recipe, clips=1, frames=8, say=said.append)
+    assert len(said) == 1
+    assert "a.mp4" in said[0]
+    write_demo_clip(tmp_path / "c.mp4", seconds=1, size=(64, 48))
+    (sample,) = take_samples(discover(config.inputs), config, recipe, clips=1, frames=8)
+    assert (sample.name, len(sample)) == ("c.mp4", 8)
+
+
+def test_a_missing_folder_is_found_before_the_work(videos: Path, tmp_path: Path) -> None:
+    config = job(videos, target_error=0.01, model="tests.nothing:at_all")
+    with pytest.raises(StoreWriteError, match="nowhere is no folder"):
+        run_calibration(config, tmp_path / "nowhere/c.json", say=silent)
+
+
+def arguments(inputs: Path, output: Path, *options: object) -> list[str]:
+    given = [inputs, "-o", output, "--model", MODEL, "--fps", 12, "--chunk", 10, *options]
+    return [str(argument) for argument in given]
+
+
+def test_features_keep_the_target_from_end_to_end(
+    videos: Path, others: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, kept = tmp_path / "f.h5", tmp_path / "f.h5.calibration.json"
+    run = arguments(videos, path, "--workers", 1)
+    assert main([*run, "--target-error", str(TARGET)]) == 0
+    assert "calibrating on 108 frames of 3 of 3 videos" in capfd.readouterr().err
+    calibration = kept.read_bytes()
+
+    # The same command does nothing more.
+    before = path.read_bytes()
+    assert main([*run, "--target-error", str(TARGET)]) == 0
+    captured = capfd.readouterr()
+    assert "3 done before" in captured.out
+    assert "calibrating" not in captured.err
+    assert path.read_bytes() == before
+    assert kept.read_bytes() == calibration
+
+    # Another target is refused, and nothing is lost by it.
+    for options in (["0.02"], [str(TARGET), "--percentile", "99"]):
+        assert main([*run, "--target-error", *options]) == 3
+        err = capfd.readouterr().err
+        assert "--target-error was 0.01" in err
+        assert "--overwrite" in err
+        assert "calibrating" not in err
+    assert kept.read_bytes() == calibration
+    assert path.read_bytes() == before
+
+    # The file alone says the same, whatever the number of workers; other clips keep the target.
+    inputs = [*map(str, others), *arguments(videos, tmp_path / "g.h5", "--root", "/")]
+    assert main([*inputs, "--workers", "2", "--thresholds", str(kept)]) == 0
+    errors, work = [], []
+    with FeatureFile(path) as one, FeatureFile(tmp_path / "g.h5") as two:
+        assert one.identity == two.identity
+        assert one.identity["target_error"] == TARGET
+        for video_id, video in one.items():
+            other = two[f"{str(videos)[1:]}/{video_id}"]
+            np.testing.assert_array_equal(video.features, other.features)
+            for known in ("estimate", "error"):
+                np.testing.assert_array_equal(video.audit[known], other.audit[known])
+        for clip in others:
+            video = two[str(clip)[1:]]
+            errors.append(true_errors(clip, video.features))
+            work.append(video.work)
+            measured = video.audit["error"]
+            known = ~np.isnan(measured)
+            assert known.any(), "the governor looks now and then"
+            np.testing.assert_allclose(measured[known], errors[-1][known], rtol=1e-3, atol=1e-6)
+    assert np.percentile(np.concatenate(errors), 95) <= 1.1 * TARGET
+    assert np.median(np.concatenate(errors)) > 0.1 * TARGET, "the room is used"
+    assert np.concatenate(work).mean() < 0.4, "it is not all computed densely"
+
+    # Told to begin again, it calibrates again.
+    assert main([*run, "--target-error", "0.02", "--overwrite"]) == 0
+    assert "calibrating" in capfd.readouterr().err
+    assert json.loads(kept.read_text())["target_error"] == 0.02
+    with FeatureFile(path) as file:
+        assert file.identity["target_error"] == 0.02
+
+
+def test_a_calibration_without_its_output_is_made_again(videos: Path, tmp_path: Path) -> None:
+    """It may be of another network, and nothing depends on it."""
+    left = tmp_path / "f.h5.calibration.json"
+    config = job(videos, target_error=TARGET, layer="features")
+    run_calibration(config, left, clips=1, frames=8, say=silent)
+    with pytest.raises(CalibrationError, match=r"layer 'features\.5', here 'flatten'"):
+        make_recipe(load_model(MODEL), job(videos, thresholds=str(left)))
+    config = _calibrated(job(videos, target_error=TARGET), tmp_path / "f.h5")
+    assert config.thresholds == str(left)
+    assert json.loads(left.read_text())["subject"]["layer"] == "flatten"
+
+
+# The paper's control.
+
+
+@pytest.fixture(scope="module")
+def paper_file(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("paper") / "aecs.json"
+    config = job(videos, policy="paper", threshold=0.05)
+    plot = path.with_suffix(".svg")
+    pytest.importorskip("matplotlib")
+    run_calibration(config, path, plot=plot, say=silent)
+    assert "<svg" in plot.read_text(encoding="utf-8")
+    return path
+
+
+def test_accumulated_errors_are_limited(paper_file: Path, unseen: Path) -> None:
+    def extracted(**options: object) -> tuple[Any, np.ndarray]:
+        config = job(unseen, policy="paper", threshold=0.05, cuts="ignore", **options)
+        with ClipReader(scan_clip(unseen), sampling_of(config)) as reader:
+            result = ChunkExtractor(make_recipe(load_model(MODEL), config)).extract(reader, 0)
+        return result, true_errors(unseen, result.features)
+
+    free, free_errors = extracted()
+    assert free.key_frame.nonzero()[0].tolist() == [0]
+    limit = float(np.quantile(free_errors, 0.3))
+    held, errors = extracted(aecs=str(paper_file), error_limit=limit)
+    resets = held.key_frame.nonzero()[0]
+    assert len(resets) > 2
+    assert len(resets) - 1 == held.attrs["n_rounds"]
+    assert held.attrs["n_recomputed"] > 0
+    assert errors[resets].max() < 1e-5
+    assert held.estimate is not None
+    assert held.estimate.max() <= np.float32(limit)
+    # The last frame before a round ends is nearly at the limit, as far as the polynomial is right.
+    last = errors[resets[1:] - 1]
+    assert 0.3 * limit < np.median(last) < 2.5 * limit
+    assert errors.max() < free_errors.max()
+    # Whatever the portions, the same frames.
+    again, _ = extracted(aecs=str(paper_file), error_limit=limit, time_batch=3)
+    np.testing.assert_array_equal(again.key_frame, held.key_frame)
+
+
+def test_the_fit_says_how_good_it_is(paper_file: Path, tmp_path: Path, videos: Path) -> None:
+    calibration = load(paper_file, kind="accumulated")
+    assert isinstance(calibration, AccumulatedCalibration)
+    assert calibration.threshold == 0.05
+    report = calibration.report
+    assert report["clips"] == ["0.mp4", "1.mp4", "2.mp4"]
+    assert report["pairs"] > 80
+    assert 0 < report["r2"] <= 1
+    assert report["held_out"]["pairs"] + report["held_out"]["beyond_data"] == report["pairs"]
+    text = calibration_text(calibration, paper_file)
+    assert "on clips that it has not seen: R2" in text
+    assert f"--policy paper --threshold 0.05 --aecs {paper_file} --error-limit" in text
+    # Layers of their own; and two clips of which none is enough by itself.
+    config = job(videos, policy="paper", threshold="0.05,features.0=0.1", chunk=0.5)
+    made = run_calibration(config, tmp_path / "c.json", clips=2, say=silent)
+    text = calibration_text(made, tmp_path / "c.json")
+    assert "--threshold 0.05,features.0=0.1 --aecs" in text
+    assert "too few clips" in text
+
+
+def test_a_fit_needs_something_truncated(videos: Path, tmp_path: Path) -> None:
+    config = job(videos, policy="paper", threshold=0)
+    with pytest.raises(CalibrationError, match="0 frames have truncated something"):
+        run_calibration(config, tmp_path / "c.json", clips=1, frames=8, say=silent)
+
+
+def test_the_plot_does_not_cost_the_calibration(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    wanted = ["--policy", "paper", "--threshold", "0.05", "--plot", str(tmp_path / "fit.xyz")]
+    assert main(["calibrate", *arguments(videos, tmp_path / "c.json", *wanted)]) == 2
+    assert "expected a name that ends in .svg" in capsys.readouterr().err
+    assert load(tmp_path / "c.json", kind="accumulated")
+    wanted[-1] = str(tmp_path / "none/fit.svg")
+    assert main(["calibrate", *arguments(videos, tmp_path / "d.json", *wanted)]) == 3
+    assert not (tmp_path / "d.json").exists(), "found before the work"
+
+
+# The command line.
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--threshold", "0.1", "--thresholds", "{target}"], ["--thresholds and --threshold"]),
+        (["--threshold", "0.1", "--target-error", "1"], ["--target-error and --threshold"]),
+        (["--target-error", "1", "--thresholds", "{target}"], ["--thresholds and --target-error"]),
+        (["--policy", "paper", "--target-error", "1"], ["--target-error needs --policy bounded"]),
+        (["--policy", "paper", "--thresholds", "{target}"], ["--thresholds needs --policy"]),
+        (["--aecs", "{paper}", "--error-limit", "1"], ["need --policy paper"]),
+        (["--policy", "paper", "--aecs", "{paper}"], ["--aecs was given without --error-limit"]),
+        (["--policy", "paper", "--error-limit", "1"], ["--error-limit was given without --aecs"]),
+        (["--percentile", "99"], ["--percentile needs --target-error"]),
+        (["--thresholds", "{target}", "--percentile", "99"], ["--percentile needs"]),
+        (["--target-error", "0"], ["--target-error", "'0'"]),
+        (["--target-error", "nan"], ["--target-error", "'nan'"]),
+        (["--target-error", "1", "--percentile", "0"], ["--percentile", "up to 100"]),
+        (["--audit", "1.5"], ["--audit", "from 0 to 1"]),
+        (["--refresh", "0"], ["--refresh", "above 0"]),
+        (["--cuts", "maybe"], ["--cuts", "'ignore'"]),
+    ],
+)
+def test_options_that_do_not_go_together(
+    options: list[str],
+    words: list[str],
+    videos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = [option.format(target="t.json", paper="p.json") for option in options]
+    assert main(arguments(videos, tmp_path / "f.h5", *given)) == 2
+    check_refusal(capsys.readouterr().err, words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], ["--target-error NUMBER, or --policy paper"]),
+        (["--target-error", "0.1", "--plot", "fit.svg"], ["--plot", "--policy paper"]),
+        (["--policy", "paper", "--target-error", "1"], ["needs --policy bounded"]),
+        (["--policy", "paper", "--threshold", "0.1", "--layer", "relu"], ["relu"]),
+    ],
+)
+def test_what_calibrate_cannot_do(
+    options: list[str],
+    words: list[str],
+    videos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["calibrate", *arguments(videos, tmp_path / "c.json", *options)]) == 2
+    check_refusal(capsys.readouterr().err, words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def check_refusal(err: str, words: list[str]) -> None:
+    for word in words:
+        assert word in err
+    assert err.count("\n") == 1, "one line"
+
+
+def test_files_for_something_else_are_refused(
+    videos: Path, target_file: Path, paper_file: Path
+) -> None:
+    def refused(words: str, **options: object) -> None:
+        with pytest.raises(CalibrationError, match=words):
+            make_recipe(load_model(MODEL), job(videos, **options))
+
+    limited = {"policy": "paper", "error_limit": 0.1}
+    refused("meant for --aecs", thresholds=str(paper_file))
+    refused("meant for --thresholds", aecs=str(target_file), **limited)
+    refused(
+        "with --threshold 0.05, here it is 0.06", aecs=str(paper_file), threshold=0.06, **limited
+    )
+    refused("here it is 0.05,features.0=0.1", aecs=str(paper_file),
+            threshold="0.05,features.0=0.1", **limited)  # fmt: skip
+    refused("engine 'native', here 'torch'", thresholds=str(target_file), engine="torch")
+    refused("precision 'fp32', here 'bf16'", thresholds=str(target_file), precision="bf16")
+    refused("cannot be read", thresholds="none.json")
+
+
+def test_refresh_and_audit_in_a_long_chunk(unseen: Path, tmp_path: Path) -> None:
+    options = ["--chunk", 60, "--refresh", 2.5, "--audit", "1/4", "--threshold", 0.02]
+    assert main(arguments(unseen, tmp_path / "f.h5", *options, "--workers", 1)) == 0
+    with FeatureFile(tmp_path / "f.h5") as file:
+        video = file[unseen.name]
+        assert video.key_frame.nonzero()[0].tolist() == [0, 30, 60, 90]
+        assert video.attrs["n_refreshes"] == 3
+        assert "n_cuts" not in video.attrs
+        error = video.audit["error"]
+        audited = ~np.isnan(error)
+        assert video.attrs["n_audited"] == audited.sum()
+        assert 15 < audited.sum() < 60
+        assert np.isnan(video.audit["estimate"]).all()
+        errors = true_errors(unseen, video.features)
+        np.testing.assert_allclose(error[audited], errors[audited], rtol=1e-3, atol=1e-6)
