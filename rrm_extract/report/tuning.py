@@ -81,7 +81,7 @@ def tuning_text(tuning: Tuning, config: JobConfig, *, engine: str) -> str:
     head = [
         "threshold",
         "error mean",
-        f"{PERCENT} %",
+        f"{PERCENT}th %",
         "worst",
         "density",
         "theoretical speedup",

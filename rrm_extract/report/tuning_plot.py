@@ -48,7 +48,13 @@ def draw_tuning(tuning: Tuning, config: JobConfig, path: Path) -> None:
     axes.axhline(
         tuning.frames_per_second_dense, color="black", linewidth=1, label="dense, PyTorch fp32"
     )
-    axes.axvline(SMALL_ERROR, color="gray", linewidth=1, linestyle="dotted")
+    axes.axvline(
+        SMALL_ERROR,
+        color="gray",
+        linewidth=1,
+        linestyle="dotted",
+        label=f"error of {SMALL_ERROR:.0%}",
+    )
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
     axes.margins(x=0.1)
