@@ -70,6 +70,7 @@ def main() -> None:
             sys.exit(str(error))
     if arguments.json is not None:
         save_json(result, arguments.json)
+    print(quality(result["calibration"]))
     for clip in result["clips"]:
         print(in_words(clip, result["settings"]["error_limit"]))
     if arguments.svg is not None:
@@ -269,10 +270,19 @@ def in_words(clip: Record, limit: float) -> str:
     return f"{clip['clip']}: {'; '.join(parts)}"
 
 
+def quality(calibration: Record) -> str:
+    """How good the fit is where it was made, and on clips that it has not seen."""
+    report = calibration["report"]
+    held_out = report.get("held_out") or {}
+    known = (("R²", report.get("r2")), ("on clips left out in turn", held_out.get("r2")))
+    parts = [f"{name} {value:.2f}" for name, value in known if value is not None]
+    return f"control fitted to {calibration['source']}{': ' if parts else ''}{', '.join(parts)}"
+
+
 def draw(result: Record, path: Path) -> None:
     """A row for each clip: without control and with it."""
     clips, settings = result["clips"], result["settings"]
-    figure = new_figure(9.0, 1.9 * len(clips) + 1.3)
+    figure = new_figure(9.0, 2.0 * len(clips) + 1.3)
     grid = figure.subplots(len(clips), 2, squeeze=False, sharex="row", sharey="row")
     for row, clip in zip(grid, clips, strict=True):
         for axes, key in zip(row, ("without_control", "with_control"), strict=True):
@@ -300,7 +310,7 @@ def draw(result: Record, path: Path) -> None:
     figure.suptitle(
         f"{settings['model']}, weights {settings['weights']}, policy paper, threshold "
         f"{settings['threshold']}: relative L2 error of the feature\n"
-        f"control fitted to {result['calibration']['source']}",
+        f"{quality(result['calibration'])}",
         fontsize="medium",
     )
     save_svg(figure, path)
