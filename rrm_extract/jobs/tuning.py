@@ -86,6 +86,12 @@ class Tuning:
         """The median over rounds."""
         return self.frames / median(self.seconds_dense)
 
+    @property
+    def spread(self) -> float:
+        """How many times as long as its quickest round the slowest one of anything took."""
+        rounds = [self.seconds_dense, *(each.seconds for each in self.tried)]
+        return max(max(seconds) / min(seconds) for seconds in rounds)
+
 
 def try_thresholds(
     recipe: Recipe,

@@ -19,6 +19,9 @@ SMALL_ERROR = 0.01
 """An error that few users of features would notice: they change by 7 to 26 % from one frame to the
 next."""
 
+BUSY = 1.3
+"""Rounds of one thing that differ by a larger factor say that the machine was busy."""
+
 _CALIBRATE_OPTIONS = (
     *("root", "include", "model", "weights", "layer", "pool", "preprocess", "policy", "fps"),
     *("chunk", "engine", "precision", "device", "threads", "time_batch"),
@@ -52,6 +55,7 @@ def tuning_json(tuning: Tuning, config: JobConfig, *, engine: str) -> dict[str, 
         "thresholds": [_values(each, tuning) for each in tuning.tried],
         "largest_threshold_with_small_error": None if best is None else best.threshold,
         "small_error": SMALL_ERROR,
+        "spread_of_rounds": tuning.spread,
     }
 
 
@@ -118,6 +122,11 @@ def tuning_text(tuning: Tuning, config: JobConfig, *, engine: str) -> str:
         f"thread{'' if config.threads == 1 else 's'}, median of {len(exact.seconds)}; dense "
         f"PyTorch (fp32, batches of {DENSE_BATCH}): {tuning.frames_per_second_dense:.1f}",
     ]
+    if tuning.spread > BUSY:
+        lines.append(
+            f"the rounds of one differ by a factor of {tuning.spread:.1f}: something else was "
+            "running, or the clip is too short to time; expect other frames/s"
+        )
     return "\n".join([*lines, *_hint(tuning, config)])
 
 

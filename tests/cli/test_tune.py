@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,19 @@ def test_speeds_are_of_the_median_round() -> None:
     assert small["speedup_wall_over_dense"] == 8
     assert small["speedup_wall_over_threshold_0"] == 4
     assert small["speedup_theoretical"] == 4
+
+
+def test_rounds_that_disagree_are_mentioned() -> None:
+    calm = Tuning(
+        tried=(replace(tried(0, 0, 0), seconds=(1.0, 1.1, 1.2)),),
+        seconds_dense=(4.0, 4.4, 4.1),
+        frames=2,
+        clips=("clip.mp4",),
+    )
+    assert calm.spread == pytest.approx(1.2)
+    assert "something else was running" not in tuning_text(calm, JobConfig(), engine="native")
+    busy = replace(calm, seconds_dense=(4.0, 4.0, 6.0))
+    assert "factor of 1.5: something else" in tuning_text(busy, JobConfig(), engine="native")
 
 
 def test_a_feature_of_zeros_has_no_relative_error() -> None:
