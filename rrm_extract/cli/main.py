@@ -19,6 +19,7 @@ from rrm_extract.cli.export import export
 from rrm_extract.cli.extract import extract, run
 from rrm_extract.cli.models import models
 from rrm_extract.cli.stats import stats
+from rrm_extract.cli.tune import tune
 from rrm_extract.cli.verify import verify
 from rrm_extract.errors import RrmError, StoreError, UsageError
 
@@ -51,6 +52,7 @@ cli.add_command(run)
 cli.add_command(stats)
 cli.add_command(verify)
 cli.add_command(calibrate)
+cli.add_command(tune)
 cli.add_command(models)
 cli.add_command(export)
 cli.add_command(compress)

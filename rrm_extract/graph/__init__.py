@@ -5,6 +5,7 @@ The only place that knows ``torch.fx``.
 
 from __future__ import annotations
 
+from rrm_extract.graph.dense import dense_module
 from rrm_extract.graph.fold import fold_batch_norm
 from rrm_extract.graph.linear import Convolution, FullyConnected, LinearMap
 from rrm_extract.graph.program import Op, Program, Ref, execute
@@ -19,6 +20,7 @@ __all__ = [
     "Program",
     "Ref",
     "default_layer",
+    "dense_module",
     "execute",
     "fold_batch_norm",
     "layer_names",

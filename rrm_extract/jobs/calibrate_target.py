@@ -222,7 +222,7 @@ def _gains(bench: Bench, threshold: float, floor: float) -> Floats:
     macs = sum(layer.macs for layer in bench.recipe.layers)
     each = round(GAIN_WORK / (macs * len(groups) * len(bench.samples)))
     few = max(each, -(-FEWEST_GAIN_FRAMES // len(bench.samples)), 2)
-    some = [replace_frames(sample, few) for sample in bench.samples]
+    some = [sample.first(few) for sample in bench.samples]
     gains = np.full(len(ops), np.nan)
     for group in groups:
         names = [ops[position].name for position in group]
@@ -242,11 +242,6 @@ def _gains(bench: Bench, threshold: float, floor: float) -> Floats:
         msg = "nothing was truncated in any layer; expected video in which something changes"
         raise CalibrationError(msg)
     return np.where(np.isfinite(gains), gains, np.median(known))
-
-
-def replace_frames(sample: Sample, frames: int) -> Sample:
-    """The first frames of a sample."""
-    return replace(sample, x=sample.x[:frames], exact=sample.exact[:frames])
 
 
 def _groups(bench: Bench) -> list[list[int]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rrm_extract.config import JobConfig
-from rrm_extract.errors import ClipError, InputError
+from rrm_extract.errors import ClipDamagedError, ClipError, InputError
 from rrm_extract.jobs.discover import Video
 from rrm_extract.jobs.extractor import batches
 from rrm_extract.jobs.recipe import Recipe, RecipeNetwork, network_input
@@ -33,14 +33,28 @@ class Sample:
         name: the video's id.
         x: (T, C, h, w) float32, the network's input.
         exact: (T, D) float32, the dense network's features.
+        numbers: (T,) the frames' numbers among the sampled frames of the video.
+        timestamps: (T,) seconds from the video's start.
     """
 
     name: str
     x: Tensor
     exact: NDArray[np.float32]
+    numbers: tuple[int, ...]
+    timestamps: tuple[float, ...]
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def first(self, frames: int) -> Sample:
+        """Its first frames."""
+        return Sample(
+            name=self.name,
+            x=self.x[:frames],
+            exact=self.exact[:frames],
+            numbers=self.numbers[:frames],
+            timestamps=self.timestamps[:frames],
+        )
 
 
 def take_samples(
@@ -75,18 +89,26 @@ def take_samples(
             break
         video = videos[place]
         try:
-            x = _stretch(video, config, recipe, frames)
+            x, numbers, timestamps = _stretch(video, config, recipe, frames)
         except ClipError as error:
             if say is not None:
                 say(str(error))
             continue
         if len(x) >= FEWEST_FRAMES:
             exact = np.concatenate([dense.exact(part) for part in portions(x, recipe.time_batch)])
-            samples.append(Sample(name=video.video_id, x=x, exact=exact))
+            samples.append(
+                Sample(
+                    name=video.video_id,
+                    x=x,
+                    exact=exact,
+                    numbers=tuple(numbers),
+                    timestamps=tuple(timestamps),
+                )
+            )
     if not samples:
         msg = (
             f"none of {len(videos)} videos has {FEWEST_FRAMES} frames that can be decoded; "
-            "expected videos to calibrate on"
+            "expected videos to try the network on"
         )
         raise InputError(msg)
     return samples
@@ -98,12 +120,22 @@ def portions(x: Tensor, size: int) -> Iterator[Tensor]:
         yield x[begin : begin + size]
 
 
-def _stretch(video: Video, config: JobConfig, recipe: Recipe, frames: int) -> Tensor:
+def _stretch(
+    video: Video, config: JobConfig, recipe: Recipe, frames: int
+) -> tuple[Tensor, list[int], list[float]]:
     info = scan_clip(video.path)
     sampling = sampling_of(config)
-    parts = []
+    parts: list[Tensor] = []
+    numbers: list[int] = []
+    timestamps: list[float] = []
     with ClipReader(info, sampling) as reader:
         chunk = (count_chunks(info, sampling) - 1) // 2
-        for batch in batches(islice(reader.read(chunk), frames), recipe.time_batch):
-            parts.append(network_input(batch, recipe))
-    return torch.cat(parts) if parts else torch.empty(0)
+        try:
+            for batch in batches(islice(reader.read(chunk), frames), recipe.time_batch):
+                parts.append(network_input(batch, recipe))
+                numbers += [frame.sample_index for frame in batch]
+                timestamps += [frame.timestamp for frame in batch]
+        except ClipDamagedError:
+            if not parts:  # what comes before the damage is as good as any
+                raise
+    return torch.cat(parts) if parts else torch.empty(0), numbers, timestamps

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import warnings
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from rrm_extract.graph import Convolution, FullyConnected, LinearMap, Op, Program, Ref
-from rrm_extract.graph.trace import MethodCall
+from rrm_extract.graph import Program, dense_module
 from rrm_extract.jobs import pooled
 from rrm_extract.models.loaded import freeze
 
-__all__ = ["INPUT", "DenseNetwork", "dense_module"]
+__all__ = ["INPUT", "DenseNetwork", "feature_module"]
 
 INPUT = "frames"
 """Name of the ONNX file's input."""
 
 _OPSET = 17
-_FRESH = frozenset({"conv", "linear", "norm", "add"})
-"""Kinds of operation that make a tensor of their own, which their only reader may overwrite."""
 
 
 class DenseNetwork:
@@ -43,7 +37,7 @@ class DenseNetwork:
 
     def module(self) -> nn.Module:
         """(N, *input_shape) to (N, D), with weights of its own."""
-        return dense_module(self.program, in_place=True)
+        return feature_module(self.program, in_place=True)
 
     @cached_property
     def onnx(self) -> bytes:
@@ -54,7 +48,7 @@ class DenseNetwork:
             # needs yet another package.
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                dense_module(self.program, in_place=False),
+                feature_module(self.program, in_place=False),
                 (torch.zeros(1, *self.input_shape),),
                 file,
                 dynamo=False,
@@ -78,106 +72,11 @@ class _Feature(nn.Module):
         return pooled(self.network(x), "avg").flatten(1)
 
 
-def dense_module(program: Program, *, in_place: bool) -> nn.Module:
-    """A Program with one output as torch would have it written.
-
-    Convolutions add their bias themselves. The weights are copies: the module may be converted.
+def feature_module(program: Program, *, in_place: bool) -> nn.Module:
+    """A Program with one output as a module from frames to features, with weights of its own.
 
     Args:
         program: the network.
-        in_place: let activations and sums overwrite what nobody else reads, as networks written
-            for speed do.
+        in_place: see :func:`rrm_extract.graph.dense_module`.
     """
-    graph, root = fx.Graph(), nn.Module()
-    values: dict[str, Any] = {program.input: graph.placeholder(INPUT)}
-    readers = Counter(name for op in program.ops for name in op.inputs)
-    readers.update(program.outputs)
-    fresh = {op.name for op in program.ops if op.kind in _FRESH and readers[op.name] == 1}
-    for number, op in enumerate(program.ops):
-        name = f"op{number}"
-        args, kwargs = _nodes(op.args, values), _nodes(dict(op.kwargs), values)
-        first = op.args[0] if op.args else None
-        if in_place and isinstance(first, Ref) and first.name in fresh:
-            op = _overwriting(op)
-            kwargs = {key: value for key, value in kwargs.items() if key in op.kwargs}
-        if isinstance(op.call, (LinearMap, nn.Module)):
-            root.add_module(name, _module(op.call))
-            values[op.name] = graph.call_module(name, args, kwargs)
-        elif op.kind == "constant":
-            values[op.name] = op.call()
-            if isinstance(values[op.name], Tensor):
-                root.register_buffer(name, values[op.name].clone())
-                values[op.name] = graph.get_attr(name)
-        elif isinstance(op.call, MethodCall):
-            values[op.name] = graph.call_method(op.call.name, args, kwargs)
-        else:
-            values[op.name] = graph.call_function(op.call, args, kwargs)
-    graph.output(values[program.outputs[0]])
-    return freeze(_Feature(fx.GraphModule(root, graph)))
-
-
-def _overwriting(op: Op) -> Op:
-    """The operation that writes its result over its first argument, where there is one."""
-    if op.kind == "activation" and hasattr(op.call, "inplace"):
-        module: Any = copy.deepcopy(op.call)
-        module.inplace = True
-        return replace(op, call=module)
-    if op.call in (torch.relu, nn.functional.relu) and len(op.args) == 1:
-        return replace(op, call=nn.functional.relu_, kwargs={})
-    if op.kind == "add" and len(op.args) == 2 and not op.kwargs:
-        return replace(op, call=_add_in_place)
-    return op
-
-
-def _add_in_place(x: Any, y: Any) -> Any:
-    # The sum may be larger than what it would overwrite, or of another type.
-    fits = isinstance(y, Tensor) and x.shape == y.shape and x.dtype == y.dtype
-    return x.add_(y) if fits else x + y
-
-
-def _module(call: LinearMap | nn.Module) -> nn.Module:
-    """A module with weights of its own."""
-    if isinstance(call, nn.Module):
-        return copy.deepcopy(call)
-    linear = call
-    bias = linear.bias is not None
-    module: Any
-    if isinstance(linear, FullyConnected):
-        outputs, inputs = linear.weight.shape
-        module = nn.Linear(inputs, outputs, bias=bias, device="meta")
-    elif isinstance(linear, Convolution):
-        classes: Any = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-        module = classes[linear.weight.dim() - 3](
-            linear.weight.shape[1] * linear.groups,
-            linear.weight.shape[0],
-            tuple(linear.weight.shape[2:]),
-            stride=linear.stride,
-            padding=linear.padding,
-            dilation=linear.dilation,
-            groups=linear.groups,
-            bias=bias,
-            padding_mode=linear.padding_mode,
-            device="meta",
-        )
-    else:
-        msg = f"expected a convolution or a fully-connected layer, got {type(linear).__name__}"
-        raise TypeError(msg)
-    module.weight = nn.Parameter(linear.weight.detach().clone(), requires_grad=False)
-    if linear.bias is not None:
-        module.bias = nn.Parameter(linear.bias.detach().clone(), requires_grad=False)
-    return module  # type: ignore[no-any-return]
-
-
-def _nodes(tree: Any, values: Mapping[str, Any]) -> Any:
-    """The same nesting with the node of every value in place of its Ref."""
-    if isinstance(tree, Ref):
-        return values[tree.name]
-    if isinstance(tree, tuple):
-        return tuple(_nodes(item, values) for item in tree)
-    if isinstance(tree, list):
-        return [_nodes(item, values) for item in tree]
-    if isinstance(tree, dict):
-        return {key: _nodes(item, values) for key, item in tree.items()}
-    if isinstance(tree, slice):
-        return slice(*_nodes((tree.start, tree.stop, tree.step), values))
-    return tree
+    return freeze(_Feature(dense_module(program, in_place=in_place)))

@@ -12,7 +12,7 @@ import torch
 from network_bench import feature_errors
 from peers import BASELINES, baseline_candidates
 from peers.base import Workers, consecutive_parts
-from peers.dense import dense_module
+from peers.dense import feature_module
 from peers.rrm_peer import RrmPeer
 from subjects import Subject, load_subject, noise_frames
 from torch import Tensor, nn
@@ -116,7 +116,7 @@ def test_a_program_as_a_module_gives_the_same(
     else:
         program = fold_batch_norm(trace(network().requires_grad_(False)))
     weights = [op.linear_map.weight.clone() for op in program.linear_ops]
-    module = dense_module(program, in_place=in_place)
+    module = feature_module(program, in_place=in_place)
     frames = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     expected = pooled(program(frames)[0], "avg").flatten(1)
     kept = frames.clone()

@@ -1,0 +1,157 @@
+"""``rrm-extract tune``: feature error against speed, to choose a threshold by eye."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rrm_extract.cli.options import job_from, job_options
+from rrm_extract.config import parse_threshold
+from rrm_extract.errors import ConfigError
+
+__all__ = ["tune"]
+
+OPTIONS = (  # of a job, those that a trial has a use for
+    "root",
+    "include",
+    "model",
+    "weights",
+    "layer",
+    "pool",
+    "preprocess",
+    "policy",
+    "cuts",
+    "fps",
+    "chunk",
+    "engine",
+    "precision",
+    "device",
+    "threads",
+    "time_batch",
+)
+
+THRESHOLDS = "0,1e-4,3e-4,1e-3,3e-3,1e-2,3e-2,1e-1"
+"""From exact to far beyond what the features of trained networks bear."""
+
+PLOT_FORMATS = (".svg", ".png", ".pdf")
+
+
+@click.command(short_help="Try thresholds on a clip: error against speed.")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
+@job_options(OPTIONS)
+@click.option(
+    "--try",
+    "thresholds",
+    default=THRESHOLDS,
+    show_default=True,
+    metavar="NUMBERS",
+    help="Thresholds, separated by commas; 0 is always among them. Example: --try 1e-3,1e-2",
+)
+@click.option(
+    "--clips",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    metavar="N",
+    help="Videos to look at, at most, spread over all of them. Example: --clips 1",
+)
+@click.option(
+    "--frames",
+    type=click.IntRange(min=4),
+    default=96,
+    show_default=True,
+    metavar="N",
+    help="Sampled frames of each, from the middle; at most a chunk. Example: --frames 48",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Rounds of timing, of which the median counts. Example: --repeats 5",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.svg",
+    help="Draw it (.svg, .png or .pdf); needs matplotlib. Example: --plot tune.svg",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON. Example: tune clip.mp4 --json")
+def tune(
+    inputs: tuple[str, ...],
+    thresholds: str,
+    clips: int,
+    frames: int,
+    repeats: int,
+    plot: Path | None,
+    as_json: bool,
+    **values: Any,
+) -> int:
+    """Try some thresholds on a clip or a few: what each costs in accuracy and wins in time.
+
+    \b
+    rrm-extract tune videos/clip.mp4 --model resnet18
+    rrm-extract tune videos/clip.mp4 --model resnet18 --try 1e-3,3e-3,1e-2 --plot tune.svg
+
+    Times are taken on this machine while it runs: nothing else should run meanwhile.
+    """
+    config = job_from(inputs, values)
+    wanted = _numbers(thresholds)
+    if plot is not None:
+        _check_plot(plot)
+
+    from rrm_extract.jobs.discover import discover
+    from rrm_extract.jobs.recipe import make_recipe, prepare_process, weights_notes
+    from rrm_extract.jobs.samples import take_samples
+    from rrm_extract.jobs.tuning import try_thresholds
+    from rrm_extract.models import load_model
+    from rrm_extract.report.tuning import tuning_json, tuning_text
+    from rrm_extract.report.tuning_plot import draw_tuning
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    videos = discover(config.inputs, root=config.root, include=config.include)
+    prepare_process(config.threads)
+    model = load_model(config.model, weights=config.weights, preprocess=config.preprocess)
+    recipe = make_recipe(model, config)
+    for note in (*weights_notes(model), *filter(None, [recipe.engine_note])):
+        say(note)
+    samples = take_samples(videos, config, recipe, clips=clips, frames=frames, say=say)
+    tuning = try_thresholds(recipe, samples, wanted, repeats=repeats, say=say)
+    if as_json:
+        result = tuning_json(tuning, config, engine=recipe.engine)
+        click.echo(json.dumps(result, indent=2, allow_nan=False))
+    else:
+        click.echo(tuning_text(tuning, config, engine=recipe.engine))
+    if plot is not None:
+        draw_tuning(tuning, config, plot)
+    return 0
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        numbers = [parse_threshold(part) for part in text.split(",")]
+    except ConfigError:
+        numbers = []
+    if not numbers or not all(isinstance(number, float) for number in numbers):
+        raise ConfigError(
+            f"--try is {text!r}, expected numbers of 0 or more separated by commas, for example "
+            "1e-3,1e-2"
+        )
+    return [number for number in numbers if isinstance(number, float)]
+
+
+def _check_plot(path: Path) -> None:
+    """Rather before the measuring than after."""
+    from rrm_extract.jobs.fit_plot import matplotlib_module
+
+    if path.suffix.lower() not in PLOT_FORMATS:
+        raise ConfigError(f"--plot is {str(path)!r}, expected a name in {', '.join(PLOT_FORMATS)}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--plot is {str(path)!r}, but there is no folder {str(path.parent)!r}")
+    matplotlib_module("matplotlib.figure")
