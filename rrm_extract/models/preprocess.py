@@ -36,7 +36,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "layout": ("nchw", "nhwc"),
 }
 _KEYS = (*_REQUIRED, *_CHOICES)
-_LETTERBOX_KEYS = ("letterbox", "fill", "scale", "channels", "layout")
+_LETTERBOX_KEYS = ("letterbox", "fill", "scale", "channels", "mean", "std", "layout")
 _WORDS: dict[str, object] = {"true": True, "false": False}
 _SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -139,7 +139,8 @@ def parse_preprocess(spec: str | Mapping[str, object]) -> Preprocess | Letterbox
             .yaml, .yml or .json file holding one; or the same inline, such as
             "resize=256,crop=224,mean=104/117/123,std=1/1/1,scale=255,channels=bgr". With the
             key ``letterbox`` (one number, or [h, w]) it is a :class:`Letterbox`, which has the
-            keys ``fill``, ``scale``, ``channels`` and ``layout`` besides: "letterbox=416".
+            keys ``fill``, ``scale``, ``channels``, ``mean``, ``std`` and ``layout`` besides:
+            "letterbox=416".
 
     Raises:
         PreprocessError: a key is unknown or missing, or a value is impossible.
@@ -216,14 +217,11 @@ def _from_mapping(spec: Mapping[str, object], *, where: str) -> Preprocess | Let
             f"{where}: crop {crop[0]}x{crop[1]} is larger than resize {resize}, so every frame "
             f"would get a black border; give resize >= {min(crop)}"
         )
-    std = _triple(spec["std"], "std", where)
-    if min(std) <= 0:
-        raise PreprocessError(f"{where}: std is {list(std)}; expected three numbers above 0")
     return Preprocess(
         resize=resize,
         crop=crop,
         mean=_triple(spec["mean"], "mean", where),
-        std=std,
+        std=_std(spec["std"], where),
         **chosen,  # type: ignore[arg-type]  # each value is one of _CHOICES
     )
 
@@ -237,6 +235,8 @@ def _letterbox(spec: Mapping[str, object], where: str) -> Letterbox:
     return Letterbox(
         size=_size(spec["letterbox"], "letterbox", where),
         fill=float(fill),
+        mean=_triple(spec.get("mean", (0, 0, 0)), "mean", where),
+        std=_std(spec.get("std", (1, 1, 1)), where),
         **{key: _choice(spec[key], key, where) for key in keys},  # type: ignore[arg-type]
     )
 
@@ -271,6 +271,13 @@ def _size(value: object, key: str, where: str) -> tuple[int, int]:
         return _pixels(value[0], key, where), _pixels(value[1], key, where)
     side = _pixels(value, key, where)
     return side, side
+
+
+def _std(value: object, where: str) -> tuple[float, float, float]:
+    std = _triple(value, "std", where)
+    if min(std) <= 0:
+        raise PreprocessError(f"{where}: std is {list(std)}; expected three numbers above 0")
+    return std
 
 
 def _triple(value: object, key: str, where: str) -> tuple[float, float, float]:
