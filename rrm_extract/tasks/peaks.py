@@ -9,25 +9,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["MOST_PEAKS", "Peaks", "enlarge", "find_peaks"]
+from rrm_extract.models import Placement
+from rrm_extract.tasks.enlarge import enlarging, smoothing
+
+__all__ = ["MOST_PEAKS", "Peaks", "find_peaks"]
 
 MOST_PEAKS = 127
 """Of one part in a frame, the best ones, as OpenPose has it. Untrained networks have thousands."""
 
 _SIGMA = 3.0
-"""Standard deviation of the smoothing, pixels of the enlarged map."""
+"""Standard deviation of the smoothing, pixels of the network's input."""
 
-_REACH = math.ceil(4 * _SIGMA)
-"""Pixels to each side that the smoothing looks at; what lies beyond weighs under 1e-4."""
+_NEIGHBOURS = tuple((row, column) for row in (-1, 0, 1) for column in (-1, 0, 1))
+_ITSELF = 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Peaks:
-    """K places where a part may be: sorted by part, the highest score of a part first.
+    """K places where a part may be: sorted by part, the highest of a part first.
 
     Attributes:
         parts: (K,) int64: number of the part.
-        points: (K, 2) float64: x and y in pixels of the enlarged maps; the middle of the first
+        points: (K, 2) float64: x and y in pixels of the network's input; the middle of the first
             pixel is at 0.5.
         scores: (K,) float64: height of the heat map.
     """
@@ -41,66 +44,53 @@ class Peaks:
         return (self.parts == part).nonzero()[:, 0]
 
 
-def enlarge(maps: Tensor, factor: int) -> Tensor:
-    """(C, H, W) -> (C, H * factor, W * factor), bicubic, the middles of cells staying in place."""
-    enlarged: Tensor = F.interpolate(
-        maps[None], scale_factor=factor, mode="bicubic", align_corners=False
-    )[0]
-    return enlarged
+def find_peaks(heat: Tensor, place: Placement, *, stride: int, threshold: float) -> Peaks:
+    """The highest points of each map, where the frame is: nobody stands beside it.
 
-
-def find_peaks(maps: Tensor, *, threshold: float) -> Peaks:
-    """The highest points of each map.
-
-    A point counts when, after smoothing with a Gaussian, it is above ``threshold`` and no lower
-    than the 8 points around it; where several are equally high the first counts. Its place is
-    refined by a parabola through it and its neighbours, its score is the map's, unsmoothed.
+    The maps are enlarged to the network's input (bicubic), cut off around the frame and smoothed
+    with a Gaussian. A point counts when it is above ``threshold`` and no lower than the 8 points
+    around it; where several are equally high the first counts. Its place is refined by a parabola
+    through it and its neighbours, its score is the enlarged map's, unsmoothed.
 
     Args:
-        maps: (J, H, W) float, finite; one map for each part.
+        heat: (J, H, W) float32, finite; one map for each part.
+        place: of the frame in the network's input.
+        stride: pixels of the input, in each direction, for one cell.
         threshold: smallest height of a smoothed peak.
     """
-    smooth = _smoothed(maps)
-    part, row, column = (_is_highest(smooth) & (smooth > threshold)).nonzero(as_tuple=True)
-    height = smooth[part, row, column]
-    order = _best(part, height)
+    rows = enlarging(heat.shape[1], stride, place.top, place.height)
+    columns = enlarging(heat.shape[2], stride, place.left, place.width)
+    smooth = (smoothing(place.height, _SIGMA) @ rows) @ heat
+    smooth = smooth @ (smoothing(place.width, _SIGMA) @ columns).T
+    part, row, column = _highest(smooth, threshold)
+    order = _best(part, smooth[part, row, column])
     part, row, column = part[order], row[order], column[order]
-    return Peaks(
-        parts=part,
-        points=torch.stack(
-            [
-                column + 0.5 + _offset(smooth, part, row, column, across=True),
-                row + 0.5 + _offset(smooth, part, row, column, across=False),
-            ],
-            dim=1,
-        ),
-        scores=maps[part, row, column].double(),
+    points = torch.stack(
+        [
+            place.left + column + 0.5 + _offset(smooth, part, row, column, across=True),
+            place.top + row + 0.5 + _offset(smooth, part, row, column, across=False),
+        ],
+        dim=1,
     )
+    scores = torch.einsum("kh,khw,kw->k", rows[row], heat[part], columns[column])
+    return Peaks(parts=part, points=points, scores=scores.double())
 
 
-def _smoothed(maps: Tensor) -> Tensor:
-    """Each map with a Gaussian, its border repeated outside."""
-    steps = torch.arange(-_REACH, _REACH + 1, dtype=maps.dtype)
-    weights = torch.exp(-0.5 * (steps / _SIGMA) ** 2)
-    weights = (weights / weights.sum()).reshape(1, 1, 1, -1)
-    x = maps[:, None]
-    x = F.conv2d(F.pad(x, (_REACH, _REACH, 0, 0), mode="replicate"), weights)
-    x = F.conv2d(F.pad(x, (0, 0, _REACH, _REACH), mode="replicate"), weights.transpose(2, 3))
-    return x[:, 0]
+def _highest(maps: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Map, row and column of what is higher than the neighbours before, no lower than those after.
 
-
-def _is_highest(maps: Tensor) -> Tensor:
-    """(J, H, W) bool: higher than the neighbours read before, no lower than those after."""
-    rows, columns = maps.shape[1:]
+    Few points are above the threshold, and with each neighbour fewer are left to look at.
+    """
     around = F.pad(maps, (1, 1, 1, 1), value=-math.inf)
-    highest = torch.ones_like(maps, dtype=torch.bool)
-    for place in range(9):
-        if place == 4:
-            continue  # the point itself
-        top, left = divmod(place, 3)
-        neighbour = around[:, top : top + rows, left : left + columns]
-        highest &= maps > neighbour if place < 4 else maps >= neighbour
-    return highest
+    part, row, column = (maps > threshold).nonzero(as_tuple=True)
+    for place, (down, right) in enumerate(_NEIGHBOURS):
+        if place == _ITSELF:
+            continue
+        here = maps[part, row, column]
+        neighbour = around[part, row + 1 + down, column + 1 + right]
+        kept = here > neighbour if place < _ITSELF else here >= neighbour
+        part, row, column = part[kept], row[kept], column[kept]
+    return part, row, column
 
 
 def _best(part: Tensor, height: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from rrm_extract.errors import ConfigError
 from rrm_extract.models import Letterbox, LoadedModel, Skeleton
 from rrm_extract.tasks.limbs import connect
-from rrm_extract.tasks.peaks import Peaks, enlarge, find_peaks
+from rrm_extract.tasks.peaks import Peaks, find_peaks
 from rrm_extract.tasks.people import Person, assemble
 from rrm_extract.tasks.raw import as_maps
 
@@ -175,23 +175,26 @@ class PoseEstimator:
         """
         shape = (self.skeleton.channels, *self.grid)
         maps = as_maps(raw, shape, layer="pose network's last layer")
-        # One by one: enlarged maps are 64 times as large.
+        # One by one: enlarged maps have 64 times as many numbers.
         return [self._frame(frame, height, width) for frame in maps]
 
     def _frame(self, raw: Tensor, height: int, width: int) -> Poses:
         """One frame: (C, H, W)."""
         maps = raw.detach().cpu().float()
         maps = torch.where(maps.abs() < _BEYOND, maps, 0.0)
-        peaks = self._peaks(maps[: len(self.skeleton.parts)], height, width)
+        place = self.letterbox.place(height, width)
+        stride = self.skeleton.stride
+        heat = maps[: len(self.skeleton.parts)]
+        peaks = find_peaks(heat, place, stride=stride, threshold=self.threshold)
         fields = maps[self.skeleton.heat_maps :]
         connections = [
             connect(
                 fields,
                 limb,
                 peaks,
-                stride=self.skeleton.stride,
+                stride=stride,
                 threshold=self.field_threshold,
-                length=_LENGTH * self.letterbox.place(height, width).height,
+                length=_LENGTH * place.height,
             )
             for limb in self.skeleton.limbs
         ]
@@ -202,17 +205,6 @@ class PoseEstimator:
         ]
         people.sort(key=lambda person: -person.score)
         return self._poses(people, peaks, height, width)
-
-    def _peaks(self, heat: Tensor, height: int, width: int) -> Peaks:
-        """Of the part of the input where the frame is: nobody stands beside it."""
-        place = self.letterbox.place(height, width)
-        enlarged = enlarge(heat, self.skeleton.stride)
-        inside = enlarged[
-            :, place.top : place.top + place.height, place.left : place.left + place.width
-        ]
-        found = find_peaks(inside, threshold=self.threshold)
-        corner = found.points.new_tensor([place.left, place.top])
-        return Peaks(parts=found.parts, points=found.points + corner, scores=found.scores)
 
     def _poses(self, people: list[Person], peaks: Peaks, height: int, width: int) -> Poses:
         shape = (len(people), len(self.skeleton.parts))
