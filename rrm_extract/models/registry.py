@@ -15,7 +15,7 @@ from .factory import load_factory
 from .loaded import LoadedModel
 from .onnx_file import load_onnx
 from .preprocess import parse_preprocess
-from .rtpose import RTPOSE, load_rtpose
+from .rtpose import RTPOSE, RTPOSE_PREPROCESS, load_rtpose
 from .timm_models import PREFIX, load_timm
 from .torchvision_models import is_torchvision_model, load_torchvision
 from .weights import parse_weights
@@ -57,7 +57,8 @@ def load_model(
         PreprocessError: the description of the input is needed and missing, or unusable.
     """
     choice = parse_weights(weights)
-    described = None if preprocess is None else parse_preprocess(preprocess)
+    own = RTPOSE_PREPROCESS if name == RTPOSE else None
+    described = None if preprocess is None else parse_preprocess(preprocess, own=own)
     if is_darknet_model(name):
         return load_darknet(name, choice, described)
     if name.startswith(PREFIX):
