@@ -49,6 +49,9 @@ def _names() -> dict[tuple[str, str], str]:
     for part, layers in parts.items():
         place = 0
         for layer in layers:
+            if isinstance(layer, Pool):
+                place += 1
+                continue
             found[part, str(place)] = found[part, layer.name] = layer.name
-            place += 1 if isinstance(layer, Pool) or not layer.activated else 2
+            place += 2 if layer.activated else 1
     return found

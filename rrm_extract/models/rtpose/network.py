@@ -11,6 +11,11 @@ from .layers import BRANCHES, STAGES, Convolution, Pool, branch, trunk
 
 __all__ = ["RtPose"]
 
+_COLOURS = 3
+
+_DEVIATION = 0.25
+"""Of an image's values, about, at the network's input."""
+
 
 class Concat(nn.Module):
     """Caffe's Concat, along channels."""
@@ -26,8 +31,8 @@ class RtPose(nn.Module):
     Every layer is a submodule under its name in Caffe ("conv4_4_CPM", "Mconv7_stage6_L2",
     "concat_stage2"), so the parameters are "conv1_1.weight" and so on.
 
-    The weights are drawn anew: normal, with the deviation at which a layer's output is about as
-    large as its input, and no bias. (With the published deviation of 0.01, which training starts
+    The weights are drawn anew: normal, with the deviation at which every layer's output is about
+    1, and no bias. (With the published deviation of 0.01, which training starts
     from beside VGG's weights, hardly anything of the input would be left at the end.)
     """
 
@@ -37,7 +42,10 @@ class RtPose(nn.Module):
             if isinstance(layer, Pool):
                 self.add_module(layer.name, nn.MaxPool2d(2))
                 continue
-            self.add_module(layer.name, _convolution(layer))
+            conv = _convolution(layer)
+            if layer.inputs == _COLOURS:
+                conv.weight.data /= _DEVIATION
+            self.add_module(layer.name, conv)
             if layer.activated:
                 self.add_module(_relu(layer), nn.ReLU(inplace=True))
         for stage in range(1, STAGES + 1):
@@ -80,8 +88,8 @@ def _relu(layer: Convolution) -> str:
 
 def _convolution(layer: Convolution) -> nn.Conv2d:
     conv = nn.Conv2d(layer.inputs, layer.outputs, layer.size, padding=layer.size // 2)
-    # What reads activations that are zero half of the time (all but the image) needs twice the
-    # variance; sums of the output's mean square stay as they are (arXiv 1502.01852, section 2.2).
+    # The mean square of what passes through ReLUs then stays as it is (arXiv 1502.01852, section
+    # 2.2), but for maps of so few cells that most of what a layer reads is beyond the border.
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # it has one
     return conv
