@@ -12,9 +12,11 @@ from torch import Tensor
 
 from rrm_extract.errors import WeightsError
 from rrm_extract.models import load_model
-from rrm_extract.models.rtpose import RtPose
+from rrm_extract.models.compression import compress_weights, encode_layer
+from rrm_extract.models.rtpose import COCO_BODY, RtPose
 from rrm_extract.models.rtpose.names import with_caffes_names
 from tests.models.caffe import blob, layer, sized
+from tests.models.compression import file_bytes
 
 TRUNK = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25)
 """Places of the convolutions among VGG's ReLUs and poolings."""
@@ -118,6 +120,21 @@ def test_what_a_file_lacks_is_told(shapes: dict[str, torch.Size], tmp_path: Path
     model = load_model("rtpose", weights=str(tmp_path / "pose.pth"))
     assert model.missing_keys == shapes.keys() - {"conv1_1.bias", "conv1_2.bias"}
     assert model.unexpected_keys == {"model0.4.bias"}
+
+
+def test_a_compressed_file_is_a_model(tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).normal(size=(64, 3, 3, 3)).astype(np.float32)
+    compressed = compress_weights(
+        weights, name="conv1_1.weight", kind="convolution", density=0.5, bits=8, index_bits=4
+    )
+    path = tmp_path / "pose.dcz"
+    path.write_bytes(file_bytes(encode_layer(compressed), model="rtpose"))
+    own, other = load_model(str(path)), load_model("rtpose", weights=str(path))
+    assert (own.architecture, own.skeleton) == ("rtpose", COCO_BODY)
+    for model in (own, other):
+        kernel = model.module.get_submodule("conv1_1").weight
+        assert int((kernel != 0).sum()) == weights.size // 2
+        assert "conv1_2.weight" in model.missing_keys
 
 
 def test_random_weights() -> None:
