@@ -111,6 +111,8 @@ def blob_of(data: bytes, *sides: int) -> bytes:
         (blob_of(b"", *[1] * 33), "it has a shape at byte .* of over 32 sides"),
         (blob_of(b"", 255, 255), "it has a number at byte .* that does not end"),
         (layer("c", "C", [sized(5, bytes(4)) + b"\x2d" + bytes(3)]), "it has a field at byte"),
+        (blob_of(b"\x00\x00\xc0\x7f", 1), "it has numbers that are not finite in layer 'c'"),
+        (2 * layer("n" * 999, "C", [blob(BIAS)]), "it has two layers 'n{60}' with weights"),
         (2 * caffemodel(SMALL), "it has two layers 'conv1_1' with weights"),
     ],
 )

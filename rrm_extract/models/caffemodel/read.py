@@ -26,6 +26,9 @@ _ROLES = ("weight", "bias")
 _MOST_SIDES = 32
 """As Caffe has it."""
 
+_SHOWN = 60
+"""Letters of a layer's name in a message; damaged ones can have any number."""
+
 _SHAPE, _SIDE = 7, 1
 _DATA, _DOUBLE_DATA = 5, 8
 _OLD_SIDES = (1, 2, 3, 4)
@@ -84,7 +87,7 @@ def _read(content: memoryview) -> dict[str, NDArray[np.floating]]:
         for number, blob in enumerate(blobs):
             role = _ROLES[number] if number < len(_ROLES) else f"blobs.{number}"
             if f"{name}.{role}" in found:
-                raise MessageError(f"two layers {name!r} with weights")
+                raise MessageError(f"two layers {name[:_SHOWN]!r} with weights")
             found[f"{name}.{role}"] = blob
     return found
 
@@ -127,10 +130,11 @@ def _blob(
     numbers = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     if shape is None:
         shape = (len(numbers),)
+    where = f"layer {layer[:_SHOWN]!r}"
     if math.prod(shape) != len(numbers):
-        raise MessageError(
-            f"{len(numbers):,} numbers in a blob of layer {layer!r}, whose shape is {shape}"
-        )
+        raise MessageError(f"{len(numbers):,} numbers in a blob of {where}, whose shape is {shape}")
+    if not np.isfinite(numbers).all():
+        raise MessageError(f"numbers that are not finite in {where}")
     return numbers.reshape(shape)
 
 

@@ -1,6 +1,6 @@
 """The layers of the network, under the names of OpenPose's Caffe model.
 
-``pose_deploy_linevec.prototxt`` of the COCO model, which is section 3 of arXiv 1611.08050:
+``pose_deploy_linevec.prototxt`` of the COCO model, which is section 2.1 of arXiv 1611.08050:
 VGG-19's first ten convolutions, two more to get from 512 channels to 128, and six stages of two
 branches. L1 is the branch of part-affinity fields, L2 that of heat maps.
 """
