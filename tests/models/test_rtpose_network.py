@@ -136,9 +136,10 @@ def test_other_input_fails(preprocess: str, message: str) -> None:
         load_model("rtpose", weights="random:0", preprocess=preprocess)
 
 
-def test_it_is_in_the_list() -> None:
+def test_it_is_in_the_list(model: LoadedModel) -> None:
     (entry,) = [entry for entry in list_models() if entry.name == "rtpose"]
     assert entry.n_parameters == 52_311_446
+    assert entry.n_parameters == sum(tensor.numel() for tensor in model.module.parameters())
     assert entry.input_shape == (3, 368, 368)
     assert (entry.default_weights, entry.weights_file) == ("", "pose_iter_440000.caffemodel")
 

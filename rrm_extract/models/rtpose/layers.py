@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .coco import COCO_BODY
 
-__all__ = ["BRANCHES", "FEATURES", "STAGES", "Convolution", "Pool", "branch", "trunk"]
+__all__ = ["BRANCHES", "FEATURES", "STAGES", "Convolution", "Pool", "all_layers", "branch", "trunk"]
 
 STAGES = 6
 
@@ -32,6 +32,11 @@ class Convolution:
     size: int
     activated: bool = True
     """Whether a ReLU follows: not after the last one of a branch."""
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights and biases."""
+        return self.outputs * (self.inputs * self.size**2 + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,3 +95,10 @@ def branch(stage: int, number: int) -> list[Convolution]:
         )
         channels = width
     return layers
+
+
+def all_layers() -> list[Convolution | Pool]:
+    """In the order of their computation, but for the two branches, of which L1 comes first."""
+    stages = range(1, STAGES + 1)
+    parts = [branch(stage, number) for stage in stages for number in BRANCHES]
+    return [*trunk(), *(layer for part in parts for layer in part)]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from ...errors import PreprocessError, WeightsError
 from ..checkpoint import all_nan_keys, fit_checkpoint, read_checkpoint
 from ..entry import ModelEntry
@@ -13,6 +11,7 @@ from ..letterbox import Letterbox
 from ..loaded import LoadedModel, Transform, freeze, hash_state
 from ..weights import WeightsChoice, seeded
 from .coco import COCO_BODY
+from .layers import Convolution, all_layers
 from .names import with_caffes_names
 from .network import RtPose
 
@@ -39,8 +38,7 @@ RTPOSE_PREPROCESS = Letterbox(
 
 def rtpose_entries() -> list[ModelEntry]:
     """The one network. Nothing is allocated."""
-    with torch.device("meta"):
-        network = RtPose()
+    convolutions = [layer for layer in all_layers() if isinstance(layer, Convolution)]
     return [
         ModelEntry(
             name=RTPOSE,
@@ -50,7 +48,7 @@ def rtpose_entries() -> list[ModelEntry]:
             paper=True,
             default_weights="",
             weights_file=WEIGHTS_FILE,
-            n_parameters=sum(parameter.numel() for parameter in network.parameters()),
+            n_parameters=sum(layer.n_parameters for layer in convolutions),
             input_shape=RTPOSE_PREPROCESS.output_shape,
         )
     ]

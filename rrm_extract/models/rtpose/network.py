@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from .layers import BRANCHES, STAGES, Convolution, Pool, branch, trunk
+from .layers import BRANCHES, STAGES, Convolution, Pool, all_layers, branch, trunk
 
 __all__ = ["RtPose"]
 
@@ -67,13 +67,6 @@ class RtPose(nn.Module):
             if isinstance(layer, Convolution) and layer.activated:
                 x = self.get_submodule(_relu(layer))(x)
         return x
-
-
-def all_layers() -> list[Convolution | Pool]:
-    """In the order of their computation, but for the two branches, of which L1 comes first."""
-    stages = range(1, STAGES + 1)
-    parts = [branch(stage, number) for stage in stages for number in BRANCHES]
-    return [*trunk(), *(layer for part in parts for layer in part)]
 
 
 def _join(stage: int) -> str:
