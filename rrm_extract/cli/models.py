@@ -72,7 +72,7 @@ def _list(as_json: bool) -> None:
     rows = [
         [
             entry.name,
-            entry.default_weights or "none: --weights FILE.weights",
+            entry.default_weights or f"none: --weights {entry.weights_file}",
             "-" if entry.n_parameters is None else number(entry.n_parameters / 1e6, 1),
             "paper" if entry.paper else ("" if entry.is_cnn else "not a CNN: little is saved"),
         ]

@@ -62,8 +62,8 @@ class JobConfig:
             kinds.NAME, expects="'default', a weights name, a file or random[:SEED]", is_path=True
         ),
         "default",
-        "Weights: default, a torchvision weights name, a .safetensors, .pth, .dcz or .weights "
-        "file, or random[:SEED].",
+        "Weights: default, a torchvision weights name, a .safetensors, .pth, .dcz, .weights or "
+        ".caffemodel file, or random[:SEED].",
         "weights/resnet18.safetensors",
         decides_result=True,
     )

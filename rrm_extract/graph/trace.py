@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import operator
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -343,17 +344,39 @@ class _Value:
         return self.value
 
 
+def _module_names(graph: fx.Graph) -> dict[fx.Node, str]:
+    """Calls of modules: the module's name, from the second call on with "_1", "_2", ... behind.
+
+    So has torchvision's tracer, but it takes a "_1" that belongs to the module's name for its own:
+    VGG's "conv1_1" and "conv1_2" become "conv1" and "conv1_1".
+    """
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    taken = {str(node.target) for node in calls}
+    seen: Counter[str] = Counter()
+    names = {}
+    for node in calls:
+        target = name = str(node.target)
+        while seen[target] and name in taken:
+            name = f"{target}_{seen[target]}"
+            seen[target] += 1
+        seen[target] = max(seen[target], 1)
+        taken.add(name)
+        names[node] = name
+    return names
+
+
 def _unique_names(tracer: NodePathTracer, graph: fx.Graph) -> dict[fx.Node, str]:
-    names: dict[fx.Node, str] = dict(tracer.node_to_qualname)
+    names = _module_names(graph)
     used = set(names.values())
     for node in graph.nodes:
+        if node in names:
+            continue
         # The tracer does not name parameters that are handed to a module as they are.
-        if node not in names:
-            name = node.name
-            while name in used:
-                name += "_"
-            names[node] = name
-            used.add(name)
+        name = tracer.node_to_qualname.get(node, node.name)
+        while name in used:
+            name += "_"
+        names[node] = name
+        used.add(name)
     return names
 
 

@@ -4,8 +4,8 @@
     y = loaded.module(loaded.transform(frames))      # frames: (T, 3, H, W) uint8 RGB
 
 Names are torchvision's classification networks, Darknet's detectors ``yolov2`` and
-``tiny_yolov2``, ``darknet:FILE.cfg``, ``timm/NAME``, ``FILE.onnx``, ``FILE.dcz``
-(:mod:`rrm_extract.models.compression`), ``FILE.net`` and ``package.module:factory``.
+``tiny_yolov2``, OpenPose's ``rtpose``, ``darknet:FILE.cfg``, ``timm/NAME``, ``FILE.onnx``,
+``FILE.dcz`` (:mod:`rrm_extract.models.compression`), ``FILE.net`` and ``package.module:factory``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from .loaded import LoadedModel, Transform
 from .preprocess import Preprocess, parse_preprocess
 from .region import Region
 from .registry import load_model
+from .skeleton import Limb, Skeleton
 
 __all__ = [
     "Letterbox",
+    "Limb",
     "LoadedModel",
     "ModelEntry",
     "Placement",
     "Preprocess",
     "Region",
+    "Skeleton",
     "Transform",
     "coco_names",
     "list_models",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from .darknet import darknet_entries
 from .entry import ModelEntry
+from .rtpose import rtpose_entries
 from .torchvision_models import torchvision_entries
 
 __all__ = ["list_models"]
 
 
 def list_models() -> list[ModelEntry]:
-    """Every classification network of torchvision, then Darknet's detectors.
+    """Every classification network of torchvision, then Darknet's detectors and OpenPose's network.
 
     Nothing is allocated or downloaded.
     """
-    return [*torchvision_entries(), *darknet_entries()]
+    return [*torchvision_entries(), *darknet_entries(), *rtpose_entries()]

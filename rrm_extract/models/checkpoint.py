@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from . import caffemodel
 from .compression.dcz import CompressedNetwork
 from .compression.dcz_reader import read_dcz
 from .compression.published_net import PublishedNet, read_published_net
@@ -92,7 +93,7 @@ class Fit:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read the state dict of a .safetensors or a .dcz file, or of a file of torch.save.
+    """Read the state dict of a .safetensors, .dcz or .caffemodel file, or of torch.save's.
 
     Nothing but tensors and plain containers is ever unpickled.
 
@@ -103,6 +104,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if suffix in _COMPRESSED:
         state = _COMPRESSED[suffix](path).state()
         return {name: torch.from_numpy(array) for name, array in state.items()}
+    if suffix == caffemodel.SUFFIX:
+        blobs = caffemodel.read_caffemodel(path)
+        return {name: torch.from_numpy(array) for name, array in blobs.items()}
     try:
         if suffix == ".safetensors":
             return dict(load_file(path))

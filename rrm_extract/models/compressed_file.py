@@ -13,6 +13,7 @@ from .compression.published_net import read_published_net
 from .letterbox import Letterbox
 from .loaded import LoadedModel, Transform
 from .preprocess import parse_preprocess
+from .rtpose import RTPOSE, load_rtpose
 from .timm_models import PREFIX, load_timm
 from .torchvision_models import is_torchvision_model, load_torchvision
 from .weights import WeightsChoice
@@ -52,10 +53,12 @@ def load_dcz(name: str, choice: WeightsChoice, preprocess: Transform | None) -> 
             loaded = load_torchvision(model, file, transform)
         elif model == CAFFE_ALEXNET:
             loaded = load_caffe_alexnet(model, file, transform)
+        elif model == RTPOSE:
+            loaded = load_rtpose(model, file, transform)
         else:
             raise ModelError(
                 f"{name} holds weights of {model!r}, which is no network of this installation; "
-                "expected a torchvision name, timm/NAME or caffe_alexnet"
+                "expected a torchvision name, timm/NAME, caffe_alexnet or rtpose"
             )
     return replace(
         loaded,

@@ -13,15 +13,18 @@ class ModelEntry:
 
     name: str
     family: str
-    """torchvision's module: "resnet", "vgg", ...; "yolov2" for Darknet's."""
+    """torchvision's module: "resnet", "vgg", ...; "yolov2" for Darknet's;
+    "openpose"."""
     source: str
-    """"torchvision" or "darknet"."""
+    """"torchvision", "darknet" or "caffe"."""
     is_cnn: bool
     """False where attention does the work."""
     paper: bool
     """True for the networks of the paper's tables."""
     default_weights: str
     """"ResNet18_Weights.IMAGENET1K_V1"; "" where weights have to be given."""
+    weights_file: str = ""
+    """Where weights have to be given, the name under which they are published."""
     n_parameters: int | None
     """With the default weights, where their description says."""
     input_shape: tuple[int, int, int]

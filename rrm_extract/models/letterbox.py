@@ -1,4 +1,4 @@
-"""The transform of Darknet's detectors: the whole frame, its aspect kept, on a grey background."""
+"""The transform of networks that look at the whole frame: its aspect kept, on a background."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from ..errors import PreprocessError
 from .frames import check_frames
 
 __all__ = ["Letterbox", "Placement"]
+
+_ZEROS = (0.0, 0.0, 0.0)
+_ONES = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,7 @@ class Letterbox:
        the centres of the corner pixels on each other (``align_corners=True``).
     3. It is put in the middle of the input, half a pixel up or left where the rest is odd. What
        it leaves free is ``fill``.
+    4. ``mean`` is subtracted and ``std`` divided by, from the background too.
     """
 
     size: tuple[int, int]
@@ -47,6 +51,10 @@ class Letterbox:
     """Largest pixel value: 1 (0..1) or 255 (0..255)."""
     channels: str = "rgb"
     """"rgb" or "bgr": the network's channel order."""
+    mean: tuple[float, float, float] = _ZEROS
+    """Subtracted per channel, in the network's channel order, after scaling."""
+    std: tuple[float, float, float] = _ONES
+    """Divided by per channel, in the network's channel order."""
     layout: str = "nchw"
     """"nchw" or "nhwc": the network's layout."""
 
@@ -63,6 +71,8 @@ class Letterbox:
             "fill": self.fill,
             "scale": self.scale,
             "channels": self.channels,
+            "mean": list(self.mean),
+            "std": list(self.std),
             "layout": self.layout,
         }
 
@@ -86,6 +96,27 @@ class Letterbox:
             width=inner[1],
         )
 
+    def undo(self, points: Tensor, height: int, width: int) -> Tensor:
+        """Where points of the network's input lie in the frame.
+
+        Args:
+            points: (..., 2) float: x and y in pixels of the input; the middle of the first pixel
+                is at 0.5.
+            height: of the frame, pixels.
+            width: likewise.
+
+        Returns:
+            (..., 2) float: x and y in pixels of the frame, the middle of the first at 0.5.
+
+        Raises:
+            PreprocessError: the frame has no pixels.
+        """
+        place = self.place(height, width)
+        corner = points.new_tensor([place.left, place.top])
+        # The middles of the corner pixels are on each other; a side of 1 pixel has only one.
+        steps = points.new_tensor([max(place.width - 1, 1), max(place.height - 1, 1)])
+        return (points - corner - 0.5) * points.new_tensor([width - 1, height - 1]) / steps + 0.5
+
     def __call__(self, frames: Tensor, /) -> Tensor:
         """Turn frames into network input.
 
@@ -106,6 +137,9 @@ class Letterbox:
         ]
         for target, frame in zip(inside, frames, strict=True):
             target.copy_(self._one(frame, place))
+        if (self.mean, self.std) != (_ZEROS, _ONES):
+            out.sub_(torch.tensor(self.mean)[:, None, None])
+            out.div_(torch.tensor(self.std)[:, None, None])
         return out if self.layout == "nchw" else out.permute(0, 2, 3, 1).contiguous()
 
     def _one(self, frame: Tensor, place: Placement) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rrm_extract.graph import Program, trace
 
 from .region import Region
+from .skeleton import Skeleton
 
 __all__ = ["LoadedModel", "Source", "Transform", "freeze", "hash_state"]
 
@@ -67,6 +68,8 @@ class LoadedModel:
     """Names of the classifier's or detector's classes, where they are known."""
     region: Region | None = None
     """How a detector's output, the last value of :meth:`trace`, is to be read."""
+    skeleton: Skeleton | None = None
+    """How a pose network's output, the last value of :meth:`trace`, is to be read."""
 
     def trace(self) -> Program:
         """The whole network as a Program.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -36,7 +36,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "layout": ("nchw", "nhwc"),
 }
 _KEYS = (*_REQUIRED, *_CHOICES)
-_LETTERBOX_KEYS = ("letterbox", "fill", "scale", "channels", "layout")
+_LETTERBOX_KEYS = ("letterbox", "fill", "scale", "channels", "mean", "std", "layout")
 _WORDS: dict[str, object] = {"true": True, "false": False}
 _SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -130,7 +130,9 @@ IMAGENET = Preprocess(
 """What most networks trained on ImageNet take; the name "imagenet"."""
 
 
-def parse_preprocess(spec: str | Mapping[str, object]) -> Preprocess | Letterbox:
+def parse_preprocess(
+    spec: str | Mapping[str, object], *, own: Letterbox | None = None
+) -> Preprocess | Letterbox:
     """Read a description of a network's input.
 
     Args:
@@ -139,20 +141,23 @@ def parse_preprocess(spec: str | Mapping[str, object]) -> Preprocess | Letterbox
             .yaml, .yml or .json file holding one; or the same inline, such as
             "resize=256,crop=224,mean=104/117/123,std=1/1/1,scale=255,channels=bgr". With the
             key ``letterbox`` (one number, or [h, w]) it is a :class:`Letterbox`, which has the
-            keys ``fill``, ``scale``, ``channels`` and ``layout`` besides: "letterbox=416".
+            keys ``fill``, ``scale``, ``channels``, ``mean``, ``std`` and ``layout`` besides:
+            "letterbox=416".
+        own: the network's own letterbox, which says what the keys are that a letterbox is given
+            without; by default they are as :class:`Letterbox` has them.
 
     Raises:
         PreprocessError: a key is unknown or missing, or a value is impossible.
     """
     if not isinstance(spec, str):
-        return _from_mapping(spec, where="preprocess")
+        return _from_mapping(spec, where="preprocess", own=own)
     text = spec.strip()
     if text == "imagenet":
         return IMAGENET
     if text.lower().endswith(_SUFFIXES):
-        return _from_mapping(_read_file(Path(text)), where=text)
+        return _from_mapping(_read_file(Path(text)), where=text, own=own)
     if "=" in text:
-        return _from_mapping(_split_inline(text), where="preprocess")
+        return _from_mapping(_split_inline(text), where="preprocess", own=own)
     raise PreprocessError(
         f"preprocess {spec!r} is neither 'imagenet', nor a .yaml or .json file, "
         f"nor a list such as '{EXAMPLE}'"
@@ -199,9 +204,11 @@ def _scalar(text: str) -> object:
     return _WORDS.get(text.lower(), text)
 
 
-def _from_mapping(spec: Mapping[str, object], *, where: str) -> Preprocess | Letterbox:
+def _from_mapping(
+    spec: Mapping[str, object], *, where: str, own: Letterbox | None
+) -> Preprocess | Letterbox:
     if "letterbox" in spec:
-        return _letterbox(spec, where)
+        return _letterbox(spec, where, own)
     _check_keys(spec, _KEYS, where)
     missing = [key for key in _REQUIRED if key not in spec]
     if missing:
@@ -216,29 +223,31 @@ def _from_mapping(spec: Mapping[str, object], *, where: str) -> Preprocess | Let
             f"{where}: crop {crop[0]}x{crop[1]} is larger than resize {resize}, so every frame "
             f"would get a black border; give resize >= {min(crop)}"
         )
-    std = _triple(spec["std"], "std", where)
-    if min(std) <= 0:
-        raise PreprocessError(f"{where}: std is {list(std)}; expected three numbers above 0")
     return Preprocess(
         resize=resize,
         crop=crop,
         mean=_triple(spec["mean"], "mean", where),
-        std=std,
+        std=_std(spec["std"], where),
         **chosen,  # type: ignore[arg-type]  # each value is one of _CHOICES
     )
 
 
-def _letterbox(spec: Mapping[str, object], where: str) -> Letterbox:
+def _letterbox(spec: Mapping[str, object], where: str, own: Letterbox | None) -> Letterbox:
     _check_keys(spec, _LETTERBOX_KEYS, where)
-    fill = spec.get("fill", 0.5)
-    if isinstance(fill, bool) or not isinstance(fill, (int, float)) or not 0 <= fill <= 1:
-        raise PreprocessError(f"{where}: fill is {fill!r}; expected 0 (black) to 1 (white)")
-    keys = [key for key in _CHOICES if key in spec]
-    return Letterbox(
-        size=_size(spec["letterbox"], "letterbox", where),
-        fill=float(fill),
-        **{key: _choice(spec[key], key, where) for key in keys},  # type: ignore[arg-type]
-    )
+    size = _size(spec["letterbox"], "letterbox", where)
+    given: dict[str, object] = {
+        key: _choice(spec[key], key, where) for key in _CHOICES if key in spec
+    }
+    if "fill" in spec:
+        fill = spec["fill"]
+        if isinstance(fill, bool) or not isinstance(fill, (int, float)) or not 0 <= fill <= 1:
+            raise PreprocessError(f"{where}: fill is {fill!r}; expected 0 (black) to 1 (white)")
+        given["fill"] = float(fill)
+    if "mean" in spec:
+        given["mean"] = _triple(spec["mean"], "mean", where)
+    if "std" in spec:
+        given["std"] = _std(spec["std"], where)
+    return replace(own or Letterbox(size=size), size=size, **given)  # type: ignore[arg-type]
 
 
 def _check_keys(spec: Mapping[str, object], known: Sequence[str], where: str) -> None:
@@ -271,6 +280,13 @@ def _size(value: object, key: str, where: str) -> tuple[int, int]:
         return _pixels(value[0], key, where), _pixels(value[1], key, where)
     side = _pixels(value, key, where)
     return side, side
+
+
+def _std(value: object, where: str) -> tuple[float, float, float]:
+    std = _triple(value, "std", where)
+    if min(std) <= 0:
+        raise PreprocessError(f"{where}: std is {list(std)}; expected three numbers above 0")
+    return std
 
 
 def _triple(value: object, key: str, where: str) -> tuple[float, float, float]:

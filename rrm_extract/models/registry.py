@@ -15,6 +15,7 @@ from .factory import load_factory
 from .loaded import LoadedModel
 from .onnx_file import load_onnx
 from .preprocess import parse_preprocess
+from .rtpose import RTPOSE, RTPOSE_PREPROCESS, load_rtpose
 from .timm_models import PREFIX, load_timm
 from .torchvision_models import is_torchvision_model, load_torchvision
 from .weights import parse_weights
@@ -34,17 +35,18 @@ def load_model(
     """Load a network by name, with its weights and its transform.
 
     Args:
-        name: a classification network of torchvision ("resnet18"), "yolov2" or "tiny_yolov2",
-            "darknet:FILE.cfg", "timm/NAME", "FILE.onnx", "FILE.dcz" (of ``rrm-extract compress``),
-            "caffe_alexnet", "FILE.net" (the published AlexNet_compressed.net), or
-            "package.module:factory" (called without arguments; the current directory is
-            importable).
+        name: a classification network of torchvision ("resnet18"), "yolov2", "tiny_yolov2",
+            "rtpose", "darknet:FILE.cfg", "timm/NAME", "FILE.onnx", "FILE.dcz" (of
+            ``rrm-extract compress``), "caffe_alexnet", "FILE.net" (the published
+            AlexNet_compressed.net), or "package.module:factory" (called without arguments; the
+            current directory is importable).
         weights: "default"; another set of published weights ("IMAGENET1K_V2"); a .safetensors,
-            .pth, .pt, .bin or .dcz file; Darknet's .weights file; "random" (seed 0) or
-            "random:SEED" for an untrained network. Random weights are never used unasked.
+            .pth, .pt, .bin or .dcz file; Caffe's .caffemodel or Darknet's .weights file;
+            "random" (seed 0) or "random:SEED" for an untrained network. Random weights are never
+            used unasked.
         preprocess: None for the network's own; "imagenet"; or a description, see
             :func:`parse_preprocess`. ONNX files need one, and so do factories whose network has
-            no ``preprocess`` mapping. A network of Darknet's takes its size from it.
+            no ``preprocess`` mapping. Networks of Darknet's and "rtpose" take their size from it.
 
     Returns:
         The network in eval mode, float32, on the CPU. torch's random state is left as it was.
@@ -55,7 +57,8 @@ def load_model(
         PreprocessError: the description of the input is needed and missing, or unusable.
     """
     choice = parse_weights(weights)
-    described = None if preprocess is None else parse_preprocess(preprocess)
+    own = RTPOSE_PREPROCESS if name == RTPOSE else None
+    described = None if preprocess is None else parse_preprocess(preprocess, own=own)
     if is_darknet_model(name):
         return load_darknet(name, choice, described)
     if name.startswith(PREFIX):
@@ -65,6 +68,8 @@ def load_model(
             return load(name, choice, described)
     if name == CAFFE_ALEXNET:
         return load_caffe_alexnet(name, choice, described)
+    if name == RTPOSE:
+        return load_rtpose(name, choice, described)
     if is_torchvision_model(name):
         return load_torchvision(name, choice, described)
     if ":" in name:
@@ -74,7 +79,7 @@ def load_model(
     hint = f"did you mean {', '.join(near)}?" if near else "`rrm-extract models` lists the names."
     raise ModelError(
         f"no model {name!r}; {hint} Expected a torchvision name, timm/NAME, FILE.onnx, FILE.dcz, "
-        f"FILE.net, yolov2, tiny_yolov2, {DARKNET_PREFIX}FILE.cfg or package.module:factory"
+        f"FILE.net, yolov2, tiny_yolov2, rtpose, {DARKNET_PREFIX}FILE.cfg or package.module:factory"
     )
 
 

@@ -16,7 +16,7 @@ __all__ = ["WeightsChoice", "parse_weights", "seeded"]
 
 FILE_SUFFIXES = (
     *(".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar"),
-    *(".dcz", ".net", ".weights"),
+    *(".dcz", ".net", ".weights", ".caffemodel"),
 )
 _MAX_SEED = 2**63 - 1
 

@@ -12,6 +12,7 @@ from torchvision.ops import batched_nms, box_convert
 
 from rrm_extract.errors import ConfigError
 from rrm_extract.models import Letterbox, LoadedModel, Region
+from rrm_extract.tasks.raw import as_maps
 from rrm_extract.tasks.region import decode_region
 
 __all__ = ["Detections", "Detector"]
@@ -139,20 +140,12 @@ class Detector:
             ConfigError: ``raw`` has another shape.
             PreprocessError: the frames have no pixels.
         """
-        # torch warns of arrays that may not be written to, such as mapped ones.
-        tensor = raw if isinstance(raw, Tensor) else torch.from_numpy(np.require(raw, None, "W"))
-        # One by one: all numbers of a long clip in float64 would not fit.
-        return [self._frame(frame, height, width) for frame in self._maps(tensor)]
-
-    def _maps(self, raw: Tensor) -> Tensor:
         shape = (self.region.channels, *self.grid)
-        if tuple(raw.shape[1:]) not in (shape, (self.features,)):
-            channels, rows, columns = shape
-            raise ConfigError(
-                f"raw outputs are {tuple(raw.shape)}; expected (T, {channels}, {rows}, {columns}) "
-                f"or (T, {self.features}), of the detector's last layer without pooling"
-            )
-        return raw.reshape(len(raw), *shape)
+        # One by one: all numbers of a long clip in float64 would not fit.
+        return [
+            self._frame(frame, height, width)
+            for frame in as_maps(raw, shape, layer="detector's last layer")
+        ]
 
     def _frame(self, raw: Tensor, height: int, width: int) -> Detections:
         """One frame: (A * (5 + C), H, W)."""

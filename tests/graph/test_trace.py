@@ -144,3 +144,29 @@ def test_training_mode_is_restored() -> None:
     module = models.squeezenet1_1(weights=None).train()
     trace(module)
     assert module.training
+
+
+class Numbered(nn.Module):
+    """Names with numbers behind, as in Caffe's VGG, and a layer that is used three times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1_1 = nn.Conv2d(3, 4, 1)
+        self.conv1_2 = nn.Conv2d(4, 4, 1)
+        self.relu = nn.ReLU()
+        self.relu_1 = nn.ReLU6()
+        self.add_1 = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.conv1_1(x))
+        x = self.relu_1(self.relu(self.conv1_2(x)))
+        return self.add_1(self.relu(x + 1 + x))
+
+
+def test_names_that_end_in_numbers_are_those_of_the_modules() -> None:
+    program = trace(Numbered())
+    assert [op.name for op in program.ops] == [
+        "conv1_1", "relu", "conv1_2", "relu_2", "relu_1", "add", "add_1_", "relu_3", "add_1",
+    ]  # fmt: skip
+    linear = {op.name: op.source for op in program.ops if op.kind == "conv"}
+    assert linear == {"conv1_1": "conv1_1", "conv1_2": "conv1_2"}

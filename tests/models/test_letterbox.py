@@ -100,6 +100,49 @@ def test_fill_scale_channels_and_layout() -> None:
     torch.testing.assert_close(y[0, 10:30], plain[0, :, 10:30].flip(0).permute(1, 2, 0) * 255)
 
 
+def test_mean_and_std_in_the_networks_order_of_channels() -> None:
+    x = frames(2, 20, 40)
+    size = (40, 40)
+    plain = Letterbox(size=size, scale=255, channels="bgr")(x)
+    mean, std = (1.0, 20.0, 100.0), (2.0, 4.0, 256.0)
+    y = Letterbox(size=size, scale=255, channels="bgr", mean=mean, std=std)(x)
+    expected = (plain - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    assert torch.equal(y, expected)
+    assert float(y[0, 2, 0, 0]) == pytest.approx((127.5 - 100) / 256), "the background too"
+
+
+@given(*[st.integers(1, 300)] * 2, *[st.integers(8, 100)] * 2)
+def test_points_come_back_to_where_they_were(height: int, width: int, h: int, w: int) -> None:
+    transform = Letterbox(size=(h, w))
+    place = transform.place(height, width)
+    inner = torch.tensor(
+        [
+            [place.left + 0.5, place.top + 0.5],
+            [place.left + place.width - 0.5, place.top + place.height - 0.5],
+        ],
+        dtype=torch.float64,
+    )
+    first, last = transform.undo(inner, height, width).tolist()
+    assert first == [0.5, 0.5]
+    assert last[0] == pytest.approx(width - 0.5 if place.width > 1 else 0.5)
+    assert last[1] == pytest.approx(height - 0.5 if place.height > 1 else 0.5)
+
+
+def test_a_bright_pixel_is_found_again() -> None:
+    frame = torch.zeros(1, 3, 61, 101, dtype=torch.uint8)
+    frame[:, :, 20, 70] = 255
+    transform = Letterbox(size=(256, 256), fill=0.0)
+    map_ = transform(frame)[0, 0].double()
+    rows, columns = (torch.arange(256, dtype=torch.float64) + 0.5,) * 2
+    middle = torch.stack([(map_.sum(0) * columns).sum(), (map_.sum(1) * rows).sum()]) / map_.sum()
+    torch.testing.assert_close(
+        transform.undo(middle, 61, 101),
+        torch.tensor([70.5, 20.5], dtype=torch.float64),
+        atol=0.02,
+        rtol=0,
+    )
+
+
 def test_where_frames_come_to_lie() -> None:
     transform = Letterbox(size=(416, 608))
     assert transform.place(240, 320) == Placement(top=0, left=27, height=416, width=554)
@@ -124,6 +167,10 @@ def test_frames_lie_inside_and_fill_one_side(height: int, width: int, h: int, w:
         ("letterbox=416", Letterbox(size=(416, 416))),
         ("letterbox=320/608,fill=0", Letterbox(size=(320, 608), fill=0.0)),
         ({"letterbox": [32, 64], "scale": 255}, Letterbox(size=(32, 64), scale=255)),
+        (
+            "letterbox=368,scale=255,mean=1/2/3,std=4/5/6",
+            Letterbox(size=(368, 368), scale=255, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0)),
+        ),
     ],
 )
 def test_descriptions(spec: object, expected: Letterbox, tmp_path: Path) -> None:
@@ -142,7 +189,9 @@ def test_descriptions(spec: object, expected: Letterbox, tmp_path: Path) -> None
         ("letterbox=1/2/3", r"letterbox is \[1, 2, 3\]; expected one number or \[h, w\]"),
         ("letterbox=416,fill=114", "fill is 114; expected 0 .black. to 1 .white."),
         ({"letterbox": 416, "fill": True}, "fill is True"),
-        ("letterbox=416,mean=0/0/0", "unknown key 'mean'; known: letterbox, fill, scale"),
+        ("letterbox=416,mean=0", "mean is 0; expected three numbers"),
+        ("letterbox=416,std=1/0/1", r"std is \[1.0, 0.0, 1.0\]; expected three numbers above 0"),
+        ("letterbox=416,antialias=true", "unknown key 'antialias'; known: letterbox, fill, scale"),
         ("letterbox=416,chanels=bgr", "unknown key 'chanels'; did you mean 'channels'?"),
         ("letterbox=416,resize=256", "unknown key 'resize'"),
         ("letterbox=416,layout=hwc", "layout is 'hwc'; expected nchw or nhwc"),

@@ -13,11 +13,13 @@ from rrm_extract.models.registry import carries_weights, is_model_file
 def test_exported_names() -> None:
     assert models.__all__ == [
         "Letterbox",
+        "Limb",
         "LoadedModel",
         "ModelEntry",
         "Placement",
         "Preprocess",
         "Region",
+        "Skeleton",
         "Transform",
         "coco_names",
         "list_models",
@@ -51,6 +53,7 @@ def test_fields_of_a_loaded_model() -> None:
         "source",
         "categories",
         "region",
+        "skeleton",
     ]
 
 

@@ -48,6 +48,7 @@ def _entry(name: str) -> ModelEntry:
         is_cnn=True,
         paper=False,
         default_weights="",
+        weights_file=PUBLISHED[name],
         n_parameters=sum(parameter.numel() for parameter in network.parameters()),
         input_shape=network.input_shape,
     )
