@@ -32,7 +32,7 @@ CLOSE = 0.95
 SLOPE = 1.25
 """Errors grow about with this power of the threshold."""
 
-LOWEST_AIM, HIGHEST_AIM, AIM_STEP = 0.2, 0.7, 0.02
+LOWEST_AIM, HIGHEST_AIM, AIM_STEP = 0.2, 0.64, 0.02
 """Limits of where the governor is steered to, as a share of the target."""
 
 ENOUGH = 0.9

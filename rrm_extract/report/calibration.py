@@ -39,8 +39,12 @@ def _target_text(calibration: TargetCalibration, path: Path) -> str:
     lines += [
         f"milliseconds a frame on one core: {times['threshold_0']:.1f} at threshold 0, "
         f"{times['uniform']:.1f} with this threshold, {times['governed']:.1f} watched and steered",
-        f"use it: rrm-extract VIDEOS --thresholds {path} ...",
     ]
+    if times["governed"] >= times["threshold_0"]:
+        lines.append(
+            "nothing is won here by being less exact: --threshold 0 is as fast and keeps any target"
+        )
+    lines.append(f"use it: rrm-extract VIDEOS --thresholds {path} ...")
     return "\n".join(lines)
 
 

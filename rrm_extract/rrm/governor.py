@@ -28,7 +28,7 @@ FIRST_PROBE = 8
 """Frames after the beginning from which on the true error is measured: soon, for the estimate may
 be off for this clip."""
 
-SHORTEST_GAP, LONGEST_GAP = 16, 128
+SHORTEST_GAP, LONGEST_GAP = 8, 128
 """Frames from one measurement to the next."""
 
 LONGER = 2
@@ -113,8 +113,8 @@ class Governor:
         self._frames += frames
         if frames == 0 or self._frames < self._next_probe:
             return False
-        self._next_probe = self._frames + self._gap
         self._gap = min(LONGER * self._gap, LONGEST_GAP)
+        self._next_probe = self._frames + self._gap
         return True
 
     def measured(self, *, true: float, estimated: float) -> bool:
