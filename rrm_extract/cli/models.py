@@ -16,6 +16,10 @@ _ALSO = (
 )
 
 
+_FILES = {"darknet": "FILE.weights"}
+"""What files of weights are called where they are of a kind of their own."""
+
+
 @click.command(short_help="List networks, or what is in one of them.")
 @click.argument("name", required=False)
 @click.option(
@@ -72,7 +76,7 @@ def _list(as_json: bool) -> None:
     rows = [
         [
             entry.name,
-            entry.default_weights or "none: --weights FILE.weights",
+            entry.default_weights or f"none: --weights {_FILES.get(entry.source, 'FILE.pth')}",
             "-" if entry.n_parameters is None else number(entry.n_parameters / 1e6, 1),
             "paper" if entry.paper else ("" if entry.is_cnn else "not a CNN: little is saved"),
         ]

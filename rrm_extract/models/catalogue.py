@@ -5,13 +5,14 @@ from __future__ import annotations
 from .darknet import darknet_entries
 from .entry import ModelEntry
 from .torchvision_models import torchvision_entries
+from .xnor import xnor_entries
 
 __all__ = ["list_models"]
 
 
 def list_models() -> list[ModelEntry]:
-    """Every classification network of torchvision, then Darknet's detectors.
+    """Every classification network of torchvision, Darknet's detectors, then XNOR-Nets.
 
     Nothing is allocated or downloaded.
     """
-    return [*torchvision_entries(), *darknet_entries()]
+    return [*torchvision_entries(), *darknet_entries(), *xnor_entries()]

@@ -13,9 +13,9 @@ class ModelEntry:
 
     name: str
     family: str
-    """torchvision's module: "resnet", "vgg", ...; "yolov2" for Darknet's."""
+    """torchvision's module: "resnet", "vgg", ...; "yolov2" for Darknet's; "xnor" for XNOR-Nets."""
     source: str
-    """"torchvision" or "darknet"."""
+    """"torchvision", "darknet" or "xnor"."""
     is_cnn: bool
     """False where attention does the work."""
     paper: bool

@@ -16,7 +16,7 @@ from .region import Region
 
 __all__ = ["LoadedModel", "Source", "Transform", "freeze", "hash_state"]
 
-Source = Literal["torchvision", "timm", "onnx", "factory", "darknet", "caffe", "dcz"]
+Source = Literal["torchvision", "timm", "onnx", "factory", "darknet", "caffe", "dcz", "xnor"]
 
 
 class Transform(Protocol):

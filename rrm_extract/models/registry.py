@@ -18,6 +18,7 @@ from .preprocess import parse_preprocess
 from .timm_models import PREFIX, load_timm
 from .torchvision_models import is_torchvision_model, load_torchvision
 from .weights import parse_weights
+from .xnor import is_xnor_model, load_xnor
 
 __all__ = ["carries_weights", "is_model_file", "load_model"]
 
@@ -35,10 +36,10 @@ def load_model(
 
     Args:
         name: a classification network of torchvision ("resnet18"), "yolov2" or "tiny_yolov2",
-            "darknet:FILE.cfg", "timm/NAME", "FILE.onnx", "FILE.dcz" (of ``rrm-extract compress``),
-            "caffe_alexnet", "FILE.net" (the published AlexNet_compressed.net), or
-            "package.module:factory" (called without arguments; the current directory is
-            importable).
+            "xnor_alexnet" or "xnor_resnet18", "darknet:FILE.cfg", "timm/NAME", "FILE.onnx",
+            "FILE.dcz" (of ``rrm-extract compress``), "caffe_alexnet", "FILE.net" (the published
+            AlexNet_compressed.net), or "package.module:factory" (called without arguments; the
+            current directory is importable).
         weights: "default"; another set of published weights ("IMAGENET1K_V2"); a .safetensors,
             .pth, .pt, .bin or .dcz file; Darknet's .weights file; "random" (seed 0) or
             "random:SEED" for an untrained network. Random weights are never used unasked.
@@ -65,6 +66,8 @@ def load_model(
             return load(name, choice, described)
     if name == CAFFE_ALEXNET:
         return load_caffe_alexnet(name, choice, described)
+    if is_xnor_model(name):
+        return load_xnor(name, choice, described)
     if is_torchvision_model(name):
         return load_torchvision(name, choice, described)
     if ":" in name:
@@ -74,7 +77,8 @@ def load_model(
     hint = f"did you mean {', '.join(near)}?" if near else "`rrm-extract models` lists the names."
     raise ModelError(
         f"no model {name!r}; {hint} Expected a torchvision name, timm/NAME, FILE.onnx, FILE.dcz, "
-        f"FILE.net, yolov2, tiny_yolov2, {DARKNET_PREFIX}FILE.cfg or package.module:factory"
+        f"FILE.net, yolov2, tiny_yolov2, xnor_alexnet, xnor_resnet18, {DARKNET_PREFIX}FILE.cfg or "
+        "package.module:factory"
     )
 
 

@@ -274,7 +274,10 @@ struct TruncatedArgs {
     double* sum;             // the change is added
 };
 
-enum class Activation { none, relu, clamp, leaky_relu, sigmoid, silu, hardsigmoid, hardswish, tanh };
+// The sign is 1 from 0 on and -1 below, as XNOR-Net's packed layers have it.
+enum class Activation {
+    none, relu, clamp, leaky_relu, sigmoid, silu, hardsigmoid, hardswish, tanh, sign
+};
 
 // One row of a finished convolution: y += delta (which is cleared), x = activation(y + residual).
 struct FinishArgs {

@@ -38,7 +38,8 @@ Arithmetic arithmetic_of(const std::string& name) {
 
 Activation activation_of(const std::string& name) {
     static const std::vector<std::string> names = {
-        "none", "relu", "clamp", "leaky_relu", "sigmoid", "silu", "hardsigmoid", "hardswish", "tanh"};
+        "none", "relu", "clamp", "leaky_relu", "sigmoid",
+        "silu", "hardsigmoid", "hardswish", "tanh", "sign"};
     const auto found = std::find(names.begin(), names.end(), name);
     if (found == names.end()) throw std::invalid_argument("unknown activation '" + name + "'");
     return static_cast<Activation>(found - names.begin());

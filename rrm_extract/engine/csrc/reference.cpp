@@ -428,6 +428,7 @@ float activate(float x, Activation activation, float low, float high) {
         case Activation::hardsigmoid: return clamp(x + 3, 0, 6) / 6;
         case Activation::hardswish: return x * clamp(x + 3, 0, 6) / 6;
         case Activation::tanh: return std::tanh(x);
+        case Activation::sign: return std::isnan(x) ? x : x < 0 ? -1.0f : 1.0f;
     }
     return x;
 }
