@@ -13,6 +13,7 @@ __all__ = [
     "Tiles",
     "as_convolution",
     "break_even",
+    "fits_bits",
     "form_of",
     "tiles_of",
     "window_of",
@@ -27,6 +28,7 @@ BREAK_EVEN = {
     "columns": 0.62,
     "small columns": 0.36,
     "depthwise": 0.3,
+    "xnor": 0.06,
 }
 """Densities at which the dense kernel takes over, fp32, see scripts/measure_break_even.py.
 
@@ -39,6 +41,9 @@ BF16_SHARE = 0.62
 
 SMALL_COLUMNS = 16
 """A first layer with a kernel of so few taps has less to win with an entry of a list."""
+
+LARGEST_SUM = 2**15 - 1
+"""Of a binary layer: its sums are kept in 16 bits."""
 
 NARROW_OUTPUTS = 128
 VERY_NARROW_OUTPUTS = 32
@@ -112,6 +117,11 @@ def _taps_of(window: Window, source: PlanTensor, outputs: int) -> str:
     if outputs <= VERY_NARROW_OUTPUTS or source.channels <= BLOCK:
         return "very narrow taps"
     return "narrow taps" if outputs < NARROW_OUTPUTS else "taps"
+
+
+def fits_bits(linear: Convolution) -> bool:
+    """Whether a layer of signs can run on bits: ungrouped, its sums within 16 bits."""
+    return linear.groups == 1 and linear.weight[0].numel() <= LARGEST_SUM
 
 
 def window_of(linear: Convolution) -> Window:

@@ -71,9 +71,13 @@ def _target(
         if not own:
             return None
         before = maker[own[0]]
-        if isinstance(before, ConvStep) and step.scale is None:
+        if isinstance(before, ConvStep):
             if before.activation != NO_ACTIVATION:
                 return None
+            if step.scale is not None:
+                if before.form != "xnor" or before.scale is not None or before.residual is not None:
+                    return None
+                before.scale, before.shift = step.scale, step.shift
             before.activation = step.activation
             return before
         if isinstance(before, PointwiseStep) and before.activation == NO_ACTIVATION:

@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rrm_extract.engine.forms import as_convolution, break_even, form_of, tiles_of, window_of
+from rrm_extract.engine.forms import (
+    as_convolution,
+    break_even,
+    fits_bits,
+    form_of,
+    tiles_of,
+    window_of,
+)
 from rrm_extract.engine.parts import (
     Assembly,
     Between,
@@ -189,12 +196,14 @@ class _Lowering:
     ) -> PlanTensor:
         source = self._made(source)
         window = window_of(linear)
-        form = form_of(linear, window, source)
+        threshold = self.thresholds[op.name]
+        # Bits hold whatever flips: there is nothing to truncate.
+        packed = binary and threshold == 0 and fits_bits(linear)
+        form = "xnor" if packed else form_of(linear, window, source)
         # Tiles would round what is exact otherwise.
         tiles = None if binary else tiles_of(form, window, source)
-        key = {"columns": "columns", "depthwise": "select"}.get(form, "list")
+        key = {"columns": "columns", "depthwise": "select", "xnor": "bits"}.get(form, "list")
         groups = 1 if linear.groups > 1 else self.group_blocks
-        threshold = self.thresholds[op.name]
         density = break_even(form, window, self.precision, source, linear.weight.shape[0], tiles)
         identity = (id(source), key, threshold, groups)
         delta = self.deltas.get(identity)

@@ -9,7 +9,13 @@ from rrm_extract.graph.binary import BinaryConv2d, BinaryLinear, ChannelScale, S
 from rrm_extract.graph.fold import fold_batch_norm
 from rrm_extract.graph.linear import Convolution, FullyConnected, LinearMap
 from rrm_extract.graph.program import Op, Program, Ref, execute
-from rrm_extract.graph.select import default_layer, layer_names, resolve_layer, select
+from rrm_extract.graph.select import (
+    default_layer,
+    layer_names,
+    resolve_layer,
+    select,
+    sign_readers,
+)
 from rrm_extract.graph.trace import trace
 
 __all__ = [
@@ -29,5 +35,6 @@ __all__ = [
     "layer_names",
     "resolve_layer",
     "select",
+    "sign_readers",
     "trace",
 ]
