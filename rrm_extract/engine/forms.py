@@ -28,7 +28,10 @@ BREAK_EVEN = {
     "columns": 0.62,
     "small columns": 0.36,
     "depthwise": 0.3,
-    "xnor": 0.06,
+    "xnor": 0.05,
+    "narrow xnor": 0.025,
+    "very narrow xnor": 0.004,
+    "whole xnor": 0.022,
 }
 """Densities at which the dense kernel takes over, fp32, see scripts/measure_break_even.py.
 
@@ -47,6 +50,10 @@ LARGEST_SUM = 2**15 - 1
 
 NARROW_OUTPUTS = 128
 VERY_NARROW_OUTPUTS = 32
+
+NARROW_SUMS = 256
+VERY_NARROW_SUMS = 64
+"""Outputs of a binary layer: what flips costs about as much for one as for 64 of them."""
 
 WINOGRAD_BREAK_EVEN = 0.95
 """The density of a window that runs dense in Winograd's tiles, for each product these need."""
@@ -105,6 +112,8 @@ def break_even(
         form = "small columns"
     if form == "taps":
         form = _taps_of(window, source, outputs)
+    if form == "xnor":
+        form = _xnor_of(window, source, outputs)
     density = BREAK_EVEN[form] * share
     # Tiles are computed in fp32 whatever the precision.
     return density if tiles is None else min(density, WINOGRAD_BREAK_EVEN * tiles.share)
@@ -117,6 +126,14 @@ def _taps_of(window: Window, source: PlanTensor, outputs: int) -> str:
     if outputs <= VERY_NARROW_OUTPUTS or source.channels <= BLOCK:
         return "very narrow taps"
     return "narrow taps" if outputs < NARROW_OUTPUTS else "taps"
+
+
+def _xnor_of(window: Window, source: PlanTensor, outputs: int) -> str:
+    if window.output(source.height, source.width) == (1, 1):
+        return "whole xnor"
+    if outputs <= VERY_NARROW_SUMS:
+        return "very narrow xnor"
+    return "narrow xnor" if outputs < NARROW_SUMS else "xnor"
 
 
 def fits_bits(linear: Convolution) -> bool:

@@ -191,7 +191,12 @@ def _explained(step: Step, names: Mapping[str, str], macs: Mapping[str, int]) ->
         return ExplainedStep(
             name=names.get(step.name, step.name),
             kernel=step.form,
-            fused=(*_scale(step.scale), *residual, *_activation(step.activation), *_maximum(step.pool)),
+            fused=(
+                *_scale(step.scale),
+                *residual,
+                *_activation(step.activation),
+                *_maximum(step.pool),
+            ),
             output=_size(step.out),
             break_even=step.delta.break_even,
             macs=macs.get(step.name, 0),

@@ -2,60 +2,68 @@
 // in full or from what flips, whichever is less work, with the same result to the bit.
 #include <algorithm>
 #include <bit>
-#include <utility>
 
 #include "operations.hpp"
 
 namespace rrm {
 
-// The signs of a frame that flip, pixel after pixel: where their rows of weights begin for tap 0.
+// The signs of a frame that flip, pixel after pixel. A number says where the sign's row of weights
+// begins, for the tap that sees column 0 in the column 0 of a kernel's row 0, modulo 2^32; rows begin
+// at even places, and the lowest bit is set where the sign is -1 now.
 struct BinaryConvolution::FlipLists {
-    std::vector<uint32_t> ups, downs;
-    std::vector<uint32_t> up_starts, down_starts;  // [pixels + 1]
-    std::vector<uint32_t> seen_ups, seen_downs;    // under one output's window
+    std::vector<uint32_t> flips;
+    std::vector<uint32_t> starts;      // [pixels + 1]
+    std::vector<uint32_t> ups, downs;  // room for those under one output's window
 
-    void fill(const uint16_t* now, const uint16_t* before, const uint8_t* hits, size_t pixels,
-              int halves, uint32_t row_bytes);
+    void fill(const uint16_t* now, const uint16_t* before, const uint8_t* hits, const Delta&,
+              uint32_t row_bytes);
+};
+
+// The taps that see the input: of each row and each column of outputs.
+struct BinaryConvolution::Taps {
+    std::vector<Run> rows, columns;
 };
 
 namespace {
 
 constexpr int kStage = 8;  // blocks of outputs that are handed on together
 
-// The first and the end of a kernel's taps in one direction that see the input.
-std::pair<int, int> seen_taps(int output, int taps, int stride, int padding, int dilation, int size) {
-    const int from = output * stride - padding;
-    int first = 0, last = taps;
-    while (first < taps && from + first * dilation < 0) first++;
-    while (last > first && from + (last - 1) * dilation >= size) last--;
-    return {first, last};
+// The taps of a kernel in one direction that see the input, for each output.
+std::vector<Run> seen_taps(int outputs, int taps, int stride, int padding, int dilation, int size) {
+    std::vector<Run> seen;
+    for (int output = 0; output < outputs; output++) {
+        const int from = output * stride - padding;
+        Run run{0, taps};
+        while (run.begin < taps && from + run.begin * dilation < 0) run.begin++;
+        while (run.end > run.begin && from + (run.end - 1) * dilation >= size) run.end--;
+        seen.push_back(run);
+    }
+    return seen;
 }
 
 }  // namespace
 
 void BinaryConvolution::FlipLists::fill(const uint16_t* now, const uint16_t* before,
-                                        const uint8_t* hits, size_t pixels, int halves,
+                                        const uint8_t* hits, const Delta& plan,
                                         uint32_t row_bytes) {
-    ups.clear();
-    downs.clear();
-    up_starts.assign(pixels + 1, 0);
-    down_starts.assign(pixels + 1, 0);
+    const size_t pixels = static_cast<size_t>(plan.height) * plan.width;
+    const int halves = 4 * plan.words();
+    flips.resize(pixels * plan.channels);
+    starts.resize(pixels + 1);
+    uint32_t* to = flips.data();
     for (size_t pixel = 0; pixel < pixels; pixel++, now += halves, before += halves) {
-        up_starts[pixel] = static_cast<uint32_t>(ups.size());
-        down_starts[pixel] = static_cast<uint32_t>(downs.size());
+        starts[pixel] = static_cast<uint32_t>(to - flips.data());
         if (hits[pixel] == 0) continue;
-        for (int half = 0; half < halves; half++) {
-            const auto list = [&](unsigned bits, std::vector<uint32_t>& to) {
-                for (; bits != 0; bits &= bits - 1)
-                    to.push_back(static_cast<uint32_t>(half * kBlock + std::countr_zero(bits)) *
-                                 row_bytes);
-            };
-            list(before[half] & ~now[half], ups);
-            list(now[half] & ~before[half], downs);
-        }
+        const uint32_t base = static_cast<uint32_t>(pixel % plan.width) *
+                              static_cast<uint32_t>(plan.channels) * row_bytes;
+        for (int half = 0; half < halves; half++)
+            for (unsigned bits = now[half] ^ before[half]; bits != 0; bits &= bits - 1) {
+                const auto bit = static_cast<unsigned>(std::countr_zero(bits));
+                *to++ = (base + (static_cast<unsigned>(half) * kBlock + bit) * row_bytes) |
+                        (now[half] >> bit & 1u);
+            }
     }
-    up_starts[pixels] = static_cast<uint32_t>(ups.size());
-    down_starts[pixels] = static_cast<uint32_t>(downs.size());
+    starts[pixels] = static_cast<uint32_t>(to - flips.data());
 }
 
 void BinaryConvolution::prepare(State& state) const {
@@ -68,24 +76,14 @@ int BinaryConvolution::sum_outputs(const Tensor& out) {
     return (out.channels + kSumOutputs - 1) / kSumOutputs * kSumOutputs;
 }
 
-std::pair<int, int> BinaryConvolution::row_taps(const State& state, int row) const {
-    return seen_taps(row, geometry.kernel_rows, geometry.row_stride, geometry.row_padding,
-                     geometry.row_dilation, state.network->deltas[delta].height);
-}
-
-std::pair<int, int> BinaryConvolution::column_taps(const State& state, int column) const {
-    return seen_taps(column, geometry.kernel_columns, geometry.column_stride,
-                     geometry.column_padding, geometry.column_dilation,
-                     state.network->deltas[delta].width);
-}
-
 // The sums of some outputs of a row in full. Zeros around the map have no sign: taps that see them
 // are left out.
-void BinaryConvolution::compute(State& state, int frame, int row, const Run& run) const {
+void BinaryConvolution::compute(State& state, const Taps& seen, int frame, int row,
+                                const Run& run) const {
     const Delta& plan = state.network->deltas[delta];
     const Tensor& out = state.network->tensors[tensor];
     const int words = plan.words();
-    const auto rows = row_taps(state, row);
+    const Run rows = seen.rows[row];
     const uint64_t* const bits = state.bits(delta, frame);
     std::vector<int32_t> offsets, numbers;
     XnorArgs args{};
@@ -96,17 +94,20 @@ void BinaryConvolution::compute(State& state, int frame, int row, const Run& run
     args.blocks = out.blocks();
     args.pixel = sum_outputs(out);
     for (int column = run.begin; column < run.end; column += args.columns) {
-        const auto columns = column_taps(state, column);
+        const Run columns = seen.columns[column];
+        const auto same = [&](const Run& other) {
+            return other.begin == columns.begin && other.end == columns.end;
+        };
         args.columns = 1;
-        while (column + args.columns < run.end && column_taps(state, column + args.columns) == columns)
+        while (column + args.columns < run.end && same(seen.columns[column + args.columns]))
             args.columns++;
         const int first_row = row * geometry.row_stride - geometry.row_padding;
         const int first_column = column * geometry.column_stride - geometry.column_padding;
         // Nothing may be formed that points outside of the map: offsets are from its beginning.
         offsets.clear();
         numbers.clear();
-        for (int r = rows.first; r < rows.second; r++)
-            for (int c = columns.first; c < columns.second; c++) {
+        for (int r = rows.begin; r < rows.end; r++)
+            for (int c = columns.begin; c < columns.end; c++) {
                 const int y = first_row + r * geometry.row_dilation;
                 const int x = first_column + c * geometry.column_dilation;
                 offsets.push_back((y * plan.width + x) * words);
@@ -124,31 +125,38 @@ void BinaryConvolution::compute(State& state, int frame, int row, const Run& run
 }
 
 // The sums of one output from the signs that flip under its window.
-void BinaryConvolution::update(State& state, FlipLists& lists, int row, int column) const {
+void BinaryConvolution::update(State& state, const Taps& seen, FlipLists& lists, int row,
+                               int column) const {
     const Delta& plan = state.network->deltas[delta];
     const Tensor& out = state.network->tensors[tensor];
     const int outputs = sum_outputs(out);
-    const auto rows = row_taps(state, row), columns = column_taps(state, column);
-    std::vector<uint32_t>&ups = lists.seen_ups, &downs = lists.seen_downs;
-    ups.clear();
-    downs.clear();
-    for (int r = rows.first; r < rows.second; r++)
-        for (int c = columns.first; c < columns.second; c++) {
-            const int y = row * geometry.row_stride - geometry.row_padding + r * geometry.row_dilation;
-            const int x = column * geometry.column_stride - geometry.column_padding +
-                          c * geometry.column_dilation;
-            const size_t pixel = static_cast<size_t>(y) * plan.width + x;
-            const uint32_t tap = static_cast<uint32_t>(r * geometry.kernel_columns + c) *
-                                 static_cast<uint32_t>(plan.channels) * static_cast<uint32_t>(outputs);
-            for (uint32_t i = lists.up_starts[pixel]; i < lists.up_starts[pixel + 1]; i++)
-                ups.push_back(tap + lists.ups[i]);
-            for (uint32_t i = lists.down_starts[pixel]; i < lists.down_starts[pixel + 1]; i++)
-                downs.push_back(tap + lists.downs[i]);
+    const uint32_t tap_bytes = static_cast<uint32_t>(plan.channels) * static_cast<uint32_t>(outputs);
+    const Run rows = seen.rows[row], columns = seen.columns[column];
+    const int first_row = row * geometry.row_stride - geometry.row_padding;
+    const int first_column = column * geometry.column_stride - geometry.column_padding;
+    uint32_t* up = lists.ups.data();
+    uint32_t* down = lists.downs.data();
+    const bool plain = geometry.column_dilation == 1;  // taps of a row see neighbours
+    for (int r = rows.begin; r < rows.end; r++) {
+        const int line = (first_row + r * geometry.row_dilation) * plan.width;
+        for (int c = columns.begin; c < columns.end; c = plain ? columns.end : c + 1) {
+            const int from = first_column + c * geometry.column_dilation;
+            const int last = plain ? first_column + columns.end : from + 1;
+            const uint32_t base =
+                static_cast<uint32_t>(r * geometry.kernel_columns + c - from) * tap_bytes;
+            for (uint32_t i = lists.starts[line + from]; i < lists.starts[line + last]; i++) {
+                const uint32_t flip = lists.flips[i], negative = flip & 1u;
+                *up = *down = base + flip - negative;
+                up += 1 - negative;
+                down += negative;
+            }
         }
+    }
     state.network->kernels.flips(
-        {rows_of_weights, ups.data(), downs.data(), static_cast<int>(ups.size()),
-         static_cast<int>(downs.size()),
-         state.operations[index].sums.data() + (static_cast<ptrdiff_t>(row) * out.width + column) * outputs,
+        {rows_of_weights, lists.ups.data(), lists.downs.data(), static_cast<int>(up - lists.ups.data()),
+         static_cast<int>(down - lists.downs.data()),
+         state.operations[index].sums.data() +
+             (static_cast<ptrdiff_t>(row) * out.width + column) * outputs,
          outputs});
 }
 
@@ -190,10 +198,15 @@ void BinaryConvolution::finish(State& state, int frame, int first, int blocks, i
 void BinaryConvolution::run(State& state, int begin, int end) const {
     const Delta& plan = state.network->deltas[delta];
     const Tensor& out = state.network->tensors[tensor];
-    const size_t pixels = static_cast<size_t>(plan.height) * plan.width;
-    const double elements = static_cast<double>(pixels) * plan.channels;
+    const double elements = static_cast<double>(plan.height) * plan.width * plan.channels;
+    const Taps seen = {seen_taps(out.height, geometry.kernel_rows, geometry.row_stride,
+                                 geometry.row_padding, geometry.row_dilation, plan.height),
+                       seen_taps(out.width, geometry.kernel_columns, geometry.column_stride,
+                                 geometry.column_padding, geometry.column_dilation, plan.width)};
     std::vector<uint8_t> reached, mask;
     FlipLists lists;
+    lists.ups.resize(static_cast<size_t>(geometry.taps()) * plan.channels + 1);
+    lists.downs.resize(lists.ups.size());
     Changes changes;
     for (int frame = begin; frame < end; frame++) {
         DeltaState& source = state.deltas[delta];
@@ -206,19 +219,19 @@ void BinaryConvolution::run(State& state, int begin, int end) const {
             spread(hits, plan.height, plan.width, geometry, reached.data(), out.height, out.width);
         if (source.dense[frame] == 0)
             lists.fill(reinterpret_cast<const uint16_t*>(state.bits(delta, frame)),
-                       reinterpret_cast<const uint16_t*>(state.bits(delta, frame - 1)), hits, pixels,
-                       4 * plan.words(), static_cast<uint32_t>(sum_outputs(out)));
+                       reinterpret_cast<const uint16_t*>(state.bits(delta, frame - 1)), hits, plan,
+                       static_cast<uint32_t>(sum_outputs(out)));
         for (int row = 0; row < out.height; row++) {
             const uint8_t* const line = reached.data() + static_cast<size_t>(row) * out.width;
             for (int column = 0, last = 0; column < out.width; column = last) {
                 last = column + 1;
                 if (line[column] == 0) continue;
                 if (source.dense[frame] == 0) {
-                    update(state, lists, row, column);
+                    update(state, seen, lists, row, column);
                     continue;
                 }
                 while (last < out.width && line[last] != 0) last++;
-                compute(state, frame, row, {column, last});
+                compute(state, seen, frame, row, {column, last});
             }
         }
         const uint8_t* const residual =

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <optional>
-#include <utility>
 
 #include "network.hpp"
 
@@ -201,12 +200,11 @@ public:
     const Epilogue epilogue;
 
 private:
+    struct Taps;
     struct FlipLists;
     static int sum_outputs(const Tensor& out);
-    std::pair<int, int> row_taps(const State&, int row) const;
-    std::pair<int, int> column_taps(const State&, int column) const;
-    void compute(State&, int frame, int row, const Run&) const;
-    void update(State&, FlipLists&, int row, int column) const;
+    void compute(State&, const Taps&, int frame, int row, const Run&) const;
+    void update(State&, const Taps&, FlipLists&, int row, int column) const;
     void finish(State&, int frame, int first, int blocks, int row, const Changes&) const;
 };
 

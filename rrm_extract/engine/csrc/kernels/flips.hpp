@@ -7,6 +7,8 @@ namespace rrm::RRM_ISA {
 
 inline constexpr int kBytes = 4 * kLanes;  // weights in a vector
 typedef int8_t VecByte __attribute__((vector_size(kBytes), aligned(1), may_alias));
+typedef int8_t VecHalfBytes __attribute__((vector_size(kBytes / 2), aligned(1), may_alias));
+typedef int16_t VecSums __attribute__((vector_size(kBytes), aligned(2), may_alias));
 
 // Rows that can be added in a byte: each number is 1 or -1.
 inline constexpr int kMostRows = 127;
@@ -37,8 +39,12 @@ RRM_INLINE void add_rows(const FlipArgs& args, int output) {
 #pragma GCC unroll 8
         for (int v = 0; v < kVectors; v++)
             *reinterpret_cast<VecByte*>(bytes + v * kBytes) = acc[v];
-        for (int i = 0; i < kVectors * kBytes; i++)
-            sums[i] = static_cast<int16_t>(sums[i] + 2 * bytes[i]);
+#pragma GCC unroll 16
+        for (int i = 0; i < kVectors * kBytes; i += kBytes / 2) {
+            const VecSums change = __builtin_convertvector(
+                *reinterpret_cast<const VecHalfBytes*>(bytes + i), VecSums);
+            *reinterpret_cast<VecSums*>(sums + i) += change + change;
+        }
     }
 }
 
