@@ -2,22 +2,21 @@
 
     python scripts/xnor_timings.py --videos clips/*.mp4 \
         --models xnor_alexnet xnor_resnet18 --weights random:0 --thresholds 0 1e-4 \
-        --threads 1 --json docs/benchmarks/xnor.json
+        --json docs/benchmarks/xnor.json
 
-In one run, each having its turn in every round, medians over rounds:
+On one thread, in one run, each having its turn in every round, medians over rounds:
 
 - ``bits, recurrent``: the native engine as it is;
 - ``bits, anew``: the same kernels, every frame a key frame: the dense network on bits;
 - ``numbers, recurrent``: the same network with its binary layers on the engine's fp32 kernels;
-- ``fp32 twin, recurrent`` and ``fp32 twin, anew``: the same architecture in full precision (no signs,
-  real weights), at threshold 0;
+- ``fp32 twin, recurrent`` and ``fp32 twin, anew``: the same architecture in full precision (no
+  signs, ordinary layers), at threshold 0;
 - ``fp32 twin, torch``: the same in PyTorch, channels last, 8 frames at a time.
 
 ``feature_error`` is the relative L2 distance to PyTorch's features of the same network, mean over
-frames, and of the worst frame. Of a binary network it says little about the engine: where rounding
-takes a number near 0 to its other side a sign flips, and what follows is another frame's. So there is
-also ``equals_anew``: the share of frames that are bit-equal to ``bits, anew``, which has the same
-first layer in full; and ``signs_changed``, the share of all signs that differ from that.
+frames, and of the worst frame. A binary network magnifies what is rounded before its signs: a
+number near 0 may fall to the other side. So there is also ``equals_anew``, the share of frames that
+are bit-equal to ``bits, anew``, and ``signs_changed``, the share of all signs that differ from it.
 """
 
 from __future__ import annotations
@@ -87,10 +86,9 @@ def main() -> None:
     parser.add_argument("--thresholds", nargs="+", type=float, default=[0.0, 1e-4], metavar="X")
     parser.add_argument("--frames", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1, choices=[1], help="the engine's lanes")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     records = []
     for name in options.models:
         subject = load_subject(name, weights=options.weights)
@@ -106,7 +104,7 @@ def main() -> None:
         {
             "machine": machine(),
             "versions": versions(["rrm-extract", "torch"]),
-            "threads": options.threads,
+            "threads": 1,
             "repeats": options.repeats,
             "records": records,
         },
@@ -126,11 +124,11 @@ def measure(
     results = [c.run(frames) for c in contestants]  # once, uncounted
     times = interleaved([partial(seconds, c.run, frames) for c in contestants], repeats=repeats)
     anew = next(r for c, r in zip(contestants, results, strict=True) if c.name == "bits, anew")
-    records = []
+    records: list[dict[str, Any]] = []
     for contestant, result, taken in zip(contestants, results, times, strict=True):
         errors = feature_errors(result, references[contestant.binary])
         rates = [len(frames) / each for each in taken]
-        record = {
+        record: dict[str, Any] = {
             "way": contestant.name,
             "threshold": contestant.threshold,
             "frames": len(frames),
@@ -187,7 +185,7 @@ def contestants_of(subject: Subject, thresholds: Sequence[float]) -> list[Contes
 
 def without_bits() -> AbstractContextManager[object]:
     """Networks made inside have their binary layers on the kernels for numbers."""
-    return mock.patch.object(lowering, "fits_bits", lambda linear: False)
+    return mock.patch.object(lowering, "fits_bits", return_value=False)
 
 
 def twin_program(subject: Subject) -> Program:

@@ -313,9 +313,9 @@ def layer_thresholds(program: Program, threshold: float | Mapping[str, float]) -
     """The threshold of each linear layer.
 
     A name in the mapping is the layer's node name, the module it came from, or a module that
-    contains it (the longest match counts); "default" is for the rest, 0 if not given. A layer whose
-    input is signs (XNOR-Net) has 0 in any case: its differences are 0, 2 or -2, and the layer before
-    has truncated already (Sec. 4.3).
+    contains it (the longest match counts); "default" is for the rest, 0 if not given. A layer
+    whose input is signs (XNOR-Net) has 0 in any case: its differences are 0, 2 or -2, and there is
+    nothing to truncate (Sec. 4.3).
 
     Raises:
         ConfigError: a threshold is negative or not a number.

@@ -211,7 +211,7 @@ def test_the_layer_is_named_in_the_plan_and_takes_the_scale() -> None:
     network = native(program_of(module), (16, 8, 8))
     (part,) = network.sequence
     assert isinstance(part, Part)
-    (sign, convolution) = part.steps
+    _, convolution = part.steps
     assert isinstance(convolution, ConvStep)
     assert (convolution.form, convolution.activation.kind) == ("xnor", "relu")
     assert convolution.scale is not None
