@@ -7,6 +7,8 @@
 On one thread, in one run, each having its turn in every round, medians over rounds:
 
 - ``bits, recurrent``: the native engine as it is;
+- ``bits, first in full``: the same, but the first layer is computed in full for each frame, so that
+  nothing before the first sign is rounded in another order;
 - ``bits, anew``: the same kernels, every frame a key frame: the dense network on bits;
 - ``numbers, recurrent``: the same network with its binary layers on the engine's fp32 kernels;
 - ``fp32 twin, recurrent`` and ``fp32 twin, anew``: the same architecture in full precision (no
@@ -37,7 +39,7 @@ from network_bench import feature_errors
 from subjects import Subject, clip_frames, load_subject
 from torch import Tensor, nn
 
-from rrm_extract.engine import NativeNetwork
+from rrm_extract.engine import NativeNetwork, forms
 from rrm_extract.engine import lower as lowering
 from rrm_extract.graph import (
     BinaryConv2d,
@@ -173,6 +175,8 @@ def contestants_of(subject: Subject, thresholds: Sequence[float]) -> list[Contes
 
     for threshold in thresholds:
         native("bits, recurrent", program, threshold, binary=True)
+    with first_in_full():
+        native("bits, first in full", program, 0.0, binary=True)
     native("bits, anew", program, 0.0, binary=True, anew=True)
     native("numbers, recurrent", program, 0.0, binary=True, bits=False)
     native("fp32 twin, recurrent", twin, 0.0, binary=False)
@@ -186,6 +190,12 @@ def contestants_of(subject: Subject, thresholds: Sequence[float]) -> list[Contes
 def without_bits() -> AbstractContextManager[object]:
     """Networks made inside have their binary layers on the kernels for numbers."""
     return mock.patch.object(lowering, "fits_bits", return_value=False)
+
+
+def first_in_full() -> AbstractContextManager[object]:
+    """Networks made inside compute their first layer in full."""
+    names = [name for name in forms.BREAK_EVEN if "columns" in name]
+    return mock.patch.dict(forms.BREAK_EVEN, dict.fromkeys(names, -1.0))
 
 
 def twin_program(subject: Subject) -> Program:

@@ -261,7 +261,8 @@ class _Builder:
             rows = self._packed(
                 f"{step.name}.rows", lambda: (native.pack_sign_rows(contiguous()), ())
             )
-            scale = np.ones_like(bias) if step.scale is None else step.scale
+            ones = (np.arange(bias.size) < step.out.channels).astype(np.float32)
+            scale = ones if step.scale is None else step.scale
             shift = np.zeros_like(bias) if step.shift is None else step.shift
             network.binary(
                 step.name,

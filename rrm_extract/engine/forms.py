@@ -48,6 +48,9 @@ SMALL_COLUMNS = 16
 LARGEST_SUM = 2**15 - 1
 """Of a binary layer: its sums are kept in 16 bits."""
 
+MOST_SUMS = 2**17 - 64
+"""Outputs of a binary layer: where a row of its weights begins is a number of 32 bits."""
+
 NARROW_OUTPUTS = 128
 VERY_NARROW_OUTPUTS = 32
 
@@ -138,7 +141,8 @@ def _xnor_of(window: Window, source: PlanTensor, outputs: int) -> str:
 
 def fits_bits(linear: Convolution) -> bool:
     """Whether a layer of signs can run on bits: ungrouped, its sums within 16 bits."""
-    return linear.groups == 1 and linear.weight[0].numel() <= LARGEST_SUM
+    sums_fit = linear.groups == 1 and linear.weight[0].numel() <= LARGEST_SUM
+    return sums_fit and linear.weight.shape[0] <= MOST_SUMS
 
 
 def window_of(linear: Convolution) -> Window:

@@ -38,6 +38,7 @@ def test_every_way_has_its_record(tmp_path: Path) -> None:
     assert [(r["way"], r["threshold"]) for r in records] == [
         ("bits, recurrent", 0.0),
         ("bits, recurrent", 1e-2),
+        ("bits, first in full", 0.0),
         ("bits, anew", None),
         ("numbers, recurrent", 0.0),
         ("fp32 twin, recurrent", 0.0),
