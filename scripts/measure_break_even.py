@@ -22,7 +22,7 @@ from torch import nn
 
 from rrm_extract.engine import forms
 from rrm_extract.engine.native import NativeNetwork
-from rrm_extract.graph import fold_batch_norm, trace
+from rrm_extract.graph import BinaryConv2d, Sign, fold_batch_norm, trace
 
 LAYERS: dict[
     str, tuple[str, int, int, Callable[[], nn.Module]]
@@ -41,13 +41,23 @@ LAYERS: dict[
     "5x5": ("taps", 64, 27, lambda: nn.Conv2d(64, 192, 5, padding=2)),
     "first 7x7": ("columns", 3, 224, lambda: nn.Conv2d(3, 64, 7, stride=2, padding=3)),
     "first 3x3": ("columns", 3, 224, lambda: nn.Conv2d(3, 64, 3, padding=1)),
+    "signs 64": ("very narrow xnor", 64, 56, lambda: _binary(64, 64)),
+    "signs 128": ("narrow xnor", 128, 28, lambda: _binary(128, 128)),
+    "signs 256": ("xnor", 256, 14, lambda: _binary(256, 256)),
+    "signs 512": ("xnor", 512, 7, lambda: _binary(512, 512)),
+    "signs 256 to 384": ("xnor", 256, 13, lambda: _binary(256, 384)),
+    "signs 5x5": ("xnor", 96, 27, lambda: _binary(96, 256, 5)),
+    "signs connected": ("whole xnor", 4096, 1, lambda: _binary(4096, 4096, 1)),
 }
 DENSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+FLIPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15)
+"""Densities of binary layers, whose dense kernel is the quicker one much earlier."""
 
 
 def main() -> None:
     """Prints a table; with --json also writes it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layers", nargs="+", default=list(LAYERS), choices=LAYERS)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
@@ -56,8 +66,9 @@ def main() -> None:
     torch.set_num_threads(1)
     records = [
         measure(name, precision, options.frames, options.repeats)
-        for name in LAYERS
+        for name in options.layers
         for precision in options.precisions
+        if precision == "fp32" or not LAYERS[name][0].endswith("xnor")  # bits have no precision
     ]
     if options.json:
         found = {"machine": machine(), "versions": versions(["torch"]), "records": records}
@@ -74,9 +85,11 @@ def measure(name: str, precision: str, frames: int, repeats: int) -> dict[str, A
         kind: _network(program, shape, precision, lists=kind == "list")
         for kind in ("list", "dense")
     }
+    binary = form.endswith("xnor")
+    densities = FLIPS if binary else DENSITIES
     ratios = []
-    for density in DENSITIES:
-        clip = _clip(shape, frames, density)
+    for density in densities:
+        clip = _signs(shape, frames, density) if binary else _clip(shape, frames, density)
         times: dict[str, list[float]] = {kind: [] for kind in networks}
         for _ in range(repeats):
             for kind, network in networks.items():
@@ -86,15 +99,15 @@ def measure(name: str, precision: str, frames: int, repeats: int) -> dict[str, A
                 network.run(clip[1:])
                 times[kind].append(sum(network.profile().values()) - before)
         ratios.append(median(times["list"]) / median(times["dense"]))
-    crossing = float(np.interp(1.0, ratios, DENSITIES)) if ratios[-1] > 1 else 1.0
-    shown = " ".join(f"{d:.1f}:{r:.2f}" for d, r in zip(DENSITIES, ratios, strict=True))
-    print(f"{name:14} {precision}  break-even {crossing:.2f}   list/dense {shown}", flush=True)
+    crossing = float(np.interp(1.0, ratios, densities)) if ratios[-1] > 1 else 1.0
+    shown = " ".join(f"{d:g}:{r:.2f}" for d, r in zip(densities, ratios, strict=True))
+    print(f"{name:16} {precision}  break-even {crossing:.3f}   list/dense {shown}", flush=True)
     return {
         "layer": name,
         "form": form,
         "precision": precision,
         "break_even": crossing,
-        "densities": list(DENSITIES),
+        "densities": list(densities),
         "list_over_dense": ratios,
     }
 
@@ -122,6 +135,20 @@ def _clip(shape: tuple[int, int, int], frames: int, density: float) -> torch.Ten
     for frame in range(1, frames + 1):
         clip[frame] = torch.where(changed[frame], clip[frame], clip[frame - 1])
     return clip
+
+
+def _signs(shape: tuple[int, int, int], frames: int, density: float) -> torch.Tensor:
+    """Frames of which ``density`` of the signs differ from the frame before."""
+    generator = torch.Generator().manual_seed(1)
+    clip = torch.randn(frames + 1, *shape, generator=generator)
+    flips = torch.rand(frames + 1, *shape, generator=generator) < density
+    for frame in range(1, frames + 1):
+        clip[frame] = torch.where(flips[frame], -clip[frame - 1], clip[frame - 1])
+    return clip
+
+
+def _binary(inputs: int, outputs: int, size: int = 3) -> nn.Module:
+    return nn.Sequential(Sign(), BinaryConv2d(inputs, outputs, size, padding=size // 2))
 
 
 if __name__ == "__main__":

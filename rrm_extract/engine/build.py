@@ -256,6 +256,26 @@ class _Builder:
             kernel = self._packed(step.name, lambda: (_by_lane(contiguous()), ()))
             network.depthwise(step.name, delta, out, numbers, kernel.numpy(), bias, epilogue)
             return
+        if step.form == "xnor":
+            bits = self._packed(step.name, lambda: (native.pack_signs(contiguous()), ()))
+            rows = self._packed(
+                f"{step.name}.rows", lambda: (native.pack_sign_rows(contiguous()), ())
+            )
+            ones = (np.arange(bias.size) < step.out.channels).astype(np.float32)
+            scale = ones if step.scale is None else step.scale
+            shift = np.zeros_like(bias) if step.shift is None else step.shift
+            network.binary(
+                step.name,
+                delta,
+                out,
+                numbers,
+                bits.numpy(),
+                rows.numpy(),
+                scale,
+                shift + scale * bias,
+                epilogue,
+            )
+            return
         if step.form == "columns":
             stride = step.window.stride[1]
             packed = self._packed(

@@ -13,6 +13,7 @@ __all__ = [
     "Tiles",
     "as_convolution",
     "break_even",
+    "fits_bits",
     "form_of",
     "tiles_of",
     "window_of",
@@ -27,6 +28,10 @@ BREAK_EVEN = {
     "columns": 0.62,
     "small columns": 0.36,
     "depthwise": 0.3,
+    "xnor": 0.05,
+    "narrow xnor": 0.025,
+    "very narrow xnor": 0.004,
+    "whole xnor": 0.022,
 }
 """Densities at which the dense kernel takes over, fp32, see scripts/measure_break_even.py.
 
@@ -40,8 +45,18 @@ BF16_SHARE = 0.62
 SMALL_COLUMNS = 16
 """A first layer with a kernel of so few taps has less to win with an entry of a list."""
 
+LARGEST_SUM = 2**15 - 1
+"""Of a binary layer: its sums are kept in 16 bits."""
+
+MOST_SUMS = 2**17 - 64
+"""Outputs of a binary layer: where a row of its weights begins is a number of 32 bits."""
+
 NARROW_OUTPUTS = 128
 VERY_NARROW_OUTPUTS = 32
+
+NARROW_SUMS = 256
+VERY_NARROW_SUMS = 64
+"""Outputs of a binary layer: what flips costs about as much for one as for 64 of them."""
 
 WINOGRAD_BREAK_EVEN = 0.95
 """The density of a window that runs dense in Winograd's tiles, for each product these need."""
@@ -100,6 +115,8 @@ def break_even(
         form = "small columns"
     if form == "taps":
         form = _taps_of(window, source, outputs)
+    if form == "xnor":
+        form = _xnor_of(window, source, outputs)
     density = BREAK_EVEN[form] * share
     # Tiles are computed in fp32 whatever the precision.
     return density if tiles is None else min(density, WINOGRAD_BREAK_EVEN * tiles.share)
@@ -112,6 +129,20 @@ def _taps_of(window: Window, source: PlanTensor, outputs: int) -> str:
     if outputs <= VERY_NARROW_OUTPUTS or source.channels <= BLOCK:
         return "very narrow taps"
     return "narrow taps" if outputs < NARROW_OUTPUTS else "taps"
+
+
+def _xnor_of(window: Window, source: PlanTensor, outputs: int) -> str:
+    if window.output(source.height, source.width) == (1, 1):
+        return "whole xnor"
+    if outputs <= VERY_NARROW_SUMS:
+        return "very narrow xnor"
+    return "narrow xnor" if outputs < NARROW_SUMS else "xnor"
+
+
+def fits_bits(linear: Convolution) -> bool:
+    """Whether a layer of signs can run on bits: ungrouped, its sums within 16 bits."""
+    sums_fit = linear.groups == 1 and linear.weight[0].numel() <= LARGEST_SUM
+    return sums_fit and linear.weight.shape[0] <= MOST_SUMS
 
 
 def window_of(linear: Convolution) -> Window:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
+
 from rrm_extract.engine.parts import Lowered, Part
 from rrm_extract.engine.plan import (
     NO_ACTIVATION,
@@ -71,9 +73,13 @@ def _target(
         if not own:
             return None
         before = maker[own[0]]
-        if isinstance(before, ConvStep) and step.scale is None:
+        if isinstance(before, ConvStep):
             if before.activation != NO_ACTIVATION:
                 return None
+            if step.scale is not None:
+                if before.form != "xnor" or before.residual is not None:
+                    return None
+                _rescale(before, step)
             before.activation = step.activation
             return before
         if isinstance(before, PointwiseStep) and before.activation == NO_ACTIVATION:
@@ -110,6 +116,16 @@ def _target(
             before.activation = step.activation
             return before
     return None
+
+
+def _rescale(layer: ConvStep, step: PointwiseStep) -> None:
+    """Has a binary layer scale its sums as the step would scale what comes of them."""
+    if layer.scale is None or layer.shift is None or step.scale is None or step.shift is None:
+        layer.scale, layer.shift = step.scale, step.shift
+        return
+    scale = step.scale.astype(np.float64)
+    layer.shift = (layer.shift * scale + step.shift).astype(np.float32)
+    layer.scale = (layer.scale * scale).astype(np.float32)
 
 
 def _pooled(

@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rrm_extract.engine.forms import as_convolution, break_even, form_of, tiles_of, window_of
+from rrm_extract.engine.forms import (
+    as_convolution,
+    break_even,
+    fits_bits,
+    form_of,
+    tiles_of,
+    window_of,
+)
 from rrm_extract.engine.parts import (
     Assembly,
     Between,
@@ -37,7 +44,7 @@ from rrm_extract.engine.pointwise import activation_of
 from rrm_extract.engine.pooling import pool_of
 from rrm_extract.engine.refusal import NoStepError, name_of
 from rrm_extract.errors import EngineError
-from rrm_extract.graph import Convolution, FullyConnected, Op, Program
+from rrm_extract.graph import ChannelScale, Convolution, FullyConnected, LinearMap, Op, Program
 from rrm_extract.graph.program import execute, substitute
 
 __all__ = ["lower"]
@@ -96,6 +103,7 @@ class _Lowering:
         self.gathered: dict[tuple[Any, ...], PlanTensor] = {}
         self.assembled: list[tuple[Tensor, PlanTensor]] = []
         self.made: dict[PlanTensor, PlanTensor] = {}
+        self.signs: set[PlanTensor] = set()
         self.results = _results(program, input_shape)
         self.op = program.ops[0]
 
@@ -145,8 +153,11 @@ class _Lowering:
             return self._activation(op, args, kwargs)
         if op.kind == "pool":
             return self._pool(op, args, kwargs)
-        if op.kind == "norm" and isinstance(op.call, nn.BatchNorm2d):
+        if op.kind == "norm" and isinstance(op.call, (nn.BatchNorm1d, nn.BatchNorm2d)):
             return self._batch_norm(op.call, args[0])
+        if isinstance(op.call, ChannelScale):
+            scale, shift = op.call.scale, op.call.shift
+            return self._by_channel(args[0], scale, torch.zeros(1) if shift is None else shift)
         if op.call in _ADDITIONS or op.call in _PRODUCTS or op.kind in ("add", "multiply"):
             return self._arithmetic(op, args, kwargs)
         raise NoStepError(f"no kernel for {name_of(op)}")
@@ -155,33 +166,44 @@ class _Lowering:
         linear = op.linear_map
         if linear.weight.dtype != torch.float32:
             raise NoStepError(f"its weights are {linear.weight.dtype}")
+        binary = self._is_binary(linear, x)
         if isinstance(linear, Convolution):
             if linear.weight.dim() != 4:
                 raise NoStepError(f"a convolution over {linear.weight.dim() - 2} dimensions")
             if linear.padding_mode != "zeros":
                 raise NoStepError(f"padding mode {linear.padding_mode!r}")
-            return self.places.of(self._convolution(op, linear, self._image(x)))
+            return self.places.of(self._convolution(op, linear, self._image(x), binary))
         if not isinstance(linear, FullyConnected):
             raise NoStepError(f"no kernel for {type(linear).__name__}")
         if x.dim() == 2:
             source = self.places.in_order(x) or self._image(x[:, :, None, None])
             kernel = (source.height, source.width)
-            out = self._convolution(op, as_convolution(linear, kernel), source)
+            out = self._convolution(op, as_convolution(linear, kernel), source, binary)
             return self.places.of(out).flatten(1)
         if x.dim() == 4:  # over the last dimension: a convolution of one pixel
             source = self._image(x.permute(0, 3, 1, 2))
-            out = self._convolution(op, as_convolution(linear, (1, 1)), source)
+            out = self._convolution(op, as_convolution(linear, (1, 1)), source, binary)
             return self.places.of(out).permute(0, 2, 3, 1)
         raise NoStepError(f"a fully-connected layer over {x.dim()} dimensions")
 
-    def _convolution(self, op: Op, linear: Convolution, source: PlanTensor) -> PlanTensor:
+    def _is_binary(self, linear: LinearMap, x: Tensor) -> bool:
+        """Whether inputs and weights are signs, so that every sum is a whole number."""
+        made_of_signs = all(source in self.signs for source in self.places.sources(x))
+        return made_of_signs and bool((linear.weight.abs() == 1).all())
+
+    def _convolution(
+        self, op: Op, linear: Convolution, source: PlanTensor, binary: bool
+    ) -> PlanTensor:
         source = self._made(source)
         window = window_of(linear)
-        form = form_of(linear, window, source)
-        tiles = tiles_of(form, window, source)
-        key = {"columns": "columns", "depthwise": "select"}.get(form, "list")
-        groups = 1 if linear.groups > 1 else self.group_blocks
         threshold = self.thresholds[op.name]
+        # Bits hold whatever flips: there is nothing to truncate.
+        packed = binary and threshold == 0 and fits_bits(linear)
+        form = "xnor" if packed else form_of(linear, window, source)
+        # Tiles would round what is exact otherwise.
+        tiles = None if binary else tiles_of(form, window, source)
+        key = {"columns": "columns", "depthwise": "select", "xnor": "bits"}.get(form, "list")
+        groups = 1 if linear.groups > 1 else self.group_blocks
         density = break_even(form, window, self.precision, source, linear.weight.shape[0], tiles)
         identity = (id(source), key, threshold, groups)
         delta = self.deltas.get(identity)
@@ -216,7 +238,10 @@ class _Lowering:
         activation = activation_of(op.call, args[1:], kwargs)
         if activation is None:
             raise NoStepError(f"no kernel for {name_of(op)}")
-        return self._elementwise(args[0], activation=activation)
+        result = self._elementwise(args[0], activation=activation)
+        if activation.kind == "sign":
+            self.signs.update(self.places.sources(result))
+        return result
 
     def _elementwise(self, x: Tensor, **change: Any) -> Tensor:
         """The same function of every element, in whatever order they lie."""
@@ -230,7 +255,7 @@ class _Lowering:
             return self.places.of(out)
         return x - self.places.of(source).flatten()[0] + self.places.of(out).flatten()[0]
 
-    def _batch_norm(self, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    def _batch_norm(self, norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
         if norm.running_mean is None or norm.running_var is None:
             raise NoStepError("batch normalisation without running statistics")
         scale = 1 / torch.sqrt(norm.running_var.double() + norm.eps)
@@ -242,6 +267,10 @@ class _Lowering:
         return self._by_channel(x, scale, shift)
 
     def _by_channel(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        if x.dim() == 2:  # numbers without a place are channels of one pixel
+            return self._by_channel(x[:, :, None, None], scale, shift).flatten(1)
+        if x.dim() != 4:
+            raise NoStepError(f"a scale by channel over {x.dim()} dimensions")
         source = self._image(x)
         out = PlanTensor(source.channels, source.height, source.width, name=self.op.name)
         step = PointwiseStep(
@@ -446,7 +475,7 @@ def _is_tensor(value: Any) -> bool:
 
 def _numbers(values: Tensor, channels: int) -> np.ndarray:
     padded = np.zeros(-(-channels // 16) * 16, np.float32)
-    padded[:channels] = values.detach().float().expand(channels).numpy()
+    padded[:channels] = values.detach().float().flatten().expand(channels).numpy()
     return padded
 
 

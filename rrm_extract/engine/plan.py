@@ -98,7 +98,7 @@ class DeltaInput:
 
     Attributes:
         source: None for the network's input itself.
-        form: "list", "columns" or "select" (dense, for depthwise layers).
+        form: "list", "columns", "select" (dense, for depthwise layers) or "bits" (of signs).
         halo: zeros around the dense form, in pixels.
         group_blocks: blocks of channels in a list's group.
         break_even: density from which on the layers run dense.
@@ -144,11 +144,13 @@ class ConvStep(Step):
 
     Attributes:
         delta: its input.
-        form: "window", "taps", "columns" or "depthwise": which kernel.
+        form: "window", "taps", "columns", "depthwise" or "xnor": which kernel.
         linear: the layer; a fully-connected one as a convolution over its whole input.
         winograd: whether it runs dense in Winograd's tiles.
         residual: tensor that is added before the activation.
         pool: window of the maximum that follows, only for "columns"; ``out`` is what that makes.
+        scale, shift: of each output before all that, [blocks * 16], only for "xnor"; None for 1
+            and 0.
     """
 
     delta: DeltaInput
@@ -159,6 +161,8 @@ class ConvStep(Step):
     residual: PlanTensor | None = None
     activation: Activation = NO_ACTIVATION
     pool: Window | None = None
+    scale: NDArray[np.float32] | None = None
+    shift: NDArray[np.float32] | None = None
 
     def sources(self) -> list[PlanTensor]:
         """See :meth:`Step.sources`."""

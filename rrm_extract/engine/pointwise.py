@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rrm_extract.engine.plan import Activation
+from rrm_extract.graph import Sign
 
 __all__ = ["activation_of"]
 
@@ -21,6 +22,7 @@ _MODULES: dict[type[nn.Module], str] = {
     nn.Hardsigmoid: "hardsigmoid",
     nn.Hardswish: "hardswish",
     nn.Tanh: "tanh",
+    Sign: "sign",
 }
 _FUNCTIONS: dict[Any, str] = {
     F.relu: "relu",

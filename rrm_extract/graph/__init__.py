@@ -5,20 +5,31 @@ The only place that knows ``torch.fx``.
 
 from __future__ import annotations
 
+from rrm_extract.graph.binary import BinaryConv2d, BinaryLinear, ChannelScale, Sign
 from rrm_extract.graph.dense import dense_module
 from rrm_extract.graph.fold import fold_batch_norm
 from rrm_extract.graph.linear import Convolution, FullyConnected, LinearMap
 from rrm_extract.graph.program import Op, Program, Ref, execute
-from rrm_extract.graph.select import default_layer, layer_names, resolve_layer, select
+from rrm_extract.graph.select import (
+    default_layer,
+    layer_names,
+    resolve_layer,
+    select,
+    sign_readers,
+)
 from rrm_extract.graph.trace import trace
 
 __all__ = [
+    "BinaryConv2d",
+    "BinaryLinear",
+    "ChannelScale",
     "Convolution",
     "FullyConnected",
     "LinearMap",
     "Op",
     "Program",
     "Ref",
+    "Sign",
     "default_layer",
     "dense_module",
     "execute",
@@ -26,5 +37,6 @@ __all__ = [
     "layer_names",
     "resolve_layer",
     "select",
+    "sign_readers",
     "trace",
 ]

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import stochastic_depth
 
+from rrm_extract.graph.binary import Sign
+
 __all__ = [
     "NORM_ACTIVATION_CHILDREN",
     "is_norm_activation",
@@ -54,6 +56,7 @@ _MODULES: tuple[tuple[str, tuple[type[nn.Module], ...]], ...] = (
             nn.Hardsigmoid,
             nn.Hardtanh,
             nn.Softmax,
+            Sign,
         ),
     ),
     (

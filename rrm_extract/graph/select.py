@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rrm_extract.errors import LayerError
+from rrm_extract.graph.binary import Sign
 from rrm_extract.graph.program import LINEAR_KINDS, Op, Program
 
-__all__ = ["default_layer", "layer_names", "resolve_layer", "select"]
+__all__ = ["default_layer", "layer_names", "resolve_layer", "select", "sign_readers"]
 
 
 def layer_names(program: Program) -> tuple[str, ...]:
@@ -77,3 +78,13 @@ def select(program: Program, outputs: Sequence[str]) -> Program:
             waiting.extend(by_name[name].inputs)
     ops: tuple[Op, ...] = tuple(op for op in program.ops if op.name in wanted)
     return replace(program, ops=ops, outputs=resolved)
+
+
+def sign_readers(program: Program) -> frozenset[str]:
+    """Names of the linear operations whose input holds nothing but signs, perhaps moved about."""
+    signs: set[str] = set()
+    for op in program.ops:
+        moved = op.kind in ("identity", "reshape", "concat") and op.inputs
+        if isinstance(op.call, Sign) or (moved and signs.issuperset(op.inputs)):
+            signs.add(op.name)
+    return frozenset(op.name for op in program.linear_ops if signs.issuperset(op.inputs))

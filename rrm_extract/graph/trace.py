@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
 from rrm_extract.errors import TraceError
+from rrm_extract.graph.binary import BINARY_MODULES, BinaryConv2d, BinaryLinear, Sign
 from rrm_extract.graph.kinds import (
     NORM_ACTIVATION_CHILDREN,
     is_norm_activation,
@@ -84,7 +85,7 @@ def trace(
     tracer = NodePathTracer(
         autowrap_modules=(math, torchvision.ops),
         autowrap_functions=tuple(leaf_functions),
-        leaf_modules=list(leaf_modules),
+        leaf_modules=[*leaf_modules, *BINARY_MODULES, Sign],
     )
     was_training = module.training
     module.eval()
@@ -208,6 +209,8 @@ class _Translation:
         first: fx.Node | None,
     ) -> tuple[Op, fx.Node | None]:
         module = self.module.get_submodule(target)
+        if isinstance(module, BINARY_MODULES):
+            return self._binary(name, target, module, args, kwargs), None
         parameters = tuple(f"{target}.{key}" for key in module.state_dict())
         kind = kind_of_module(module)
         changed = None
@@ -231,6 +234,38 @@ class _Translation:
             parameters=parameters,
         )
         return op, changed
+
+    def _binary(
+        self,
+        name: str,
+        target: str,
+        module: BinaryConv2d | BinaryLinear,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Op:
+        """A binary layer as two operations: sums of whole numbers, which are exact, and the scale.
+
+        The last one, which makes the module's value, has its name.
+        """
+        linear = replace(_linear_map(module), weight=module.signs(), bias=None)
+        sums = Op(
+            name=f"{name}.sums",
+            kind="linear" if isinstance(module, nn.Linear) else "conv",
+            call=linear,
+            args=args,
+            kwargs=kwargs,
+            source=target,
+            parameters=(f"{target}.weight",),
+        )
+        self._add(sums)
+        return Op(
+            name=name,
+            kind="multiply",
+            call=module.channel_scale(),
+            args=(Ref(sums.name),),
+            source=target,
+            parameters=tuple(f"{target}.{key}" for key in module.state_dict()),
+        )
 
     def _norm_activation(
         self, name: str, target: str, module: nn.Module, args: tuple[Any, ...]

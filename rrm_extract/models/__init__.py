@@ -4,8 +4,9 @@
     y = loaded.module(loaded.transform(frames))      # frames: (T, 3, H, W) uint8 RGB
 
 Names are torchvision's classification networks, Darknet's detectors ``yolov2`` and
-``tiny_yolov2``, OpenPose's ``rtpose``, ``darknet:FILE.cfg``, ``timm/NAME``, ``FILE.onnx``,
-``FILE.dcz`` (:mod:`rrm_extract.models.compression`), ``FILE.net`` and ``package.module:factory``.
+``tiny_yolov2``, OpenPose's ``rtpose``, ``xnor_alexnet`` and ``xnor_resnet18``,
+``darknet:FILE.cfg``, ``timm/NAME``, ``FILE.onnx``, ``FILE.dcz``
+(:mod:`rrm_extract.models.compression`), ``FILE.net`` and ``package.module:factory``.
 """
 
 from __future__ import annotations

@@ -13,10 +13,9 @@ class ModelEntry:
 
     name: str
     family: str
-    """torchvision's module: "resnet", "vgg", ...; "yolov2" for Darknet's;
-    "openpose"."""
+    """torchvision's module: "resnet", "vgg", ...; "yolov2" for Darknet's, "openpose", "xnor"."""
     source: str
-    """"torchvision", "darknet" or "caffe"."""
+    """"torchvision", "darknet", "caffe" or "xnor"."""
     is_cnn: bool
     """False where attention does the work."""
     paper: bool

@@ -17,7 +17,7 @@ from .skeleton import Skeleton
 
 __all__ = ["LoadedModel", "Source", "Transform", "freeze", "hash_state"]
 
-Source = Literal["torchvision", "timm", "onnx", "factory", "darknet", "caffe", "dcz"]
+Source = Literal["torchvision", "timm", "onnx", "factory", "darknet", "caffe", "dcz", "xnor"]
 
 
 class Transform(Protocol):

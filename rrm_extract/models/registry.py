@@ -19,6 +19,7 @@ from .rtpose import RTPOSE, RTPOSE_PREPROCESS, load_rtpose
 from .timm_models import PREFIX, load_timm
 from .torchvision_models import is_torchvision_model, load_torchvision
 from .weights import parse_weights
+from .xnor import is_xnor_model, load_xnor
 
 __all__ = ["carries_weights", "is_model_file", "load_model"]
 
@@ -36,8 +37,9 @@ def load_model(
 
     Args:
         name: a classification network of torchvision ("resnet18"), "yolov2", "tiny_yolov2",
-            "rtpose", "darknet:FILE.cfg", "timm/NAME", "FILE.onnx", "FILE.dcz" (of
-            ``rrm-extract compress``), "caffe_alexnet", "FILE.net" (the published
+            "rtpose", "xnor_alexnet", "xnor_resnet18", "darknet:FILE.cfg", "timm/NAME",
+            "FILE.onnx", "FILE.dcz" (of ``rrm-extract compress``), "caffe_alexnet", "FILE.net" (the
+            published
             AlexNet_compressed.net), or "package.module:factory" (called without arguments; the
             current directory is importable).
         weights: "default"; another set of published weights ("IMAGENET1K_V2"); a .safetensors,
@@ -70,6 +72,8 @@ def load_model(
         return load_caffe_alexnet(name, choice, described)
     if name == RTPOSE:
         return load_rtpose(name, choice, described)
+    if is_xnor_model(name):
+        return load_xnor(name, choice, described)
     if is_torchvision_model(name):
         return load_torchvision(name, choice, described)
     if ":" in name:
@@ -79,7 +83,8 @@ def load_model(
     hint = f"did you mean {', '.join(near)}?" if near else "`rrm-extract models` lists the names."
     raise ModelError(
         f"no model {name!r}; {hint} Expected a torchvision name, timm/NAME, FILE.onnx, FILE.dcz, "
-        f"FILE.net, yolov2, tiny_yolov2, rtpose, {DARKNET_PREFIX}FILE.cfg or package.module:factory"
+        "FILE.net, yolov2, tiny_yolov2, rtpose, xnor_alexnet, xnor_resnet18, "
+        f"{DARKNET_PREFIX}FILE.cfg or package.module:factory"
     )
 
 

@@ -191,7 +191,12 @@ def _explained(step: Step, names: Mapping[str, str], macs: Mapping[str, int]) ->
         return ExplainedStep(
             name=names.get(step.name, step.name),
             kernel=step.form,
-            fused=(*residual, *_activation(step.activation), *_maximum(step.pool)),
+            fused=(
+                *_scale(step.scale),
+                *residual,
+                *_activation(step.activation),
+                *_maximum(step.pool),
+            ),
             output=_size(step.out),
             break_even=step.delta.break_even,
             macs=macs.get(step.name, 0),
@@ -203,8 +208,7 @@ def _explained(step: Step, names: Mapping[str, str], macs: Mapping[str, int]) ->
         return _simple(step.name, "average of all", _size(step.out))
     if isinstance(step, PointwiseStep):
         what = "pointwise" if len(step.inputs) == 1 else "product" if step.multiply else "sum"
-        scale = () if step.scale is None else ("scale",)
-        fused = (*scale, *_activation(step.activation))
+        fused = (*_scale(step.scale), *_activation(step.activation))
         return _simple(step.name, what, _size(step.out), fused)
     kernel = "gather" if isinstance(step, GatherStep) else type(step).__name__
     return _simple(step.name, kernel, _size(step.out))
@@ -216,6 +220,10 @@ def _simple(
     return ExplainedStep(
         name=name, kernel=kernel, fused=fused, output=output, break_even=None, macs=0
     )
+
+
+def _scale(scale: object) -> tuple[str, ...]:
+    return () if scale is None else ("scale",)
 
 
 def _activation(activation: Activation) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rrm_extract.errors import ConfigError, LayerError
-from rrm_extract.graph import Op, Program, execute
+from rrm_extract.graph import Op, Program, execute, sign_readers
 from rrm_extract.graph.program import LINEAR_KINDS
 from rrm_extract.rrm.cost import Channels, LayerCost
 from rrm_extract.rrm.truncate import POLICIES, Policy, truncated_deltas
@@ -317,7 +317,9 @@ def layer_thresholds(program: Program, threshold: float | Mapping[str, float]) -
     """The threshold of each linear layer.
 
     A name in the mapping is the layer's node name, the module it came from, or a module that
-    contains it (the longest match counts); "default" is for the rest, 0 if not given.
+    contains it (the longest match counts); "default" is for the rest, 0 if not given. A layer
+    whose input is signs (XNOR-Net) has 0 in any case: its differences are 0, 2 or -2, and there is
+    nothing to truncate (Sec. 4.3).
 
     Raises:
         ConfigError: a threshold is negative or not a number.
@@ -329,6 +331,7 @@ def layer_thresholds(program: Program, threshold: float | Mapping[str, float]) -
             msg = f"threshold {value!r} for {name!r}; expected a number of at least 0"
             raise ConfigError(msg)
     default = given.pop("default", 0.0)
+    binary = sign_readers(program)
     thresholds: dict[str, float] = {}
     used: set[str] = set()
     for op in program.linear_ops:
@@ -338,7 +341,8 @@ def layer_thresholds(program: Program, threshold: float | Mapping[str, float]) -
             if any(own == name or own.startswith(f"{name}.") for own in (op.name, op.source))
         ]
         used.update(names)
-        thresholds[op.name] = given[max(names, key=len)] if names else default
+        own = given[max(names, key=len)] if names else default
+        thresholds[op.name] = 0.0 if op.name in binary else own
     unknown = [name for name in given if name not in used]
     if unknown:
         known = ", ".join(op.source or op.name for op in program.linear_ops[:4])

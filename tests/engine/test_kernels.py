@@ -21,6 +21,7 @@ from torch import Tensor, nn
 pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
 
 from rrm_extract.engine import forms
+from rrm_extract.graph import Sign
 from tests.closeness import EXACT_RECURRENCE, relative_l2
 from tests.engine.running import (
     CHANGES,
@@ -310,6 +311,7 @@ EXACT_ACTIVATIONS = {
     "relu6": nn.ReLU6(),
     "hardtanh": nn.Hardtanh(-1.0, 2.0),
     "leaky_relu": nn.LeakyReLU(0.25),
+    "sign": Sign(),
     "nothing": nn.Identity(),
 }
 ROUNDED_ACTIVATIONS = {

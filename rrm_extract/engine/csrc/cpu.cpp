@@ -13,7 +13,8 @@ std::vector<std::string> available_isas() {
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
             names.emplace_back("avx512");
-            if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi2"))
+            if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi2") &&
+                __builtin_cpu_supports("avx512vpopcntdq"))
                 names.emplace_back("avx512bf16");
         }
     }

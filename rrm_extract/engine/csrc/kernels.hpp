@@ -274,7 +274,70 @@ struct TruncatedArgs {
     double* sum;             // the change is added
 };
 
-enum class Activation { none, relu, clamp, leaky_relu, sigmoid, silu, hardsigmoid, hardswish, tanh };
+// Layers whose inputs and weights are signs (XNOR-Net).
+//
+// The bits of a pixel are `words` words of 64 bits, or four times as many halves, one for each
+// block of 16 channels: set where a number is negative, 0 where there is no channel. A layer's sums
+// are whole numbers, [pixel][outputs], the outputs filled up to a multiple of kSumOutputs; they are
+// the same whether they are computed in full or from what flips.
+inline constexpr int kSumOutputs = 64;
+
+// One row of some blocks of channels into bits; what is there belongs to the frame before.
+struct SignBitsArgs {
+    const float* x;          // only read inside of the runs
+    ptrdiff_t x_block;
+    const Run* runs;
+    int run_count;
+    int channels;            // of these blocks
+    uint16_t* bits;          // of the first pixel and these blocks
+    ptrdiff_t pixel;         // halves between pixels
+    bool first;              // no frame before: all signs count as changed
+    uint8_t* hits;           // [width] set where a sign flips, else left alone
+    Counts* counts;          // `deltas` are flips; `nonzero` is left alone
+};
+
+// sums = the sum over some taps, of neighbouring outputs in a row.
+struct XnorArgs {
+    const uint64_t* x;           // of the pixel at offset 0 of the first output
+    int x_step;                  // words between the pixels of neighbouring outputs
+    int words;
+    int taps;
+    const int32_t* x_offsets;    // [taps] in words
+    const int32_t* tap_numbers;  // [taps]
+    const uint64_t* weights;     // [block][tap][word][16]
+    ptrdiff_t block;             // words between blocks of weights
+    int blocks;
+    int products;                // channels * taps: the sum where no bit differs
+    int16_t* sums;
+    ptrdiff_t pixel;             // sums between pixels
+    int columns;
+};
+
+// sums += twice the rows of weights that are added, less twice those that are taken away.
+struct FlipArgs {
+    const int8_t* weights;       // rows of `outputs`, each 1 or -1; 0 where there is no output
+    const uint32_t* ups;         // where the rows of inputs begin that are 1 now and were -1
+    const uint32_t* downs;
+    int up_count, down_count;
+    int16_t* sums;               // of one pixel
+    int outputs;                 // a multiple of kSumOutputs
+};
+
+// x = scale * sums + shift, neighbouring pixels of a row.
+struct ScaleSumsArgs {
+    const int16_t* sums;
+    ptrdiff_t pixel;
+    const float* scale;          // [blocks * 16]
+    const float* shift;
+    float* x;
+    ptrdiff_t x_block;
+    int columns, blocks;
+};
+
+// The sign is 1 from 0 on and -1 below, as XNOR-Net's packed layers have it.
+enum class Activation {
+    none, relu, clamp, leaky_relu, sigmoid, silu, hardsigmoid, hardswish, tanh, sign
+};
 
 // One row of a finished convolution: y += delta (which is cleared), x = activation(y + residual).
 struct FinishArgs {
@@ -333,6 +396,10 @@ struct Kernels {
     void (*compress_columns)(const CompressColumnsArgs&);
     void (*keep_columns)(const KeepColumnsArgs&);
     void (*truncated)(const TruncatedArgs&);
+    void (*sign_bits)(const SignBitsArgs&);
+    void (*xnor)(const XnorArgs&);
+    void (*flips)(const FlipArgs&);
+    void (*scale_sums)(const ScaleSumsArgs&);
     void (*finish)(const FinishArgs&);
     void (*map)(const MapArgs&);
     void (*pool)(const PoolArgs&);

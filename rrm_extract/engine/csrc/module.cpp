@@ -38,7 +38,8 @@ Arithmetic arithmetic_of(const std::string& name) {
 
 Activation activation_of(const std::string& name) {
     static const std::vector<std::string> names = {
-        "none", "relu", "clamp", "leaky_relu", "sigmoid", "silu", "hardsigmoid", "hardswish", "tanh"};
+        "none", "relu", "clamp", "leaky_relu", "sigmoid",
+        "silu", "hardsigmoid", "hardswish", "tanh", "sign"};
     const auto found = std::find(names.begin(), names.end(), name);
     if (found == names.end()) throw std::invalid_argument("unknown activation '" + name + "'");
     return static_cast<Activation>(found - names.begin());
@@ -108,6 +109,7 @@ struct Builder {
         d.tensor = tensor;
         d.kind = kind == "columns" ? DeltaKind::columns
                  : kind == "select" ? DeltaKind::select
+                 : kind == "bits"   ? DeltaKind::bits
                                     : DeltaKind::list;
         if (tensor >= 0) {
             const Tensor& t = network->tensors.at(tensor);
@@ -168,6 +170,15 @@ struct Builder {
                    Floats weights, Floats bias, const EpilogueTuple& epilogue) {
         network->add(std::make_unique<DepthwiseConvolution>(
             std::move(name), delta, tensor, geometry_of(geometry), keep(weights), keep(bias),
+            epilogue_of(epilogue)));
+    }
+    void binary(std::string name, int delta, int tensor, const std::vector<int>& geometry,
+                Elements weights, Elements rows, Floats scale, Floats shift,
+                const EpilogueTuple& epilogue) {
+        network->add(std::make_unique<BinaryConvolution>(
+            std::move(name), delta, tensor, geometry_of(geometry),
+            reinterpret_cast<const uint64_t*>(keep(weights)),
+            reinterpret_cast<const int8_t*>(keep(rows)), keep(scale), keep(shift),
             epilogue_of(epilogue)));
     }
     void pool(std::string name, int source, int tensor, const std::vector<int>& geometry,
@@ -295,6 +306,8 @@ void bind_engine(nb::module_& m) {
     });
     m.def("pack_columns_dense",
           [](Floats w) { return to_array(pack_columns_dense(weights_of(w, 1))); });
+    m.def("pack_signs", [](Floats w) { return to_array(pack_signs(weights_of(w, 1))); });
+    m.def("pack_sign_rows", [](Floats w) { return to_array(pack_sign_rows(weights_of(w, 1))); });
 
     nb::class_<Builder>(m, "Network")
         .def(nb::init<const std::string&, const std::string&, int>(), "isa"_a, "precision"_a,
@@ -309,6 +322,7 @@ void bind_engine(nb::module_& m) {
         .def("convolution", &Builder::convolution)
         .def("columns", &Builder::columns)
         .def("depthwise", &Builder::depthwise)
+        .def("binary", &Builder::binary)
         .def("pool", &Builder::pool)
         .def("global_average", &Builder::global_average)
         .def("pointwise", &Builder::pointwise)

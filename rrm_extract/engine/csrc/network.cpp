@@ -41,8 +41,10 @@ double thread_seconds() {
 }
 
 // Frames of a select that are kept: those of a batch and the one before, unless frames come one by
-// one and each can take the place of the last.
-int rings(const Delta& delta) { return delta.versions == 1 ? 1 : delta.versions + 1; }
+// one and each can take the place of the last. Of bits both are always kept.
+int rings(const Delta& delta) {
+    return delta.versions == 1 && delta.kind != DeltaKind::bits ? 1 : delta.versions + 1;
+}
 
 // A layer that runs dense goes back to lists only well below the break-even.
 constexpr float kHysteresis = 0.93f;
@@ -148,6 +150,8 @@ State::State(std::shared_ptr<const Network> plan)
                                   plan.blocks() * rings(plan), true);
             state.occupied = Buffer<uint8_t>(pixels * ((plan.blocks() + 7) / 8));
             if (plan.paper) state.previous = Buffer<float>(pixels * plan.blocks() * kBlock, true);
+        } else if (plan.kind == DeltaKind::bits) {
+            state.bits = Buffer<uint64_t>(pixels * plan.words() * rings(plan), true);
         } else if (plan.kind == DeltaKind::columns) {
             state.snapshot = Buffer<float>(pixels * plan.channels);
             for (int version = 0; version < plan.versions; version++) {
@@ -273,10 +277,11 @@ void State::end(int frames) {
         DeltaState& delta = deltas[i];
         const int first = delta.valid ? 0 : 1;  // a key frame says nothing of what changes
         const bool select = plan.kind == DeltaKind::select;
+        const bool bits = plan.kind == DeltaKind::bits;  // each frame decides for itself
         delta.last_whole =
-            !select && all_dense(static_cast<int>(i)) ? (frames - 1) % plan.versions : -1;
+            !select && !bits && all_dense(static_cast<int>(i)) ? (frames - 1) % plan.versions : -1;
         delta.kept = select || !delta.everywhere;
-        if (all_dense(static_cast<int>(i)))
+        if (bits || all_dense(static_cast<int>(i)))
             delta.age = 0;
         else
             delta.age = frames + (delta.dense[0] != 0 ? -1 : delta.age);
@@ -285,7 +290,7 @@ void State::end(int frames) {
         double changed = 0;
         for (int frame = first; frame < frames; frame++)
             changed += static_cast<double>(delta.counts[frame].deltas);
-        if (frames > first) {
+        if (frames > first && !bits) {
             const double elements = static_cast<double>(plan.channels) * plan.height * plan.width;
             const double density = changed / (elements * (frames - first));
             delta.dense_mode =
@@ -322,7 +327,10 @@ bool State::run(std::vector<Array> given, int frames) {
             Counts& counts = deltas[i].counts[frame];
             finite = finite && counts.finite;
             if (deltas[i].measured[frame] == 0) counts.deltas = deltas[i].counts[frame - 1].deltas;
-            if (network->deltas[i].kind != DeltaKind::columns)  // so far only what changed
+            if (network->deltas[i].kind == DeltaKind::bits)  // a sign is never zero
+                counts.nonzero = static_cast<int64_t>(network->deltas[i].channels) *
+                                 network->deltas[i].height * network->deltas[i].width;
+            else if (network->deltas[i].kind != DeltaKind::columns)  // so far only what changed
                 counts.nonzero = deltas[i].nonzero += counts.nonzero;
             if (!network->deltas[i].paper) counts.truncated = deltas[i].truncated += counts.truncated;
         }
@@ -401,6 +409,13 @@ float* State::selected(int delta, int frame) {
            plan.halo * (row + pixel);
 }
 
+uint64_t* State::bits(int delta, int frame) {
+    const Delta& plan = network->deltas[delta];
+    const int version = (deltas[delta].ring + frame + 1) % rings(plan);
+    return deltas[delta].bits.data() +
+           static_cast<size_t>(plan.height) * plan.width * plan.words() * version;
+}
+
 const uint8_t* State::changed(int tensor, int frame) const {
     return const_cast<State*>(this)->changes_of(tensor, frame);
 }
@@ -457,7 +472,10 @@ const uint8_t* State::hits(int delta, int frame) const {
     const DeltaState& state = deltas[delta];
     // The first dense frame after lists takes what these have truncated, everywhere.
     const bool before = frame > 0 ? state.dense[frame - 1] != 0 : state.valid && state.was_dense;
-    if (state.dense[frame] != 0 && !before) return nullptr;
+    const bool anew = network->deltas[delta].kind == DeltaKind::bits
+                          ? frame == 0 && !state.valid  // nothing is ever truncated
+                          : state.dense[frame] != 0 && !before;
+    if (anew) return nullptr;
     return state.hits[frame % state.hits.size()].data();
 }
 
@@ -481,6 +499,20 @@ void State::emit(int tensor, int frame, int block, int blocks, int row, const fl
         Counts* const counts = state.measured[frame] != 0 ? &state.counts[frame] : nullptr;
         uint8_t* const hits =
             state.hits[frame % plan.versions].data() + static_cast<size_t>(row) * plan.width;
+        if (plan.kind == DeltaKind::bits) {
+            const bool first = frame == 0 && !state.valid;
+            const size_t words = static_cast<size_t>(plan.width) * plan.words();
+            uint64_t* const to = bits(index, frame) + words * row;
+            if (block == 0) {
+                std::memset(hits, 0, plan.width);
+                std::memcpy(to, bits(index, frame - 1) + words * row, sizeof(uint64_t) * words);
+            }
+            kernels.sign_bits({x, x_block, runs.data(), static_cast<int>(runs.size()),
+                               std::min(blocks * kBlock, plan.channels - block * kBlock),
+                               reinterpret_cast<uint16_t*>(to) + block, 4 * plan.words(), first, hits,
+                               counts});
+            continue;
+        }
         if (state.dense[frame] != 0 && block == 0) {
             std::memset(hits, 0, plan.width);
             for (const Run& run : runs) std::memset(hits + run.begin, 1, run.end - run.begin);
@@ -624,9 +656,10 @@ size_t State::bytes() const {
     size_t sum = 4 * (row_scratch_.size() + batch_scratch_.size() + winograd_scratch_.size() +
                       strip_scratch_.size());
     for (const auto& value : values_) sum += 4 * value.size();
-    for (const auto& operation : operations) sum += 4 * operation.accumulators.size();
+    for (const auto& operation : operations)
+        sum += 4 * operation.accumulators.size() + 2 * operation.sums.size();
     for (const auto& delta : deltas) {
-        sum += 4 * (delta.snapshot.size() + delta.energy.size());
+        sum += 4 * (delta.snapshot.size() + delta.energy.size()) + 8 * delta.bits.size();
         for (const auto& buffer : delta.values) sum += 4 * buffer.size();
         for (const auto& buffer : delta.units) sum += buffer.size();
         for (const auto& buffer : delta.rows) sum += 2 * buffer.size();

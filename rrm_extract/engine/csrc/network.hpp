@@ -30,7 +30,7 @@ struct Tensor {
     size_t plane() const { return static_cast<size_t>(height) * width * kBlock; }
 };
 
-enum class DeltaKind { list, columns, select };
+enum class DeltaKind { list, columns, select, bits };
 
 // The input of linear layers that have the same source and the same threshold.
 struct Delta {
@@ -47,6 +47,7 @@ struct Delta {
 
     int blocks() const { return (channels + kBlock - 1) / kBlock; }
     int groups() const { return (blocks() + group_blocks - 1) / group_blocks; }
+    int words() const { return (channels + 63) / 64; }  // of a pixel's bits
 };
 
 struct Epilogue {
@@ -122,6 +123,7 @@ struct DeltaState {
     int last_whole = -1;              // version of the dense form that is the snapshot; -1: none
     Buffer<float> snapshot;           // of a select: versions + 1 of them with halo, in a ring
     int ring = 0;                     // version of the last frame before this batch
+    Buffer<uint64_t> bits;            // of signs: versions + 1 of them, in such a ring
     Buffer<float> previous;           // of a select under the paper's policy: the input before
     std::vector<uint8_t> dense;       // form of each frame of the batch
     std::vector<uint8_t> measured;    // whether its values are compared with those before
@@ -147,6 +149,7 @@ struct DeltaState {
 
 struct OperationState {
     Buffer<float> accumulators;
+    Buffer<int16_t> sums;             // of a binary layer
     double seconds = 0;
 };
 
@@ -211,6 +214,7 @@ public:
     int whole_before(int delta, int frame) const;
     uint32_t* whole(int delta, int frame);  // pixel (0, 0) of the dense form
     float* selected(int delta, int frame);  // pixel (0, 0); frame -1 is the last of the batch before
+    uint64_t* bits(int delta, int frame);   // of pixel (0, 0); frame -1 as above
     ptrdiff_t whole_row(int delta) const;
     ptrdiff_t whole_block(int delta) const;
 

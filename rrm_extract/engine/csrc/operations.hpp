@@ -173,6 +173,41 @@ public:
     const Epilogue epilogue;
 };
 
+// A convolution or fully-connected layer whose inputs and weights are signs: y = scale * sum + shift.
+class BinaryConvolution : public Operation {
+public:
+    BinaryConvolution(std::string name, int delta, int tensor, Geometry geometry,
+                      const uint64_t* weights, const int8_t* rows_of_weights, const float* scale,
+                      const float* shift, Epilogue epilogue)
+        : Operation(std::move(name)), delta(delta), tensor(tensor), geometry(geometry),
+          weights(weights), rows_of_weights(rows_of_weights), scale(scale), shift(shift),
+          epilogue(epilogue) {}
+
+    void prepare(State&) const override;
+    void run(State&, int begin, int end) const override;
+    std::vector<int> sources() const override {
+        return epilogue.residual < 0 ? std::vector<int>() : std::vector<int>{epilogue.residual};
+    }
+    int source_delta() const override { return delta; }
+    int target() const override { return tensor; }
+
+    const int delta, tensor;
+    const Geometry geometry;
+    const uint64_t* const weights;         // as XnorArgs has them
+    const int8_t* const rows_of_weights;   // [tap][channel][sum_outputs]
+    const float* const scale;              // [blocks * 16]
+    const float* const shift;
+    const Epilogue epilogue;
+
+private:
+    struct Taps;
+    struct FlipLists;
+    static int sum_outputs(const Tensor& out);
+    void compute(State&, const Taps&, int frame, int row, const Run&) const;
+    void update(State&, const Taps&, FlipLists&, int row, int column) const;
+    void finish(State&, int frame, int first, int blocks, int row, const Changes&) const;
+};
+
 // An input of the network as a tensor, and straight into the lists of a first layer.
 class Input : public Operation {
 public:

@@ -156,4 +156,38 @@ std::vector<uint32_t> pack_columns_dense(const Weights& w) {
     return packed;
 }
 
+std::vector<uint32_t> pack_signs(const Weights& w) {
+    const int blocks = (w.outputs + kBlock - 1) / kBlock, words = (w.inputs + 63) / 64;
+    const int taps = w.rows * w.columns;
+    std::vector<uint32_t> packed(static_cast<size_t>(blocks) * taps * words * kBlock * 2);
+    auto* bits = reinterpret_cast<unsigned char*>(packed.data());
+    for (int output = 0; output < w.outputs; output++)
+        for (int channel = 0; channel < w.inputs; channel++) {
+            const float* from = w.data + (static_cast<size_t>(output) * w.inputs + channel) * taps;
+            for (int tap = 0; tap < taps; tap++) {
+                const size_t word =
+                    ((static_cast<size_t>(output / kBlock) * taps + tap) * words + channel / 64) * kBlock +
+                    output % kBlock;
+                if (from[tap] < 0)
+                    bits[word * 8 + channel % 64 / 8] |= static_cast<unsigned char>(1u << channel % 8);
+            }
+        }
+    return packed;
+}
+
+std::vector<uint32_t> pack_sign_rows(const Weights& w) {
+    const int stride = (w.outputs + kSumOutputs - 1) / kSumOutputs * kSumOutputs;
+    const int taps = w.rows * w.columns;
+    std::vector<uint32_t> packed(static_cast<size_t>(taps) * w.inputs * stride / 4);
+    auto* rows = reinterpret_cast<int8_t*>(packed.data());
+    for (int output = 0; output < w.outputs; output++)
+        for (int channel = 0; channel < w.inputs; channel++) {
+            const float* from = w.data + (static_cast<size_t>(output) * w.inputs + channel) * taps;
+            for (int tap = 0; tap < taps; tap++)
+                rows[(static_cast<size_t>(tap) * w.inputs + channel) * stride + output] =
+                    from[tap] < 0 ? -1 : 1;
+        }
+    return packed;
+}
+
 }  // namespace rrm

@@ -27,5 +27,9 @@ Packed pack_taps(const Weights&, Arithmetic, int group_blocks);
 // For ColumnConvolution: on lists, and dense.
 std::vector<uint32_t> pack_columns(const Weights&, int stride);
 std::vector<uint32_t> pack_columns_dense(const Weights&);
+// For BinaryConvolution, whose weights are 1 or -1: bits, two elements a word, as XnorArgs has them,
+// and rows of bytes as FlipArgs has them, [tap][channel][outputs].
+std::vector<uint32_t> pack_signs(const Weights&);
+std::vector<uint32_t> pack_sign_rows(const Weights&);
 
 }  // namespace rrm

@@ -428,6 +428,7 @@ float activate(float x, Activation activation, float low, float high) {
         case Activation::hardsigmoid: return clamp(x + 3, 0, 6) / 6;
         case Activation::hardswish: return x * clamp(x + 3, 0, 6) / 6;
         case Activation::tanh: return std::tanh(x);
+        case Activation::sign: return std::isnan(x) ? x : x < 0 ? -1.0f : 1.0f;
     }
     return x;
 }
@@ -475,13 +476,65 @@ void pool(const PoolArgs& args) {
         }
 }
 
+void sign_bits(const SignBitsArgs& args) {
+    for (int run = 0; run < args.run_count; run++)
+        for (int column = args.runs[run].begin; column < args.runs[run].end; column++)
+            for (int channel = 0; channel < args.channels; channel++) {
+                const float x = args.x[channel / kBlock * args.x_block + column * kBlock +
+                                       channel % kBlock];
+                uint16_t& half = args.bits[column * args.pixel + channel / kBlock];
+                const auto bit = static_cast<uint16_t>(1u << channel % kBlock);
+                const bool negative = x < 0, flips = args.first || negative != ((half & bit) != 0);
+                half = static_cast<uint16_t>(negative ? half | bit : half & ~bit);
+                args.counts->finite = args.counts->finite && std::isfinite(x);
+                if (!flips) continue;
+                args.counts->deltas++;
+                args.hits[column] = 1;
+            }
+}
+
+void xnor(const XnorArgs& args) {
+    for (int column = 0; column < args.columns; column++)
+        for (int output = 0; output < args.blocks * kBlock; output++) {
+            int sum = args.products;
+            for (int tap = 0; tap < args.taps; tap++)
+                for (int word = 0; word < args.words; word++) {
+                    const uint64_t x =
+                        args.x[static_cast<ptrdiff_t>(column) * args.x_step + args.x_offsets[tap] + word];
+                    const uint64_t w =
+                        args.weights[output / kBlock * args.block +
+                                     (static_cast<ptrdiff_t>(args.tap_numbers[tap]) * args.words + word) *
+                                         kBlock + output % kBlock];
+                    for (int bit = 0; bit < 64; bit++) sum -= ((x ^ w) >> bit & 1) != 0 ? 2 : 0;
+                }
+            args.sums[column * args.pixel + output] = static_cast<int16_t>(sum);
+        }
+}
+
+void flips(const FlipArgs& args) {
+    for (int output = 0; output < args.outputs; output++) {
+        int sum = args.sums[output];
+        for (int i = 0; i < args.up_count; i++) sum += 2 * args.weights[args.ups[i] + output];
+        for (int i = 0; i < args.down_count; i++) sum -= 2 * args.weights[args.downs[i] + output];
+        args.sums[output] = static_cast<int16_t>(sum);
+    }
+}
+
+void scale_sums(const ScaleSumsArgs& args) {
+    for (int output = 0; output < args.blocks * kBlock; output++)
+        for (int column = 0; column < args.columns; column++)
+            args.x[output / kBlock * args.x_block + column * kBlock + output % kBlock] =
+                args.scale[output] * static_cast<float>(args.sums[column * args.pixel + output]) +
+                args.shift[output];
+}
+
 }  // namespace
 
 const Kernels& reference_kernels() {
     static const Kernels table = {
         "reference", window, tap, dense, winograd_weights, winograd_input, winograd_output,
         column, depthwise, compress, keep, select, compress_columns, keep_columns,
-        truncated, finish, map, pool,
+        truncated, sign_bits, xnor, flips, scale_sums, finish, map, pool,
     };
     return table;
 }

@@ -136,7 +136,7 @@ struct Case {
 
 using Check = void (*)(Case&);
 
-// The kernels of sparse.cpp, dense.cpp, changes.cpp and elementwise.cpp.
+// The kernels of sparse.cpp, dense.cpp, changes.cpp, binary.cpp and elementwise.cpp.
 void check_window(Case&);
 void check_tap(Case&);
 void check_column(Case&);
@@ -152,6 +152,10 @@ void check_keep_columns(Case&);
 void check_select(Case&);
 void check_compress_columns(Case&);
 void check_truncated(Case&);
+void check_sign_bits(Case&);
+void check_xnor(Case&);
+void check_flips(Case&);
+void check_scale_sums(Case&);
 void check_finish(Case&);
 void check_map(Case&);
 void check_pool(Case&);

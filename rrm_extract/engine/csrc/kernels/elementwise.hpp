@@ -63,6 +63,10 @@ RRM_INLINE Vec activate(Vec x, Vec low, Vec high) {
         const VecInt small = magnitude(x) < splat(0.625f);
         return keep_nan(x, small ? x + x * z * p : (e - one) / (e + one));
     }
+    if constexpr (kActivation == Activation::sign) {
+        const VecInt negative = x < zero;
+        return keep_nan(x, negative ? -one : one);
+    }
     return x;
 }
 
@@ -123,6 +127,7 @@ void map_pixels(const MapArgs& args) {
         case Activation::hardsigmoid: use(Activation::hardsigmoid);                 \
         case Activation::hardswish: use(Activation::hardswish);                     \
         case Activation::tanh: use(Activation::tanh);                               \
+        case Activation::sign: use(Activation::sign);                               \
     }
 
 void finish(const FinishArgs& args) {

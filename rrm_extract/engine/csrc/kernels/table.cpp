@@ -4,10 +4,13 @@
 #include "dense.hpp"
 #include "depthwise.hpp"
 #include "elementwise.hpp"
+#include "flips.hpp"
+#include "signs.hpp"
 #include "tap.hpp"
 #include "truncated.hpp"
 #include "window.hpp"
 #include "winograd.hpp"
+#include "xnor.hpp"
 
 #define RRM_PASTE_(a, b) a##b
 #define RRM_PASTE(a, b) RRM_PASTE_(a, b)
@@ -21,7 +24,7 @@ const Kernels& RRM_PASTE(RRM_ISA, _kernels)() {
     static const Kernels table = {
         RRM_TEXT(RRM_ISA), window, tap, dense, winograd_weights, winograd_input, winograd_output,
         column, depthwise, compress, keep, select, compress_columns, keep_columns,
-        truncated, finish, map, pool,
+        truncated, sign_bits, xnor, flips, scale_sums, finish, map, pool,
     };
     return table;
 }
