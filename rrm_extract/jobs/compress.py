@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from rrm_extract import __version__
 from rrm_extract.errors import ModelError, StoreWriteError
+from rrm_extract.graph.binary import BINARY_MODULES
 from rrm_extract.models import LoadedModel, load_model
 from rrm_extract.models.compression import (
     EncodedLayer,
@@ -135,6 +136,11 @@ def compress_network(
             "timm/NAME or package.module:factory"
         )
     loaded = load_model(model, weights=weights, preprocess=preprocess)
+    if any(isinstance(part, BINARY_MODULES) for part in loaded.module.modules()):
+        raise ModelError(
+            f"{model} cannot be compressed: weights that are pruned are 0, and binary layers know "
+            "no 0; give a network without such layers"
+        )
     begin = time.monotonic()
     plans = plan_compression(loaded, densities=densities, bits=bits, index_bits=index_bits)
     tensors = _others(loaded, plans)

@@ -276,3 +276,13 @@ def test_nothing_is_extracted_without_weights(tmp_path: Path) -> None:
     done = rrm_extract(clip, "--model", "xnor_resnet18", "-o", tmp_path / "f.h5", cwd=tmp_path)
     assert done.returncode == 2
     assert "xnor_resnet18 has no weights 'default'" in done.stderr
+
+
+def test_signs_cannot_be_pruned(tmp_path: Path) -> None:
+    output = tmp_path / "x.dcz"
+    done = rrm_extract(
+        "compress", "--model", "xnor_resnet18", "--weights", "random:0", "-o", output, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert "xnor_resnet18 cannot be compressed" in done.stderr
+    assert not output.exists()

@@ -7,9 +7,10 @@
 
 namespace rrm {
 
-// The signs of a frame that flip, pixel after pixel. A number says where the sign's row of weights
-// begins, for the tap that sees column 0 in the column 0 of a kernel's row 0, modulo 2^32; rows begin
-// at even places, and the lowest bit is set where the sign is -1 now.
+// The signs of a frame that flip, pixel after pixel. A number is the sign's column times the bytes of
+// a tap's weights, plus its channel times those of a row: the first tap of a window, less the window's
+// own column, then says which row of weights it is, modulo 2^32. Its lowest bit, which is free since
+// rows begin at even places, is set where the sign is -1 now.
 struct BinaryConvolution::FlipLists {
     std::vector<uint32_t> flips;
     std::vector<uint32_t> starts;      // [pixels + 1]
