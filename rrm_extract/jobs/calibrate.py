@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from rrm_extract.jobs.calibration import (
     save,
 )
 from rrm_extract.jobs.discover import discover
+from rrm_extract.jobs.worker import end_with_parent
 
 __all__ = ["calibrate_apart", "earlier", "run_calibration"]
 
@@ -131,19 +131,12 @@ def calibrate_apart(config: JobConfig, output: Path, *, say: Callable[[str], Non
 
 def _serve(parent: Connection, config: JobConfig, output: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         run_calibration(config, output, say=parent.send)
         parent.send(None)
     except RrmError as error:
         parent.send(error)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def check_folder(path: Path) -> None:

@@ -29,7 +29,7 @@ from rrm_extract.jobs.messages import (
 from rrm_extract.store import save_chunk
 from rrm_extract.video import ClipReader, scan_clip
 
-__all__ = ["HEARTBEAT_SECONDS", "work"]
+__all__ = ["HEARTBEAT_SECONDS", "end_with_parent", "work"]
 
 HEARTBEAT_SECONDS = 0.5
 """How often a worker looks whether anything moved, and says so if it did."""
@@ -41,7 +41,7 @@ LONGEST_REASON = 500
 def work(connection: Connection, recipe_path: Path, threads: int) -> None:
     """Runs in the worker process; returns when the parent closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         worker = _Worker(connection, _computation(recipe_path, threads))
     except Exception as error:  # noqa: BLE001 - the process boundary: the parent tells the user
@@ -62,7 +62,7 @@ def _computation(path: Path, threads: int) -> Computation:
     return load_recipe(path)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Ends this process as soon as its parent is gone, however that happened."""
     parent = multiprocessing.parent_process()
     if parent is not None:

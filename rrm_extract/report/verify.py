@@ -31,7 +31,7 @@ from rrm_extract.jobs import (
     weights_notes,
 )
 from rrm_extract.jobs.calibration import TargetCalibration
-from rrm_extract.jobs.control import ControlledNetwork
+from rrm_extract.jobs.control import ControlledNetwork, relative_errors
 from rrm_extract.jobs.recipe import seen_of
 from rrm_extract.models import LoadedModel, load_model
 from rrm_extract.report.table import number, table
@@ -385,10 +385,7 @@ def overall(clips: Sequence[Verification]) -> dict[str, Any]:
 def _distance(result: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """Relative L2 and cosine of each frame, (T,) float64."""
     a, b = result.flatten(1).double().cpu(), reference.flatten(1).double().cpu()
-    scale = b.norm(dim=1)
-    # A feature of zeros has no relative error: it is 0 if both are, else infinite.
-    error = torch.where(scale > 0, (a - b).norm(dim=1) / scale, (a - b).norm(dim=1) * math.inf)
-    error = torch.where((a == b).all(dim=1), torch.zeros_like(error), error)
+    error = torch.from_numpy(relative_errors(result.cpu().numpy(), reference.cpu().numpy()))
     cosine = torch.where((a == b).all(dim=1), 1.0, F.cosine_similarity(a, b, dim=1))
     return error, cosine
 
