@@ -18,6 +18,7 @@ from rrm_extract.cli.compress import compress
 from rrm_extract.cli.export import export
 from rrm_extract.cli.extract import extract, run
 from rrm_extract.cli.models import models
+from rrm_extract.cli.show import show
 from rrm_extract.cli.stats import stats
 from rrm_extract.cli.tune import tune
 from rrm_extract.cli.verify import verify
@@ -53,6 +54,7 @@ cli.add_command(stats)
 cli.add_command(verify)
 cli.add_command(calibrate)
 cli.add_command(tune)
+cli.add_command(show)
 cli.add_command(models)
 cli.add_command(export)
 cli.add_command(compress)

@@ -72,6 +72,10 @@ class NativeTransform:
         """That of ``preprocess``: the result is the same."""
         return self.preprocess.describe()
 
+    def undo(self, points: Tensor, height: int, width: int) -> Tensor:
+        """That of ``preprocess``."""
+        return self.preprocess.undo(points, height, width)
+
     def __call__(self, frames: Tensor, /) -> Tensor:
         """Turn frames into network input.
 

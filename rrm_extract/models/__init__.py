@@ -14,8 +14,9 @@ from __future__ import annotations
 from .catalogue import list_models
 from .darknet import coco_names
 from .entry import ModelEntry
-from .letterbox import Letterbox, Placement
+from .letterbox import Letterbox
 from .loaded import LoadedModel, Transform
+from .placement import Placement
 from .preprocess import Preprocess, parse_preprocess
 from .region import Region
 from .registry import load_model

@@ -8,23 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import PreprocessError
 from .frames import check_frames
+from .placement import Placement, check_frame_size
 
-__all__ = ["Letterbox", "Placement"]
+__all__ = ["Letterbox"]
 
 _ZEROS = (0.0, 0.0, 0.0)
 _ONES = (1.0, 1.0, 1.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """Where a frame lies in the network's input, in pixels of that input."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +72,7 @@ class Letterbox:
         Raises:
             PreprocessError: the frame has no pixels.
         """
-        if min(height, width) < 1:
-            raise PreprocessError(f"a frame is {height}x{width}; expected at least 1x1 pixels")
+        check_frame_size(height, width)
         rows, columns = self.size
         if columns * height < rows * width:
             inner = (max(1, height * columns // width), columns)

@@ -33,6 +33,9 @@ class Transform(Protocol):
     def describe(self) -> dict[str, object]:
         """Everything that determines the output, as JSON-able values."""
 
+    def undo(self, points: Tensor, height: int, width: int) -> Tensor:
+        """Where points (..., 2) of the input, x and y in pixels, lie in a frame of this size."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:

@@ -21,6 +21,7 @@ from torchvision.transforms import functional as F
 from ..errors import PreprocessError
 from .frames import check_frames
 from .letterbox import Letterbox
+from .placement import Placement, centred, check_frame_size
 
 __all__ = ["EXAMPLE", "Preprocess", "parse_preprocess"]
 
@@ -87,6 +88,24 @@ class Preprocess:
             "channels": self.channels,
             "layout": self.layout,
         }
+
+    def place(self, height: int, width: int) -> Placement:
+        """Where a frame of this size (pixels) comes to lie.
+
+        Raises:
+            PreprocessError: the frame has no pixels.
+        """
+        check_frame_size(height, width)
+        # As torchvision's resize rounds.
+        if width <= height:
+            resized = (int(self.resize * height / width), self.resize)
+        else:
+            resized = (self.resize, int(self.resize * width / height))
+        return centred(*resized, size=self.crop)
+
+    def undo(self, points: Tensor, height: int, width: int) -> Tensor:
+        """Where points of the network's input lie in the frame; see :meth:`Placement.undo`."""
+        return self.place(height, width).undo(points, height, width)
 
     def __call__(self, frames: Tensor, /) -> Tensor:
         """Turn frames into network input.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from .checkpoint import all_nan_keys, fit_checkpoint, read_checkpoint
 from .download import TIMEOUT_SECONDS, network_timeout, one_line
 from .frames import check_frames
 from .loaded import LoadedModel, Transform, freeze, hash_state
+from .placement import Placement, centred, check_frame_size
 from .weights import WeightsChoice, seeded
 
 __all__ = ["PREFIX", "TimmTransform", "load_timm"]
@@ -66,6 +68,31 @@ class TimmTransform:
             "crop_pct": self.crop_pct,
             "crop_mode": self.crop_mode,
         }
+
+    def place(self, height: int, width: int) -> Placement:
+        """Where a frame of this size (pixels) comes to lie.
+
+        Raises:
+            PreprocessError: the frame has no pixels.
+        """
+        check_frame_size(height, width)
+        rows, columns = (math.floor(side / self.crop_pct) for side in self.input_size[1:])
+        if self.crop_mode == "squash":
+            resized = (rows, columns)
+        elif self.crop_mode == "border":
+            ratio = max(height / rows, width / columns)
+            resized = (round(height / ratio), round(width / ratio))
+        elif rows != columns:
+            ratio = min(height / rows, width / columns)
+            resized = (round(height / ratio), round(width / ratio))
+        else:  # torchvision's resize, which rounds down
+            shorter = min(height, width)
+            resized = (int(rows * height / shorter), int(rows * width / shorter))
+        return centred(*resized, size=self.input_size[1:])
+
+    def undo(self, points: Tensor, height: int, width: int) -> Tensor:
+        """Where points of the network's input lie in the frame; see :meth:`Placement.undo`."""
+        return self.place(height, width).undo(points, height, width)
 
     def __call__(self, frames: Tensor, /) -> Tensor:
         """(T, 3, H, W) uint8 RGB -> (T, *input_size) float32; PreprocessError on other input."""

@@ -30,10 +30,10 @@ from rrm_extract.jobs import (
     sampling_of,
     weights_notes,
 )
-from rrm_extract.jobs.calibration import TargetCalibration
 from rrm_extract.jobs.control import ControlledNetwork, relative_errors
 from rrm_extract.jobs.recipe import seen_of
 from rrm_extract.models import LoadedModel, load_model
+from rrm_extract.report.setting import setting_text
 from rrm_extract.report.table import number, table
 from rrm_extract.rrm import RecurrentNetwork, overall_density
 from rrm_extract.video import ClipReader, SampledFrame, count_chunks, scan_clip
@@ -282,7 +282,7 @@ def verification_text(
     ]
     lines = [
         f"{config.model}, weights {verifier.model.weights_id}, layer {recipe.layer}, "
-        f"{_setting(verifier)}, beside the ordinary network:",
+        f"{setting_text(config, recipe.calibration)}, beside the ordinary network:",
         "",
         table(head, rows),
         "",
@@ -297,15 +297,6 @@ def verification_text(
     lines += weights_notes(verifier.model)
     lines += [f"{Path(clip.clip).name}: {clip.damage}" for clip in clips if clip.damage]
     return "\n".join(lines)
-
-
-def _setting(verifier: Verifier) -> str:
-    """The threshold, or what takes its place."""
-    config, calibration = verifier.config, verifier.recipe.calibration
-    if isinstance(calibration, TargetCalibration):
-        return f"target error {calibration.target_error:g} ({config.thresholds})"
-    limit = "" if config.error_limit is None else f", error limit {config.error_limit:g}"
-    return f"threshold {config.threshold} ({config.policy}{limit})"
 
 
 class _Core:

@@ -20,12 +20,18 @@ if TYPE_CHECKING:
         theoretical_speedup_over_sparse_input,
     )
     from rrm_extract.rrm.entry import accelerate
-    from rrm_extract.rrm.module import FrameDensities, RecurrentNetwork, layer_thresholds
+    from rrm_extract.rrm.module import (
+        DeltaObserver,
+        FrameDensities,
+        RecurrentNetwork,
+        layer_thresholds,
+    )
     from rrm_extract.rrm.truncate import POLICIES, Policy, truncated_deltas
 
 __all__ = [
     "POLICIES",
     "Channels",
+    "DeltaObserver",
     "FrameDensities",
     "LayerCost",
     "Policy",
@@ -43,7 +49,7 @@ __all__ = [
 
 _ROOMS = {
     "entry": ("accelerate",),
-    "module": ("FrameDensities", "RecurrentNetwork", "layer_thresholds"),
+    "module": ("DeltaObserver", "FrameDensities", "RecurrentNetwork", "layer_thresholds"),
     "truncate": ("POLICIES", "Policy", "truncated_deltas"),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,13 @@ from rrm_extract.graph.program import LINEAR_KINDS
 from rrm_extract.rrm.cost import Channels, LayerCost
 from rrm_extract.rrm.truncate import POLICIES, Policy, truncated_deltas
 
-__all__ = ["FrameDensities", "RecurrentNetwork", "layer_thresholds"]
+__all__ = ["DeltaObserver", "FrameDensities", "RecurrentNetwork", "layer_thresholds"]
+
+DeltaObserver = Callable[[Op, Tensor, Tensor], None]
+"""Is shown a linear layer, its (T, N, ...) deltas, and (T,) bool, which frames it ran densely.
+
+The deltas are not to be written to. Those of a dense frame are the plain input.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +129,7 @@ class RecurrentNetwork:
         self._states: dict[str, _LayerState] = {}
         self._tracks = False
         self._scale = 1.0
+        self._observer: DeltaObserver | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -141,6 +148,10 @@ class RecurrentNetwork:
     def scale_thresholds(self, factor: float) -> None:
         """All thresholds times a factor, from the next frame on."""
         self._scale = factor
+
+    def observe(self, observer: DeltaObserver) -> None:
+        """Has the deltas of every linear layer shown, layer by layer, from here on."""
+        self._observer = observer
 
     def step(self, frame: Tensor) -> Any:
         """The network's output for the next frame.
@@ -236,6 +247,8 @@ class RecurrentNetwork:
             state.snapshot = snapshot
         dense = torch.full((call.frames,), not finite)
         dense[0] = dense[0] or begins
+        if self._observer is not None:
+            self._observer(op, deltas, dense)
         self._count(op, x, deltas, y, dense, call)
         return y.flatten(0, 1)
 
