@@ -120,7 +120,7 @@ class Letterbox:
         """
         check_frames(frames)
         place = self.place(frames.shape[2], frames.shape[3])
-        out = torch.full((len(frames), 3, *self.size), self.fill * self.scale)
+        out = torch.full((len(frames), 3, *self.size), float(self.fill * self.scale))
         inside = out[
             :, :, place.top : place.top + place.height, place.left : place.left + place.width
         ]

@@ -38,7 +38,9 @@ def output_of(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tup
 
 
 def test_every_command_helps(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("extract", "run", "stats", "verify", "models", "export", "compress", "calibrate"):
+    for name in (
+        "extract", "run", "stats", "verify", "models", "export", "compress", "calibrate", "show",
+    ):  # fmt: skip
         code, out, _ = output_of(capsys, name, "--help")
         assert code == 0
         assert "Example:" in out, "every option has one"

@@ -53,6 +53,8 @@ def found_by(model: LoadedModel, min_score: float | None) -> Found | None:
     """
     if model.region is not None:
         least = detect.THRESHOLD if min_score is None else min_score
+        if not 0 <= least <= 1:
+            raise ConfigError(f"--min-score is {least:g}, expected a number in 0..1 for boxes")
         return FoundObjects(Detector.of(model, threshold=least))
     if model.skeleton is not None:
         least = pose.LEAST_SCORE if min_score is None else min_score
@@ -87,7 +89,6 @@ class FoundObjects:
         """See :class:`Found`."""
         (objects,) = self._detector(raw[None], height=height, width=width)
         draw, unit = ImageDraw.Draw(picture), _unit(picture)
-        font = ImageFont.load_default(12 * unit)
         scale = np.array([picture.width / width, picture.height / height] * 2)
         # The best last, over the others.
         for box, score, kind in reversed(
@@ -97,7 +98,7 @@ class FoundObjects:
             left, top, right, bottom = (float(side) for side in box)
             draw.rectangle((left, top, right, bottom), outline=colour, width=round(2 * unit))
             text = f"{class_label(self._detector, int(kind))} {score:.2f}"
-            _tag(draw, (left, top), text, font=font, colour=colour)
+            _tag(picture, (left, top), text, colour=colour)
 
 
 class FoundPeople:
@@ -117,7 +118,6 @@ class FoundPeople:
         """See :class:`Found`."""
         (poses,) = self._estimator(raw[None], height=height, width=width)
         draw, unit = ImageDraw.Draw(picture), _unit(picture)
-        font = ImageFont.load_default(12 * unit)
         scale = np.array([picture.width / width, picture.height / height])
         limbs = [limb for limb in self._estimator.skeleton.limbs if not limb.is_extra]
         for person, score in zip(poses.points[::-1], poses.scores[::-1], strict=True):
@@ -127,10 +127,13 @@ class FoundPeople:
                 if not any(math.isnan(x) for x, _ in ends):
                     draw.line(ends, fill=_colour(number), width=round(3 * unit))
             seen = [point for point in points if not math.isnan(point[0])]
+            dot = 3 * unit
             for x, y in seen:
-                draw.circle((x, y), 3 * unit, fill=(255, 255, 255), outline=(0, 0, 0))
+                draw.ellipse(
+                    (x - dot, y - dot, x + dot, y + dot), fill=(255, 255, 255), outline=(0, 0, 0)
+                )
             corner = (min(x for x, _ in seen), min(y for _, y in seen) - 4 * unit)
-            _tag(draw, corner, f"{score:.2f}", font=font, colour=(255, 255, 255))
+            _tag(picture, corner, f"{score:.2f}", colour=(255, 255, 255))
 
 
 def _unit(picture: Image.Image) -> float:
@@ -139,17 +142,14 @@ def _unit(picture: Image.Image) -> float:
 
 
 def _tag(
-    draw: ImageDraw.ImageDraw,
-    corner: tuple[float, float],
-    text: str,
-    *,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    colour: tuple[int, int, int],
+    picture: Image.Image, corner: tuple[float, float], text: str, *, colour: tuple[int, int, int]
 ) -> None:
     """Text on a plate, above a corner if there is room, and else below it."""
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(12 * _unit(picture))
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     wide, high = right - left + 6, bottom - top + 6
-    x = min(max(corner[0], 0), max(draw.im.size[0] - wide, 0))
+    x = min(max(corner[0], 0), max(picture.width - wide, 0))
     y = corner[1] - high if corner[1] >= high else max(corner[1], 0)
     draw.rectangle((x, y, x + wide, y + high), fill=colour)
     draw.text((x + 3 - left, y + 3 - top), text, font=font, fill=(0, 0, 0))

@@ -68,6 +68,17 @@ def heat_colours(density: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
+def _tables() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """For 256 densities: what stays of the frame, (256, 1), and what is added to it, (256, 3)."""
+    density = np.linspace(0, 1, 256, dtype=np.float32)
+    opacity = (_LEAST + (_MOST - _LEAST) * density)[:, None]
+    opacity[0] = 0
+    return 1 - opacity, heat_colours(density) * opacity
+
+
+_STAYS, _ADDED = _tables()
+
+
 def paint(image: NDArray[np.uint8], density: NDArray[np.float32]) -> NDArray[np.uint8]:
     """A frame with its densities painted over it; where they are 0 it stays as it is.
 
@@ -75,7 +86,7 @@ def paint(image: NDArray[np.uint8], density: NDArray[np.float32]) -> NDArray[np.
         image: (H, W, 3) uint8 RGB.
         density: (H, W) float32 in 0..1.
     """
-    opacity = np.where(density > 0, _LEAST + (_MOST - _LEAST) * density, 0)[..., None]
-    blended = image * (1 - opacity) + heat_colours(density) * opacity
-    painted: NDArray[np.uint8] = np.rint(blended).astype(np.uint8)
+    # Rounded up: the smallest density is still one.
+    level = np.ceil(density * 255).astype(np.uint8)
+    painted: NDArray[np.uint8] = np.rint(image * _STAYS[level] + _ADDED[level]).astype(np.uint8)
     return painted

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -68,22 +68,20 @@ class OverlaySummary:
 
     Attributes:
         output: the file.
-        frames: pictures in it; 1 for a picture.
-        computed: frames that the network computed for them.
+        work: of every frame that was computed for it, in the clip's order.
+        is_picture: it is one picture, of the last of these frames.
         width, height: of a picture, pixels.
         encoder: how the clip was compressed, and why not as it is best; empty for a picture.
-        speedup_theoretical: dense MACs over MACs done, key frames included.
         seconds_network: time in the network, in plain PyTorch.
         damage: why the clip ends early; empty when it is sound.
     """
 
     output: Path
-    frames: int
-    computed: int
+    work: WorkSoFar
+    is_picture: bool
     width: int
     height: int
     encoder: str
-    speedup_theoretical: float
     seconds_network: float
     damage: str = ""
 
@@ -141,6 +139,8 @@ class Overlay:
             f"{setting_text(self.config, self.recipe.calibration)}"
         )
         drawn = "" if self._found is None else f"; {self._found.caption}"
+        if self._found is not None and self.model.weights_id.startswith("random:"):
+            drawn += ", of an untrained network: they mean nothing"
         return network, f"painted: {self.painted}{drawn}"
 
     def notes(self) -> tuple[str, ...]:
@@ -163,35 +163,34 @@ class Overlay:
         """
         info = scan_clip(path)
         encoder = Encoder.choose()
-        work, damage = WorkSoFar(), ""
-        seen = self._seen(info, max_frames)
-        first = self._first(seen, path)
-        canvas = self._canvas(first.frame)
         rate, clock = self._timing(info)
+        work, damage = WorkSoFar(), ""
         with (
             self._progress(info, max_frames) as progress,
-            ClipWriter(
+            closing(self._seen(info, max_frames)) as seen,
+        ):
+            first = self._first(seen, path)
+            canvas = self._canvas(first.frame)
+            with ClipWriter(
                 output,
                 width=canvas.width,
                 height=canvas.height,
                 rate=rate,
                 time_base=clock,
                 encoder=encoder,
-            ) as clip,
-        ):
-            one: _Seen | None = first
-            while one is not None:
-                work.add(one.share, is_key_frame=one.is_key_frame)
-                clip.write(canvas.draw(one.frame, one.density, one.raw, work), one.frame.timestamp)
-                progress.advance(1, one.share)
-                try:
-                    one = next(seen, None)
-                except ClipDamagedError as reason:
-                    one, damage = None, str(reason)
+            ) as clip:
+                one: _Seen | None = first
+                while one is not None:
+                    _count(one, work, progress)
+                    clip.write(
+                        canvas.draw(one.frame, one.density, one.raw, work), one.frame.timestamp
+                    )
+                    try:
+                        one = next(seen, None)
+                    except ClipDamagedError as reason:
+                        one, damage = None, str(reason)
         note = f" ({encoder.note})" if encoder.note else ""
-        return self._summary(
-            output, canvas, work, frames=work.frames, encoder=f"{encoder.name}{note}", damage=damage
-        )
+        return self._summary(output, canvas, work, encoder=f"{encoder.name}{note}", damage=damage)
 
     def write_frame(self, path: Path, output: Path, moment: Moment) -> OverlaySummary:
         """Writes one frame of the overlay as a picture: the same that the clip would have.
@@ -211,25 +210,27 @@ class Overlay:
             raise ConfigError(
                 f"{moment.text} is past the end: {path} lasts {float(info.duration):.3f} s"
             )
+        count = None if moment.frame is None else moment.frame + 1
+        if moment.seconds is not None and self._sampling.fps is not None:
+            count = int(moment.seconds * self._sampling.fps) + 2  # one more ends it
         work = WorkSoFar()
-        seen = self._seen(info, None if moment.frame is None else moment.frame + 1)
-        meant: _Seen | None = self._first(seen, path)
-        with self._progress(info, None) as progress:
-            one, meant = meant, None
-            while one is not None and not moment.is_past(one.frame):
+        with (
+            self._progress(info, count) as progress,
+            closing(self._seen(info, count)) as seen,
+        ):
+            meant = self._first(seen, path)  # before it nothing else is shown
+            _count(meant, work, progress)
+            while (one := next(seen, None)) is not None and not moment.is_past(one.frame):
                 meant = one
-                work.add(one.share, is_key_frame=one.is_key_frame)
-                progress.advance(1, one.share)
-                one = next(seen, None)
-        seen.close()
-        if meant is None or moment.frame not in (None, meant.frame.sample_index):
+                _count(meant, work, progress)
+        if moment.frame not in (None, meant.frame.sample_index):
             raise ConfigError(
-                f"{moment.text} is past the end: {path} has {work.frames} sampled frames, expected "
-                f"a number up to {work.frames - 1}"
+                f"{moment.text} is not there: the last sampled frame of {path} is "
+                f"{meant.frame.sample_index}"
             )
         canvas = self._canvas(meant.frame)
         write_picture(output, canvas.draw(meant.frame, meant.density, meant.raw, work))
-        return self._summary(output, canvas, work, frames=1)
+        return self._summary(output, canvas, work)
 
     def _first(self, seen: Iterator[_Seen], path: Path) -> _Seen:
         reason = "it is empty"
@@ -307,21 +308,24 @@ class Overlay:
         canvas: Canvas,
         work: WorkSoFar,
         *,
-        frames: int,
         encoder: str = "",
         damage: str = "",
     ) -> OverlaySummary:
         return OverlaySummary(
             output=output,
-            frames=frames,
-            computed=work.frames,
+            work=work,
+            is_picture=not encoder,
             width=canvas.width,
             height=canvas.height,
             encoder=encoder,
-            speedup_theoretical=work.speedup,
             seconds_network=self._seconds,
             damage=damage,
         )
+
+
+def _count(one: _Seen, work: WorkSoFar, progress: Progress) -> None:
+    work.add(one.share, is_key_frame=one.is_key_frame)
+    progress.advance(1, one.share)
 
 
 def _size(model: LoadedModel) -> tuple[int, int]:
@@ -332,19 +336,17 @@ def _size(model: LoadedModel) -> tuple[int, int]:
 
 def overlay_text(overlay: Overlay, summary: OverlaySummary) -> str:
     """A few lines for a person."""
-    what = "1 picture" if not summary.encoder else f"{summary.frames} frames"
+    frames = len(summary.work.shares)
+    what = "1 picture" if summary.is_picture else f"{frames} frames"
     how = f", {summary.encoder}" if summary.encoder else ""
-    speedup = number(summary.speedup_theoretical, 2)
-    if math.isinf(summary.speedup_theoretical):
-        speedup = "infinite"
     return "\n".join(
         [
             f"{summary.output}: {what}, {summary.width}x{summary.height}{how}",
             *overlay.captions,
             *overlay.notes(),
-            f"theoretical speedup: {speedup} over the dense network (MACs, key frames included); "
-            "not a time",
-            f"time in the network: {summary.seconds_network:.1f} s for {summary.computed} frames "
+            f"theoretical speedup: {number(summary.work.speedup, 2)} over the dense network (MACs, "
+            "key frames included); not a time",
+            f"time in the network: {summary.seconds_network:.1f} s for {frames} frames "
             "in plain PyTorch, which is for looking; rrm-extract tune measures speed",
         ]
     )

@@ -42,8 +42,7 @@ class Strip:
         self._graph = round(_GRAPH * unit)
         self._font = ImageFont.load_default(12 * unit)
         self._line = round(17 * unit)
-        room = width - 2 * self._margin
-        self._captions = [line for text in captions for line in self._broken(text, room)]
+        self._captions = [line for text in captions for line in self.broken(text)]
         # The line that changes, the graph, the captions, the scale of colours.
         lines = 2 + len(self._captions)
         self.height = 3 * self._margin + self._graph + lines * self._line
@@ -94,8 +93,8 @@ class Strip:
     def _draw_scale(self, strip: Image.Image, draw: ImageDraw.ImageDraw, top: int) -> None:
         """What the colours mean."""
         x = self._margin
-        wide, high = self.width // 5, self._line - 5
-        text = "painted: share that changed   0 %"
+        wide, high = self.width // 4, self._line - 5
+        text = "colour: share of the numbers at a place that changed   0 %"
         draw.text((x, top), text, _QUIET, font=self._font)
         x += round(draw.textlength(text, font=self._font)) + self._margin
         ramp = heat_colours(np.linspace(0, 1, wide, dtype=np.float32))
@@ -103,8 +102,9 @@ class Strip:
         strip.paste(Image.fromarray(np.ascontiguousarray(bar)), (x, top + 2))
         draw.text((x + wide + self._margin, top), "100 %", _QUIET, font=self._font)
 
-    def _broken(self, text: str, room: int) -> list[str]:
+    def broken(self, text: str) -> list[str]:
         """A text as lines that fit; a word that is too long is broken as well."""
+        room = self.width - 2 * self._margin
         lines = [""]
         for word in text.split(" "):
             longer = f"{lines[-1]} {word}".lstrip()

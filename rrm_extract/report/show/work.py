@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 
-__all__ = ["WorkSoFar"]
+__all__ = ["WINDOW", "WorkSoFar"]
 
 WINDOW = 240
 """Frames that the graph shows: 10 seconds at 24 a second."""
@@ -15,30 +14,29 @@ class WorkSoFar:
     """Shares of the dense MACs that were done, from a clip's first frame on.
 
     Attributes:
-        recent: share and whether it was a key frame, of the last frames, the oldest first.
-        frames: number of frames.
-        total: sum of their shares.
+        shares: of each frame; above 1 where frames were computed twice.
+        key_frames: which of them were computed densely by every layer.
     """
 
     def __init__(self) -> None:
-        self.recent: deque[tuple[float, bool]] = deque(maxlen=WINDOW)
-        self.frames = 0
-        self.total = 0.0
+        self.shares: list[float] = []
+        self.key_frames: list[bool] = []
+        self._total = 0.0
 
     def add(self, share: float, *, is_key_frame: bool) -> None:
-        """One more frame.
+        """One more frame."""
+        self.shares.append(share)
+        self.key_frames.append(is_key_frame)
+        self._total += share
 
-        Args:
-            share: of the dense MACs; above 1 where frames were computed twice.
-            is_key_frame: every layer was computed densely.
-        """
-        self.recent.append((share, is_key_frame))
-        self.frames += 1
-        self.total += share
+    @property
+    def recent(self) -> list[tuple[float, bool]]:
+        """Share and key frame of the last frames, the oldest first."""
+        return list(zip(self.shares[-WINDOW:], self.key_frames[-WINDOW:], strict=True))
 
     @property
     def speedup(self) -> float:
         """Theoretical: dense MACs over the MACs done, key frames included; NaN at first."""
-        if not self.frames:
+        if not self.shares:
             return math.nan
-        return self.frames / self.total if self.total else math.inf
+        return len(self.shares) / self._total if self._total else math.inf

@@ -1,0 +1,266 @@
+"""Overlays of whole clips: what is painted, what is counted, and what the file holds."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from rrm_extract import FeatureFile
+from rrm_extract.cli import main
+from rrm_extract.config import JobConfig
+from rrm_extract.errors import ClipDamagedError, ConfigError, LayerError
+from rrm_extract.jobs import sampling_of
+from rrm_extract.report.show import Moment, Overlay, OverlaySummary, overlay_text, sink
+from rrm_extract.video import ClipReader, count_chunks, scan_clip
+from tests.clips import decode_all, write_clip
+from tests.command import extraction
+from tests.report.clips import SIDE, SQUARE, corner, moving_square, standing_square
+from tests.tiny import MODEL
+from tests.video.test_damage import cut, write_index_first
+
+FACTOR = 10
+"""64 pixels are enlarged to 640."""
+
+
+def config(**options: object) -> JobConfig:
+    return JobConfig.from_mapping({"model": MODEL, "fps": "8", "threshold": 0.2, **options})
+
+
+def write(
+    clip: Path, *, max_frames: int | None = None, layer: str | None = None, **options: object
+) -> tuple[Path, OverlaySummary]:
+    output = clip.with_name("overlay.mp4")
+    summary = Overlay(config(**options), layer=layer).write_clip(
+        clip, output, max_frames=max_frames
+    )
+    return output, summary
+
+
+def picture(clip: Path, moment: Moment, **options: object) -> npt.NDArray[np.uint8]:
+    output = clip.with_name("frame.png")
+    Overlay(config(**options)).write_frame(clip, output, moment)
+    with Image.open(output) as image:
+        return np.array(image)
+
+
+def shown(clip: Path, fps: str = "8") -> list[npt.NDArray[np.uint8]]:
+    """The frames that are painted over."""
+    info, sampling = scan_clip(clip), sampling_of(JobConfig(fps=fps))
+    with ClipReader(info, sampling) as reader:
+        chunks = range(count_chunks(info, sampling))
+        return [frame.image for chunk in chunks for frame in reader.read(chunk)]
+
+
+def painted(clip: Path, frame: int) -> npt.NDArray[np.bool_]:
+    """(H, W): where the overlay's frame is not the clip's."""
+    overlay = picture(clip, Moment(frame=frame))
+    small = overlay[FACTOR // 2 : SIDE * FACTOR : FACTOR, FACTOR // 2 :: FACTOR]
+    changed: npt.NDArray[np.bool_] = (small != shown(clip)[frame]).any(-1)
+    return changed
+
+
+def times(path: Path) -> list[Fraction]:
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+        return [frame.pts * frame.time_base for frame in frames]  # type: ignore[operator]
+
+
+def test_what_moves_is_painted(tmp_path: Path) -> None:
+    clip = moving_square(tmp_path / "a.mp4")
+    for frame in (3, 6):
+        where = painted(clip, frame)
+        row, column = corner(frame - 1)
+        # The square where it was and where it is, and around it what the convolutions reach: two
+        # cells of the smallest map, of 4 pixels each.
+        rows = slice(max(row - 10, 0), row + SQUARE + 10)
+        columns = slice(max(column - 10, 0), column + SQUARE + 4 + 10)
+        inside = np.zeros((SIDE, SIDE), bool)
+        inside[rows, columns] = True
+        assert not where[~inside].any()
+        leaves = where[row : row + SQUARE, column : column + 4]
+        enters = where[row : row + SQUARE, column + SQUARE : column + SQUARE + 4]
+        assert leaves.all()
+        assert enters.all()
+
+
+def test_a_static_clip_is_painted_in_key_frames_alone(tmp_path: Path) -> None:
+    clip = standing_square(tmp_path / "a.mp4")
+    assert painted(clip, 0).all()
+    for frame in (1, 5, 9):
+        assert not painted(clip, frame).any()
+    _, summary = write(clip)
+    assert summary.work.shares == [1] + [0] * 9
+    assert summary.work.key_frames == [True] + [False] * 9
+    assert summary.work.speedup == 10
+    assert "theoretical speedup: 10.00 over" in overlay_text(Overlay(config()), summary)
+
+
+def test_the_file_decodes_to_the_frames_asked_for(tmp_path: Path) -> None:
+    clip = moving_square(tmp_path / "a.mp4")
+    output, summary = write(clip)
+    frames = decode_all(output)
+    assert len(frames) == len(summary.work.shares) == 10
+    assert times(output) == [Fraction(k, 8) for k in range(10)]
+    assert summary.encoder == "libx264"
+    assert summary.damage == ""
+    assert summary.width == SIDE * FACTOR
+    assert summary.height % 2 == 0
+    assert {frame.shape for frame in frames} == {(summary.height, summary.width, 3)}
+    for number in (2, 7):
+        alone = picture(clip, Moment(frame=number))
+        assert alone.shape == frames[number].shape
+        far = np.abs(alone.astype(int) - frames[number]).mean()
+        other = np.abs(alone.astype(int) - frames[number + 1]).mean()
+        assert far < 4, "the picture is the clip's"
+        assert far < 0.7 * other
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_max_frames(tmp_path: Path) -> None:
+    output, summary = write(moving_square(tmp_path / "a.mp4"), max_frames=3, time_batch=2)
+    assert len(decode_all(output)) == len(summary.work.shares) == 3
+
+
+def test_native_times_are_the_frames_own(tmp_path: Path) -> None:
+    ticks = [0, 1, 2, 5, 6, 11]
+    clip = write_clip(
+        tmp_path / "a.mkv", n_frames=6, times=ticks, time_base=Fraction(1, 10), size=(33, 24),
+        pixel_format="yuv444p",
+    )  # fmt: skip
+    output, summary = write(clip, fps="native")
+    assert [float(time) for time in times(output)] == pytest.approx(
+        [tick / 10 for tick in ticks], abs=1e-3
+    )
+    # 33 pixels are enlarged to 660; whatever the strip's height is, it is made even.
+    assert (summary.width, summary.height % 2) == (660, 0)
+
+
+@pytest.mark.parametrize("fps", ["8", "30000/1001"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_times_of_every_container(tmp_path: Path, fps: str, suffix: str) -> None:
+    clip = standing_square(tmp_path / "a.mp4", frames=4)
+    output = tmp_path / f"o{suffix}"
+    summary = Overlay(config(fps=fps)).write_clip(clip, output)
+    expected = [float(k / Fraction(fps)) for k in range(len(summary.work.shares))]
+    assert [float(time) for time in times(output)] == pytest.approx(expected, abs=6e-4)
+
+
+def test_the_second_choice_of_encoder_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = standing_square(tmp_path / "a.mp4", frames=4)
+    monkeypatch.setattr(sink.av, "codecs_available", {"mpeg4"})
+    output, summary = write(clip)
+    assert summary.encoder == "mpeg4 (this PyAV has no libx264)"
+    assert len(decode_all(output)) == 4
+    monkeypatch.setattr(sink.av, "codecs_available", set())
+    with pytest.raises(ConfigError, match=r"neither H.264 nor MPEG-4"):
+        write(clip)
+
+
+def test_the_work_is_that_of_an_extraction(tmp_path: Path) -> None:
+    clip = moving_square(tmp_path / "a.mp4", frames=13)
+    features = tmp_path / "f.h5"
+    arguments = extraction(clip, features, "--engine", "torch", "--workers", "1")
+    assert main([str(part) for part in arguments]) == 0
+    _, summary = write(clip, threshold=1e-2, chunk=1)
+    with FeatureFile(features) as file:
+        video = file["a.mp4"]
+        assert summary.work.shares == pytest.approx(np.array(video.work), rel=1e-6)
+        assert summary.work.key_frames == np.array(video.key_frame).tolist()
+        assert summary.work.speedup == pytest.approx(video.attrs["speedup_theoretical"], rel=1e-6)
+    assert sum(summary.work.key_frames) == 2, "a chunk has 8 frames"
+
+
+def test_work_does_not_depend_on_the_painted_layer_or_the_batch(tmp_path: Path) -> None:
+    clip = moving_square(tmp_path / "a.mp4")
+    _, one = write(clip)
+    _, other = write(clip, layer="features.2", time_batch=3)
+    assert other.work.shares == pytest.approx(one.work.shares, rel=1e-6)
+
+
+def test_a_named_layer_is_painted_alone(tmp_path: Path) -> None:
+    clip = moving_square(tmp_path / "a.mp4")
+    output = tmp_path / "f.png"
+    overlay = Overlay(config(), layer="features.0")
+    overlay.write_frame(clip, output, Moment(frame=4))
+    with Image.open(output) as image:
+        first = np.array(image)
+    every = picture(clip, Moment(frame=4))
+    assert "painted: input of features.0" in overlay.captions
+    changed = (first[: SIDE * FACTOR] != every[: SIDE * FACTOR]).any(-1)
+    assert changed.any()
+    with pytest.raises(LayerError, match=r"layer 'features\.1' has no deltas"):
+        Overlay(config(), layer="features.1")
+    with pytest.raises(LayerError, match="layer 'fc' has no deltas"):
+        Overlay(config(), layer="fc")  # behind the feature
+
+
+def test_the_frame_at_a_time(tmp_path: Path) -> None:
+    clip = moving_square(tmp_path / "a.mp4")
+    for seconds, number in ((0.0, 0), (0.5, 4), (0.62, 4), (1.2, 9)):
+        one = picture(clip, Moment(seconds=seconds))
+        assert np.array_equal(one, picture(clip, Moment(frame=number)))
+    with pytest.raises(ConfigError, match=r"--at 1.25 is past the end: .* lasts 1.250 s"):
+        picture(clip, Moment(seconds=1.25))
+    with pytest.raises(ConfigError, match=r"--frame 10 is not there: the last .* is 9"):
+        picture(clip, Moment(frame=10))
+
+
+def test_a_turned_clip_is_upright(tmp_path: Path) -> None:
+    from tests.video.test_picture import write_corners
+
+    clip = write_corners(tmp_path / "a.mov", (0, 1, -1, 0))
+    frame = shown(clip)[0]
+    assert frame.shape == (48, 32, 3)
+    output = tmp_path / "f.png"
+    Overlay(config(threshold=100)).write_frame(clip, output, Moment(frame=0))
+    with Image.open(output) as image:
+        assert image.width == 640
+        assert image.height > 960
+        corners = [image.getpixel((x, y))[1] for x, y in ((4, 4), (636, 4), (4, 956), (636, 956))]  # type: ignore[index]
+    plain = [frame[y, x, 1] for y, x in ((0, 0), (0, -1), (-1, 0), (-1, -1))]
+    # A crop to a square leaves the corners alone.
+    assert corners == plain
+
+
+def test_frames_that_change_size(tmp_path: Path) -> None:
+    one = write_clip(tmp_path / "a.ts", n_frames=30)
+    two = write_clip(tmp_path / "b.ts", n_frames=30, first_number=100, size=(96, 80))
+    clip = tmp_path / "c.ts"
+    clip.write_bytes(one.read_bytes() + two.read_bytes())
+    output, summary = write(clip)
+    assert len(decode_all(output)) == len(summary.work.shares) == 20
+    assert summary.width == 640
+
+
+def test_a_damaged_clip_is_shown_up_to_the_damage(tmp_path: Path) -> None:
+    clip = write_index_first(tmp_path / "a.mp4", n_frames=120, b_frames=2, noise=20)
+    cut(clip, 0.6)
+    output, summary = write(clip)
+    assert summary.damage
+    assert 4 < len(summary.work.shares) < 38
+    assert len(decode_all(output)) == len(summary.work.shares)
+    with pytest.raises(ClipDamagedError):
+        picture(clip, Moment(frame=39))
+
+
+def test_an_error_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = moving_square(tmp_path / "a.mp4")
+    output = tmp_path / "overlay.mp4"
+    output.write_bytes(b"before")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sink.ClipWriter, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(clip)
+    assert output.read_bytes() == b"before"
+    assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "overlay.mp4"}
