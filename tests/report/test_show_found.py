@@ -134,7 +134,7 @@ def test_a_darknet_network_gets_boxes(tmp_path: Path) -> None:
     boxes, none = pictures
     assert (boxes != none).any()
     assert overlay.captions[1] == "painted: all layers, by their MACs; boxes with a score above 1"
-    assert "weights file:net.weights" in overlay.captions[0]
+    assert overlay.captions[0].startswith("darknet:net.cfg, weights file:net.weights, threshold ")
     assert summary.work.shares == pytest.approx([1, 0], abs=0.2)
 
 
@@ -180,4 +180,4 @@ def test_long_captions_are_broken_and_nothing_is_lost() -> None:
     assert "".join(one.broken(text)).replace(" ", "") == text.replace(" ", "")
     assert two.height > one.height + 30
     assert Strip(640, ["x" * 400]).height > one.height + 30
-    assert Strip(1280, ["short"]).height == pytest.approx(2 * one.height, abs=4)
+    assert Strip(1920, ["short"]).height == pytest.approx(2 * one.height, abs=4)

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rrm_extract.errors import ConfigError
 from rrm_extract.models import LoadedModel
+from rrm_extract.report.show.unit import unit_of
 from rrm_extract.tasks import Detector, PoseEstimator, detect, pose
 
 __all__ = ["Found", "FoundObjects", "FoundPeople", "class_label", "found_by"]
@@ -88,7 +89,7 @@ class FoundObjects:
     ) -> None:
         """See :class:`Found`."""
         (objects,) = self._detector(raw[None], height=height, width=width)
-        draw, unit = ImageDraw.Draw(picture), _unit(picture)
+        draw, unit = ImageDraw.Draw(picture), unit_of(picture.width)
         scale = np.array([picture.width / width, picture.height / height] * 2)
         # The best last, over the others.
         for box, score, kind in reversed(
@@ -117,7 +118,7 @@ class FoundPeople:
     ) -> None:
         """See :class:`Found`."""
         (poses,) = self._estimator(raw[None], height=height, width=width)
-        draw, unit = ImageDraw.Draw(picture), _unit(picture)
+        draw, unit = ImageDraw.Draw(picture), unit_of(picture.width)
         scale = np.array([picture.width / width, picture.height / height])
         limbs = [limb for limb in self._estimator.skeleton.limbs if not limb.is_extra]
         for person, score in zip(poses.points[::-1], poses.scores[::-1], strict=True):
@@ -136,17 +137,12 @@ class FoundPeople:
             _tag(picture, corner, f"{score:.2f}", colour=(255, 255, 255))
 
 
-def _unit(picture: Image.Image) -> float:
-    """Sizes are given for a picture 640 pixels wide, and grow with it."""
-    return max(1.0, picture.width / 640)
-
-
 def _tag(
     picture: Image.Image, corner: tuple[float, float], text: str, *, colour: tuple[int, int, int]
 ) -> None:
     """Text on a plate, above a corner if there is room, and else below it."""
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(12 * _unit(picture))
+    font = ImageFont.load_default(12 * unit_of(picture.width))
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     wide, high = right - left + 6, bottom - top + 6
     x = min(max(corner[0], 0), max(picture.width - wide, 0))

@@ -15,7 +15,7 @@ __all__ = ["View", "heat_colours", "paint"]
 _COLOURS = ((255, 225, 60), (255, 130, 20), (225, 25, 60), (150, 0, 110))
 """From little to all, in equal steps: yellow, orange, red, purple."""
 
-_LEAST, _MOST = 0.15, 0.65
+_LEAST, _MOST = 0.1, 0.65
 """Opacity of the smallest density above 0, and of 1."""
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from rrm_extract.report.show.heat import heat_colours
+from rrm_extract.report.show.unit import unit_of
 from rrm_extract.report.show.work import WINDOW, WorkSoFar
 from rrm_extract.report.table import number
 
@@ -24,7 +25,7 @@ _KEY = (250, 130, 40)
 
 _GRAPH = 56
 _MARGIN = 8
-"""Sizes for a strip 640 pixels wide; it grows with the width."""
+"""Sizes in units, see :func:`unit_of`."""
 
 
 class Strip:
@@ -36,7 +37,7 @@ class Strip:
     """
 
     def __init__(self, width: int, captions: Sequence[str]) -> None:
-        unit = width / 640
+        unit = unit_of(width)
         self.width = width
         self._margin = round(_MARGIN * unit)
         self._graph = round(_GRAPH * unit)
