@@ -18,6 +18,7 @@ from rrm_extract.errors import ClipDamagedError, ConfigError, LayerError
 from rrm_extract.jobs import sampling_of
 from rrm_extract.report.show import Moment, Overlay, OverlaySummary, overlay_text, sink
 from rrm_extract.video import ClipReader, count_chunks, scan_clip
+from rrm_extract.video.synthetic import write_demo_clip
 from tests.clips import decode_all, write_clip
 from tests.command import extraction
 from tests.report.clips import SIDE, SQUARE, corner, moving_square, standing_square
@@ -176,6 +177,33 @@ def test_the_work_is_that_of_an_extraction(tmp_path: Path) -> None:
         assert summary.work.key_frames == np.array(video.key_frame).tolist()
         assert summary.work.speedup == pytest.approx(video.attrs["speedup_theoretical"], rel=1e-6)
     assert sum(summary.work.key_frames) == 2, "a chunk has 8 frames"
+
+
+def test_calibrated_thresholds_and_frames_computed_twice(tmp_path: Path) -> None:
+    clip = write_demo_clip(tmp_path / "a.mp4", seconds=4, size=(64, 48))
+    found = tmp_path / "thresholds.json"
+    arguments = [
+        "calibrate", clip, "-o", found, "--model", MODEL, "--fps", "8", "--engine", "torch",
+        "--target-error", "0.02", "--clips", "1", "--frames", "16",
+    ]  # fmt: skip
+    assert main([str(part) for part in arguments]) == 0
+    features = tmp_path / "f.h5"
+    arguments = [
+        clip, "-o", features, "--model", MODEL, "--fps", "8", "--engine", "torch",
+        "--thresholds", found, "--workers", "1",
+    ]  # fmt: skip
+    assert main([str(part) for part in arguments]) == 0
+    output = tmp_path / "overlay.mp4"
+    overlay = Overlay(
+        JobConfig.from_mapping({"model": MODEL, "fps": "8", "thresholds": str(found)})
+    )
+    summary = overlay.write_clip(clip, output)
+    assert "target error 0.02" in overlay.captions[0]
+    with FeatureFile(features) as file:
+        video = file["a.mp4"]
+        assert video.attrs["n_recomputed"] > 0, "else nothing is tested"
+        assert summary.work.shares == pytest.approx(np.array(video.work), rel=1e-6)
+    assert len(decode_all(output)) == 32
 
 
 def test_work_does_not_depend_on_the_painted_layer_or_the_batch(tmp_path: Path) -> None:
