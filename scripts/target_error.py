@@ -92,7 +92,8 @@ def measured(arguments: argparse.Namespace, target: float) -> dict[str, Any]:
     threshold = calibration.thresholds["default"]
     governed = bench.governed(control, threshold)
     reached = governed.percentile(arguments.percentile)
-    equal = largest_threshold(bench, reached, arguments.percentile)
+    # Where the calibration found nothing to win, the run is one at threshold 0.
+    equal = largest_threshold(bench, reached, arguments.percentile) if threshold > 0 else 0.0
     uniform, exact = bench.core({"default": equal}), bench.core({"default": 0.0})
     seconds: dict[str, list[float]] = {"governed": [], "uniform": [], "threshold_0": []}
     for _ in range(arguments.repeats):
@@ -107,6 +108,7 @@ def measured(arguments: argparse.Namespace, target: float) -> dict[str, Any]:
         "target": target,
         "percentile": arguments.percentile,
         "calibrated_on": [sample.name for sample in learn],
+        "threshold": threshold,
         "frames": frames,
         "error": reached,
         "error_by_clip": {

@@ -35,8 +35,9 @@ __all__ = [
     "save",
 ]
 
-CEILING = 1.2
-"""Share of the target above which no estimate is let pass, where some frames may be over it."""
+CEILING = 1.5
+"""Share of the target above which no estimate is let pass, where some frames may be over it: what
+comes after such a frame in its batch is computed twice."""
 
 FORMAT = "rrm-extract-calibration"
 VERSION = 1
@@ -94,12 +95,14 @@ class TargetCalibration:
 
     kind = "target"
 
-    def control(self, layers: Sequence[str]) -> TargetControl:
-        """What watches a network with these linear layers.
+    def control(self, layers: Sequence[str]) -> TargetControl | None:
+        """What watches a network with these linear layers; None if nothing is ever truncated.
 
         Raises:
             CalibrationError: it has none of the gains of a layer.
         """
+        if not any(self.thresholds.values()):
+            return None
         missing = [name for name in layers if name not in self.gains]
         if missing:
             msg = f"the calibration has no gain for layer {missing[0]!r}; calibrate again"

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rrm_extract.config import JobConfig
+from rrm_extract.engine.seen import Seen, joined
 from rrm_extract.errors import ClipDamagedError, ClipError, InputError
+from rrm_extract.jobs.control import ControlledNetwork
 from rrm_extract.jobs.discover import Video
 from rrm_extract.jobs.extractor import batches
 from rrm_extract.jobs.recipe import Recipe, RecipeNetwork, network_input
 from rrm_extract.jobs.sampling import sampling_of
 from rrm_extract.video import ClipReader, count_chunks, scan_clip
 
-__all__ = ["Sample", "portions", "take_samples"]
+__all__ = ["Sample", "portions", "run_controlled", "take_samples"]
 
 FEWEST_FRAMES = 4
 """A stretch shorter than that shows nothing of what changes."""
@@ -118,6 +120,29 @@ def portions(x: Tensor, size: int) -> Iterator[Tensor]:
     """(T, ...) in parts of at most ``size`` frames."""
     for begin in range(0, len(x), size):
         yield x[begin : begin + size]
+
+
+def run_controlled(
+    network: ControlledNetwork, sample: Sample, size: int, *, clock: Callable[[], float]
+) -> tuple[NDArray[np.float32], Seen, float]:
+    """A sample from a key frame on, ``size`` frames at a time.
+
+    Returns:
+        (T, D) features, what the layers saw, and what ``clock`` says the network took.
+    """
+    network.begin(sample.name)
+    features, seen = [], []
+    seconds = 0.0
+    for begin in range(0, len(sample), size):
+        some = slice(begin, begin + size)
+        began = clock()
+        (output, *_), densities, _ = network.run(
+            sample.x[some], samples=sample.numbers[some], timestamps=sample.timestamps[some]
+        )
+        seconds += clock() - began
+        features.append(output)
+        seen.append(densities)
+    return np.concatenate(features), joined(seen), seconds
 
 
 def _stretch(

@@ -16,7 +16,7 @@ from rrm_extract.engine.seen import Seen, joined
 from rrm_extract.graph import dense_module
 from rrm_extract.jobs.control import ControlledNetwork, relative_errors
 from rrm_extract.jobs.recipe import Recipe, RecipeNetwork, pooled
-from rrm_extract.jobs.samples import Sample, portions
+from rrm_extract.jobs.samples import Sample, portions, run_controlled
 
 __all__ = ["DENSE_BATCH", "TriedThreshold", "Tuning", "try_thresholds"]
 
@@ -176,35 +176,19 @@ class _Turns:
         core = RecipeNetwork(replace(self.recipe, threshold=self.threshold))
         network = ControlledNetwork(core, self.recipe.control)
         first = not self.seconds
-        network.begin(self.samples[0].name)
-        self._run(network, self.samples[0].first(self.recipe.time_batch))  # not timed: it is cold
+        batch = self.recipe.time_batch
+        cold = self.samples[0].first(batch)  # not timed
+        run_controlled(network, cold, batch, clock=time.perf_counter)
         total = 0.0
         for sample in self.samples:
-            network.begin(sample.name)
-            features, seen, seconds = self._run(network, sample)
+            features, seen, seconds = run_controlled(
+                network, sample, batch, clock=time.perf_counter
+            )
             total += seconds
             if first:
                 self.errors.append(relative_errors(features, sample.exact))
                 self.seen.append(seen)
         self.seconds.append(total)
-
-    def _run(
-        self, network: ControlledNetwork, sample: Sample
-    ) -> tuple[NDArray[np.float32], Seen, float]:
-        features, seen = [], []
-        seconds = 0.0
-        for begin in range(0, len(sample), self.recipe.time_batch):
-            some = slice(begin, begin + self.recipe.time_batch)
-            began = time.perf_counter()
-            (output, *_), densities, _ = network.run(
-                sample.x[some],
-                samples=sample.numbers[some],
-                timestamps=sample.timestamps[some],
-            )
-            seconds += time.perf_counter() - began
-            features.append(output)
-            seen.append(densities)
-        return np.concatenate(features), joined(seen), seconds
 
     def result(self) -> TriedThreshold:
         """What was found."""

@@ -40,9 +40,10 @@ def _target_text(calibration: TargetCalibration, path: Path) -> str:
         f"milliseconds a frame on one core: {times['threshold_0']:.1f} at threshold 0, "
         f"{times['uniform']:.1f} with this threshold, {times['governed']:.1f} watched and steered",
     ]
-    if times["governed"] >= times["threshold_0"]:
+    if not any(calibration.thresholds.values()):
         lines.append(
-            "nothing is won here by being less exact: --threshold 0 is as fast and keeps any target"
+            "nothing is won here by being less exact: the calibration has threshold 0, which "
+            "keeps any target"
         )
     lines.append(f"use it: rrm-extract VIDEOS --thresholds {path} ...")
     return "\n".join(lines)

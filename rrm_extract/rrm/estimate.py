@@ -35,14 +35,19 @@ class ErrorEstimate:
     gains: Floats
     floor: float = 0.0
 
-    def of(self, truncated: Floats) -> Floats:
+    def of(self, truncated: Floats, *, correction: float = 1.0) -> Floats:
         """The error of each frame.
 
         Args:
             truncated: (T, L) float64, sums of squares of what each layer holds back.
+            correction: factor for the part of the error that comes of it; not for the floor's.
 
         Returns:
             (T,) float64, relative L2 errors.
         """
-        error: Floats = np.sqrt(self.floor + truncated @ self.gains)
+        error: Floats = np.sqrt(self.floor + correction**2 * (truncated @ self.gains))
         return error
+
+    def beside_floor(self, error: float) -> float:
+        """The part of an error that comes of truncation; 0 for one below the floor."""
+        return float(np.sqrt(max(error**2 - self.floor, 0.0)))

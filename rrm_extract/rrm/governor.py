@@ -34,7 +34,7 @@ SHORTEST_GAP, LONGEST_GAP = 8, 128
 LONGER = 2
 """Times the last gap is the next one, as long as the estimate is right."""
 
-SURPRISE = 1.25
+SURPRISE = 1.5
 """True over estimated error from which on it is measured again soon."""
 
 TRUST = 0.7
@@ -45,7 +45,8 @@ LEAST_CORRECTION, MOST_CORRECTION = 0.25, 8.0
 """Limits of the correction."""
 
 WORTH_A_PROBE = 0.1
-"""Share of the target below which an estimate says nothing of the errors near the target."""
+"""Share of the target below which an estimate, its floor apart, says nothing of the errors near the
+target."""
 
 
 class Governor:
@@ -91,12 +92,13 @@ class Governor:
             (T,) the estimated errors. The frame after those that stay is to be a key frame.
         """
         self._judged_with = self._correction
-        errors = self._estimate.of(truncated) * self._correction
+        errors = self._estimate.of(truncated, correction=self._correction)
         over = np.flatnonzero(errors > self._ceiling * self._target)
         keep = int(over[0]) if len(over) else len(errors)
         truncating = errors[truncated.any(axis=1)]
-        usual = float(truncating.mean()) if len(truncating) else 0.0
-        self._rescale(self._aim * self._target / usual if usual > 0 else np.inf, bool(len(over)))
+        usual = self._estimate.beside_floor(float(truncating.mean())) if len(truncating) else 0.0
+        wanted = self._estimate.beside_floor(self._aim * self._target)
+        self._rescale(wanted / usual if usual > 0 else np.inf, bool(len(over)))
         return keep, errors
 
     def _rescale(self, room: float, over: bool) -> None:
@@ -127,13 +129,14 @@ class Governor:
         Returns:
             Whether the error is over the target.
         """
-        if estimated > WORTH_A_PROBE * self._target and true > 0:
+        held, predicted = map(self._estimate.beside_floor, (true, estimated))
+        if predicted > WORTH_A_PROBE * self._target and held > 0:
             # Other frames of the batch may have corrected the same prediction already.
-            known = estimated * self._correction / self._judged_with
-            if true > SURPRISE * known:
+            known = predicted * self._correction / self._judged_with
+            if held > SURPRISE * known:
                 self._gap = SHORTEST_GAP
                 self._next_probe = self._frames + SHORTEST_GAP
-            change = true / known if true > known else (true / known) ** TRUST
+            change = held / known if held > known else (held / known) ** TRUST
             self._correction = min(
                 max(self._correction * change, LEAST_CORRECTION), MOST_CORRECTION
             )

@@ -99,7 +99,7 @@ def test_probes_come_soon_and_then_now_and_then() -> None:
 
 
 def test_probes_come_often_as_long_as_the_estimate_is_too_low() -> None:
-    often = probed(1.5)
+    often = probed(2.0)
     assert max(np.diff(often)) <= 24
     assert len(often) > 20
 
@@ -111,3 +111,30 @@ def test_many_true_errors_of_one_batch_correct_the_estimate_once() -> None:
     for estimate in estimates:
         governor.measured(true=1.5 * float(estimate), estimated=float(estimate))
     np.testing.assert_allclose(governor.judge(truncated)[1], 1.5 * estimates)
+
+
+def test_the_floor_is_not_corrected() -> None:
+    """What is off without any truncation says nothing about truncation."""
+    estimate = ErrorEstimate(gains=np.array([1.0]), floor=(0.5 * TARGET) ** 2)
+    governor = Governor(estimate, target=TARGET, aim=0.8)
+    held = np.full((4, 1), (0.4 * TARGET) ** 2)
+    before = governor.judge(held)[1]
+    np.testing.assert_allclose(before, np.hypot(0.5, 0.4) * TARGET)
+    assert not governor.measured(true=np.hypot(0.5, 0.8) * TARGET, estimated=float(before[0]))
+    np.testing.assert_allclose(governor.judge(held)[1], np.hypot(0.5, 0.8) * TARGET)
+    # What is below the floor teaches nothing, and nothing is divided by zero.
+    after = governor.judge(held)[1]
+    governor.measured(true=0.3 * TARGET, estimated=float(after[0]))
+    np.testing.assert_allclose(governor.judge(held)[1], after)
+
+
+def test_the_floor_takes_its_share_of_the_room() -> None:
+    held = np.full((4, 1), (0.7 * TARGET) ** 2)
+    scales = []
+    for floor in (0.0, 0.6, 0.9):
+        estimate = ErrorEstimate(gains=np.array([1.0]), floor=(floor * TARGET) ** 2)
+        governor = Governor(estimate, target=TARGET, aim=0.8)
+        for _ in range(2):
+            governor.judge(held)
+        scales.append(governor.scale)
+    assert scales[0] > scales[1] > scales[2]

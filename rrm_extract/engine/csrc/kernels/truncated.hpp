@@ -24,11 +24,12 @@ void truncated(const TruncatedArgs& args) {
                 const Vec held = blend(lanes & ~passed, splat(0.0f), delta);
                 squares += held * held;
             }
-            float sum = 0;
-            for (int lane = 0; lane < kLanes; lane++) sum += squares[lane];
-            change += sum;
-            if (args.energy == nullptr) continue;
-            change -= args.energy[column];
+            const float sum = sum_of(squares);
+            if (args.energy == nullptr) {
+                change += sum;
+                continue;
+            }
+            change += static_cast<double>(sum) - args.energy[column];
             args.energy[column] = sum;
         }
     *args.sum += change;

@@ -63,6 +63,17 @@ RRM_INLINE Vec minimum(Vec a, Vec b) {
 }
 RRM_INLINE Vec magnitude(Vec a) { return (Vec)((VecBits)a & 0x7fffffffu); }
 
+// Pairwise: one after the other, every addition would wait for the one before.
+RRM_INLINE float sum_of(Vec v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)v);
+#else
+    for (int half = kLanes / 2; half > 0; half /= 2)
+        for (int lane = 0; lane < half; lane++) v[lane] += v[lane + half];
+    return v[0];
+#endif
+}
+
 RRM_INLINE int least(int a, int b) { return a < b ? a : b; }
 RRM_INLINE int most(int a, int b) { return a > b ? a : b; }
 
