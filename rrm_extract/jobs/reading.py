@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rrm_extract.config import JobConfig
 from rrm_extract.jobs.plan import TaskPlan
-from rrm_extract.models import LoadedModel
+from rrm_extract.models import LoadedModel, coco_ids, coco_names
 from rrm_extract.store import Found, TaskRows
 from rrm_extract.tasks import Detections, Detector, PoseEstimator, Poses
 
@@ -87,6 +87,8 @@ def _of_detector(detector: Detector, config: JobConfig) -> Reading:
     about: dict[str, Any] = {"n_classes": detector.region.classes}
     if detector.names:
         about["class_names"] = np.array(detector.names, object)
+    if detector.names == coco_names():
+        about["category_ids"] = np.array(coco_ids(), np.int64)
     return Reading(
         reader=detector,
         plan=TaskPlan(

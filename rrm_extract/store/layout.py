@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import h5py
 import numpy as np
 
-from rrm_extract.errors import StoreError, StoreFormatError
+from rrm_extract.errors import RrmError, StoreError, StoreFormatError
 from rrm_extract.store.files import writing
 from rrm_extract.store.schema import (
     AUDIT,
@@ -309,7 +309,7 @@ def damage_named(target: Any) -> Iterator[None]:
     place = f"{target.file.filename}:{target.name}"
     try:
         yield
-    except StoreError:
+    except RrmError:
         raise
     except READ_ERRORS as error:
         refuse_to_blame(place, error)

@@ -68,7 +68,8 @@ class VideoFeatures:
         Raises:
             InputError: The file is of a task, and has no features.
         """
-        return np.asarray(self._features()[...])
+        with damage_named(self._group):
+            return np.asarray(self._features()[...])
 
     @property
     def task(self) -> str | None:
@@ -196,14 +197,13 @@ class VideoFeatures:
         check_video(self._group, deep=True)
 
     def _features(self) -> Any:
-        """The dataset."""
+        """The dataset; damage is for the caller to name."""
         if (task := self.task) is not None:
             raise InputError(
                 f"{self._group.file.filename} has no features, for it was made with --task {task}; "
                 f"read {_READ_AS[task]}, or extract features into another file"
             )
-        with damage_named(self._group):
-            return self._group["features"]
+        return self._group["features"]
 
     def _found(self, task: str) -> Any:
         """The group of a task."""
@@ -311,6 +311,17 @@ class FeatureFile(Mapping[str, VideoFeatures]):
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes that objects have, from 0; empty where they are not known."""
         return tuple(map(str, self.attrs.get("class_names", ())))
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes objects may have; 0 without objects."""
+        return int(self.attrs.get("n_classes", 0))
+
+    @property
+    def category_ids(self) -> npt.NDArray[np.int64]:
+        """(C,) int64, each class's id in its data set; from 1 on where none is known."""
+        numbers = np.arange(1, self.n_classes + 1)
+        return np.asarray(self.attrs.get("category_ids", numbers), np.int64)
 
     @property
     def keypoint_names(self) -> tuple[str, ...]:
