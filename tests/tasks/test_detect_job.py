@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from functools import partial
 from pathlib import Path
 
 import h5py
@@ -14,10 +13,12 @@ import torch
 
 from rrm_extract import FeatureFile
 from rrm_extract.config import JobConfig
-from rrm_extract.errors import InputError
+from rrm_extract.errors import ConfigError, InputError
 from rrm_extract.jobs import sampling_of
+from rrm_extract.jobs.recipe import load_plan
 from rrm_extract.models import load_model
-from rrm_extract.store import StoredDetections, load_chunk, same_content, save_chunk
+from rrm_extract.report.verify import Verifier
+from rrm_extract.store import same_content
 from rrm_extract.tasks import Detector
 from rrm_extract.video import ClipReader, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
@@ -121,7 +122,14 @@ def test_threshold_0_finds_what_the_dense_network_does(folder: Path) -> None:
 
 
 def test_results_do_not_depend_on_the_number_of_workers(folder: Path, output: Path) -> None:
-    done = rrm_extract(*detection("videos", "three.h5", "--workers", "3"), cwd=folder)
+    """And the job file says what it takes no saying."""
+    (folder / "job.yaml").write_text(
+        "inputs: videos\noutput: three.h5\nmodel: darknet:net.cfg\nweights: net.weights\n"
+        "task: detect\nlayer: layers.4\npool: none\nscore_threshold: 0.25\nthreshold: 1e-2\n"
+        "fps: 8\nchunk: 1\n",
+        encoding="utf-8",
+    )
+    done = rrm_extract("run", "job.yaml", "--set", "workers=3", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert same_content(output, folder / "three.h5") == []
 
@@ -173,43 +181,21 @@ def test_a_job_killed_on_its_way_is_like_one_that_was_not(folder: Path, tmp_path
     whole.mkdir()
     code, _, err = finished(detection(clip, whole / "f.h5", "--workers", "1"), cwd=tmp_path)
     assert (code, err) == (0, "")
-    kept = 0
-    for turn in range(2):
-        with started(arguments, cwd=tmp_path) as run:
-            run.until(partial(lambda run, few: len(run.chunks()) >= few, run, 2 + 6 * turn))
-            run.kill(group=True)
-            run.expect_no_orphans()
-            chunks = run.chunks()
-            for chunk in chunks:
-                mark(chunk)
-            kept = len(chunks)
-            assert not (tmp_path / "f.h5").exists()
-    assert 8 <= kept < 20, "the kills came at another time than they were meant to"
+    with started(arguments, cwd=tmp_path) as run:
+        run.until(lambda: len(run.chunks()) >= 3)
+        run.kill(group=True)
+        run.expect_no_orphans()
+        chunks = run.chunks()
+        for chunk in chunks:
+            mark(chunk)
+        assert not (tmp_path / "f.h5").exists()
+    assert 3 <= len(chunks) < 20, "the kill came at another time than it was meant to"
     code, _, err = finished(arguments, cwd=tmp_path)
     assert (code, err) == (0, "")
     assert same_content(whole / "f.h5", tmp_path / "f.h5") == []
     expect_clean(tmp_path, "f.h5", "net.cfg", "net.weights", "long.mp4", "whole")
     with FeatureFile(tmp_path / "f.h5") as file:
-        assert file["long.mp4"].attrs["seconds_decode"] // MARK_SECONDS == kept
-
-
-def test_a_chunk_of_objects_survives_its_file(output: Path, folder: Path, tmp_path: Path) -> None:
-    with FeatureFile(output) as file:
-        stored: StoredDetections = file["a.mp4"].detections
-        with started(detection("videos", tmp_path / "f.h5", "--workers", "1"), cwd=folder) as run:
-            run.until(run.chunks)
-            chunk = load_chunk(run.chunks()[0])
-            run.kill(group=True)
-        assert chunk is not None
-        save_chunk(tmp_path / "again.npz", chunk)
-        again = load_chunk(tmp_path / "again.npz")
-        assert again is not None
-        assert again.found is not None
-        assert chunk.features.shape == (8, 0)
-        assert again.found.counts.tolist() == stored.counts[:8].tolist()
-        np.testing.assert_array_equal(
-            again.found.columns["boxes"], stored.boxes[: stored.offsets[8]]
-        )
+        assert file["long.mp4"].attrs["seconds_decode"] // MARK_SECONDS == len(chunks)
 
 
 def test_features_of_such_a_file_are_refused(output: Path) -> None:
@@ -217,11 +203,11 @@ def test_features_of_such_a_file_are_refused(output: Path) -> None:
         video = file["a.mp4"]
         assert (file.task, video.task) == ("detect", "detect")
         for name in ("features", "feature_shape", "dtype"):
-            with pytest.raises(InputError, match="has no features.* read detections"):
+            with pytest.raises(InputError, match=r"has no features.* read detections"):
                 getattr(video, name)
         with pytest.raises(InputError, match="has no features"):
             next(video.feature_blocks())
-        with pytest.raises(InputError, match="has detections, not people; .* --task pose"):
+        with pytest.raises(InputError, match=r"has detections, not people; .* --task pose"):
             _ = video.people
 
 
@@ -288,18 +274,13 @@ def test_the_error_is_that_of_the_raw_output(folder: Path) -> None:
     arguments = detection("videos/a.mp4", "audited.h5", "--audit", "1", "--workers", "1")
     done = rrm_extract(*arguments, cwd=folder)
     assert done.returncode == 0, done.stderr
-    verified = rrm_extract(
-        "verify", "videos/a.mp4", "--model", "darknet:net.cfg", "--weights", "net.weights",
-        "--task", "detect", "--threshold", "1e-2", "--fps", "8", "--chunk", "1", "--json",
-        cwd=folder,
-    )  # fmt: skip
-    assert verified.returncode == 0, verified.stderr
+    config = job_of(folder, task="detect", threshold=1e-2, fps=8, chunk=1)
+    verified = Verifier(config).clip(folder / "videos/a.mp4")
     with FeatureFile(folder / "audited.h5") as file:
         error = file["a.mp4"].audit["error"]
         assert len(error) == 20
         assert error.max() > 1e-4
-        expected = json.loads(verified.stdout)["relative_l2_max"]
-        assert error.max() == pytest.approx(expected, rel=1e-3)
+        assert error.max() == pytest.approx(verified.relative_l2_max, rel=1e-3)
 
 
 def test_a_target_for_the_error(folder: Path) -> None:
@@ -317,57 +298,38 @@ def test_a_target_for_the_error(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--task", "detect"], "--task detect cannot be done by resnet18, a classifier; expected "
+        ({"model": "resnet18"}, "--task detect cannot be done by resnet18, a classifier; expected "
          "--model yolov2, tiny_yolov2, or darknet:FILE.cfg with a [region] section"),
-        (["--task", "pose"], "--task pose cannot be done by resnet18, a classifier; expected "
-         "--model rtpose"),
-        (["--task", "pose", "--model", "darknet:net.cfg", "--weights", "net.weights"],
-         "darknet:net.cfg finds no poses; expected rtpose"),
-        (["--task", "faces"], "'faces', expected 'features' or 'detect' or 'pose'"),
-        (["--overlap", "0.2"], "--overlap needs --task detect; expected it as well"),
-        (["--score-threshold", "0.2"], "--score-threshold needs --task detect or pose"),
-        (["--task", "pose", "--overlap", "0.2"], "--overlap needs --task detect"),
+        ({"model": "timm/resnet18"}, "--task detect cannot be done by timm/resnet18"),
+        ({"model": "resnet18", "task": "pose"}, "cannot be done by resnet18, a classifier; "
+         "expected --model rtpose"),
+        ({"task": "pose"}, "net.cfg finds no poses; expected rtpose"),
+        ({"layer": "layers.2"}, "--task detect reads layer layers.4.conv, not layers.2; leave"),
+        ({"pool": "avg"}, "--pool avg does not go with --task detect"),
+        ({"dtype": "float16"}, "--dtype float16 is for features, which --task detect"),
+        ({"preprocess": "imagenet"}, "another transform than a letterbox"),
+        ({"overlap": 2}, "--overlap is 2, expected a number from 0 to 1"),
+        ({"task": "faces"}, "'faces', expected 'features' or 'detect' or 'pose'"),
+        ({"task": "features", "overlap": 0.2}, "--overlap needs --task detect; expected it"),
+        ({"task": "features", "score_threshold": 0}, "--score-threshold needs --task detect or p"),
+        ({"task": "pose", "overlap": 0.2}, "--overlap needs --task detect"),
     ],
 )  # fmt: skip
-def test_wrong_requests_fail(folder: Path, options: list[str], message: str) -> None:
-    done = rrm_extract("videos", "-o", "wrong.h5", *options, cwd=folder)
+def test_wrong_requests_fail(folder: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_plan(job_of(folder, **{"task": "detect", **options}))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_wrong_request_is_one_line_for_the_user(folder: Path) -> None:
+    done = rrm_extract(*detection("videos", "wrong.h5", "--layer", "layers.2"), cwd=folder)
     assert done.returncode == 2
-    assert message in done.stderr
+    assert "--task detect reads layer layers.4.conv, not layers.2; leave" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (folder / "wrong.h5").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--layer", "layers.2"], "--task detect reads layer layers.4.conv, not layers.2; leave"),
-        (["--pool", "avg"], "--pool avg does not go with --task detect"),
-        (["--dtype", "float16"], "--dtype float16 is for features"),
-        (["--preprocess", "imagenet"], "another transform than a letterbox"),
-        (["--overlap", "2"], "--overlap is '2', expected a number from 0 to 1"),
-    ],
-)
-def test_wrong_options_fail(folder: Path, options: list[str], message: str) -> None:
-    done = rrm_extract(*detection("videos", "wrong.h5", *options), cwd=folder)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert not (folder / "wrong.h5").exists()
-
-
-def test_the_layer_that_is_read_may_be_named(folder: Path, output: Path) -> None:
-    named = detection("videos", "named.h5", "--layer", "layers.4", "--pool", "none")
-    done = rrm_extract(*named, "--workers", "1", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert same_content(output, folder / "named.h5") == []
-
-
-def test_job_file(folder: Path, output: Path) -> None:
-    (folder / "job.yaml").write_text(
-        "inputs: videos\noutput: job.h5\nmodel: darknet:net.cfg\nweights: net.weights\n"
-        "task: detect\nscore_threshold: 0.25\nthreshold: 1e-2\nfps: 8\nchunk: 1\nworkers: 1\n",
-        encoding="utf-8",
-    )
-    done = rrm_extract("run", "job.yaml", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert same_content(output, folder / "job.h5") == []
+def job_of(folder: Path, **options: object) -> JobConfig:
+    files = {"model": f"darknet:{folder}/net.cfg", "weights": str(folder / "net.weights")}
+    return JobConfig.from_mapping({**files, **options})
