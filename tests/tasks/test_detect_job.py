@@ -74,7 +74,7 @@ def test_three_lines_of_h5py(output: Path) -> None:
     assert boxes.min() >= 0
     assert boxes[:, ::2].max() <= 96
     assert boxes[:, 1::2].max() <= 64
-    assert (boxes[:, :2] < boxes[:, 2:]).all()
+    assert (boxes[:, :2] <= boxes[:, 2:]).all()
     assert boxes[:, 2].max() > 32, "pixels of the frame, not of the network's input"
     first = scores[offsets[0] : offsets[1]]
     assert (np.diff(first) <= 0).all()
