@@ -8,23 +8,33 @@ import h5py
 import numpy as np
 import pytest
 
-from rrm_extract.errors import InputError, StoreFormatError, StoreMismatchError
+from rrm_extract.errors import InputError, StoreFormatError, StoreMismatchError, StoreWriteError
 from rrm_extract.store import (
     TASK_FORMAT_VERSION,
     ChunkResult,
     FeatureFile,
     Found,
+    Layout,
     OutputStore,
     TaskRows,
     escape,
+    export,
     load_chunk,
     same_content,
     save_chunk,
 )
+from rrm_extract.store.export import TASK_LAYOUTS
 from tests.store.helpers import IDENTITY, LAYERS, ROOT, chunk, failure, source, write_file
 
 OBJECTS = TaskRows(task="detect")
 PEOPLE = TaskRows(task="pose", parts=18)
+ABOUT = {
+    "detect": {"n_classes": 3},
+    "pose": {
+        "keypoint_names": np.array([f"part {i}" for i in range(18)], object),
+        "limbs": np.array([[0, 1], [1, 2]], np.int64),
+    },
+}
 TASK_IDENTITY = {**IDENTITY, "task": "detect"}
 
 
@@ -60,7 +70,8 @@ def write_task(
                     for index, counts in enumerate(chunks):
                         part.append(task_chunk(video_id, index, counts, rows))
                     part.finish(layers=LAYERS, attrs={"time_base": "1/24"})
-        store.finish(map(source, videos), map(failure, failed), ROOT, complete=True)
+        about = {**ROOT, **ABOUT[rows.task]}
+        store.finish(map(source, videos), map(failure, failed), about, complete=True)
     return output
 
 
@@ -116,6 +127,13 @@ def test_a_run_that_goes_on_adds_to_the_file(tmp_path: Path) -> None:
     path = write_task(tmp_path / "f.h5", {"b.mp4": [[0], [4]]})
     write_task(path, {"a.mp4": [[1, 2]], "b.mp4": [[9]]})
     assert same_content(whole, path) == []
+
+
+def test_a_run_with_nothing_to_do_leaves_the_file(tmp_path: Path) -> None:
+    path = write_task(tmp_path / "f.h5", {"a.mp4": [[1, 2]]}, PEOPLE)
+    before = path.stat()
+    write_task(path, {"a.mp4": [[1, 2]]}, PEOPLE)
+    assert path.stat().st_ino == before.st_ino
 
 
 def test_other_objects_are_other_content(tmp_path: Path) -> None:
@@ -217,6 +235,19 @@ def test_an_unknown_task_fails(tmp_path: Path) -> None:
         FeatureFile(path)
 
 
+@pytest.mark.parametrize(
+    ("rows", "name"), [(OBJECTS, "n_classes"), (PEOPLE, "keypoint_names"), (PEOPLE, "limbs")]
+)
+def test_what_rows_cannot_be_understood_without_fails(
+    tmp_path: Path, rows: TaskRows, name: str
+) -> None:
+    path = write_task(tmp_path / "f.h5", {"a.mp4": [[1]]}, rows)
+    with h5py.File(path, "r+") as file:
+        del file.attrs[name]
+    with pytest.raises(StoreFormatError, match=f"{name} is missing"):
+        FeatureFile(path)
+
+
 def test_a_chunk_survives_its_file(tmp_path: Path) -> None:
     written = task_chunk("a.mp4", 3, [2, 0, 1], PEOPLE)
     save_chunk(tmp_path / "3.npz", written)
@@ -231,3 +262,24 @@ def test_a_chunk_survives_its_file(tmp_path: Path) -> None:
         assert read.found.columns[name].dtype == column.dtype
     np.testing.assert_array_equal(read.found.counts, written.found.counts)
     np.testing.assert_array_equal(read.found.frame_size, written.found.frame_size)
+
+
+@pytest.mark.parametrize("rows", [OBJECTS, PEOPLE], ids=["objects", "people"])
+@pytest.mark.parametrize("layout", TASK_LAYOUTS)
+def test_exports_are_not_written_over(tmp_path: Path, layout: Layout, rows: TaskRows) -> None:
+    path = write_task(tmp_path / "f.h5", {"a.mp4": [[1]], "b.mp4": [[0, 2]]}, rows)
+    summary = export(path, tmp_path / "out", layout=layout)
+    assert (summary.n_videos, summary.n_frames) == (2, 3)
+    assert all(file.stat().st_size for file in summary.files)
+    before = [file.read_bytes() for file in summary.files]
+    with pytest.raises(StoreWriteError, match="use --overwrite"):
+        export(path, tmp_path / "out", layout=layout)
+    export(path, tmp_path / "out", layout=layout, overwrite=True)
+    if layout != "npz":  # an archive has times in it
+        assert [file.read_bytes() for file in summary.files] == before
+
+
+@pytest.mark.parametrize("layout", TASK_LAYOUTS)
+def test_exports_of_no_videos(tmp_path: Path, layout: Layout) -> None:
+    path = write_task(tmp_path / "f.h5", {})
+    assert export(path, tmp_path / "out", layout=layout).n_frames == 0
