@@ -133,7 +133,7 @@ class JobConfig:
     least_score: float | None = option_field(
         kinds.MAYBE_AT_LEAST_ZERO,
         None,
-        "With --task pose: smallest score of a person, by default 0.4.",
+        "With --task pose: smallest score that a person has, by default 0.4.",
         "0.8",
         decides_result=True,
     )
