@@ -1,13 +1,14 @@
 """Accuracy against threshold, with and without error control, as in Fig. 3 of the paper.
 
     python scripts/fig3_accuracy.py --videos UCF-101 --labels ucfTrainTestlist --model vgg16 \
-        --chunk 60 --aecs vgg16-aecs.json --error-limit 0.1 --workers 2 --work work/vgg16 \
-        --json fig3.json --svg fig3.svg
+        --chunk 60 --aecs vgg16-1e-3.json vgg16-1e-2.json --error-limit 0.1 --workers 2 \
+        --work work/vgg16 --json fig3.json --svg fig3.svg
 
-Measured as ``table3_thresholds.py`` does. With ``--aecs`` and ``--error-limit`` each threshold is
-computed with and without accumulated error control. An infinite threshold is always there: after a
-key frame nothing is ever propagated, as in Fig. 2 of the paper, so every frame has the key frame's
-feature, and what other thresholds are worth is what they have above it.
+Measured as ``table3_thresholds.py`` does. With ``--aecs`` and ``--error-limit`` each
+threshold that has a calibration is computed with and without accumulated error control. An infinite
+threshold is always there: after a key frame nothing is ever propagated, as in Fig. 2 of the paper,
+so every frame has the key frame's feature, and what other thresholds are worth is what they have
+above it.
 
 The chart has two panels: accuracy against threshold (the feature's error, where there are no
 labels), and the feature's error against the frames since the last key frame. ``--from FILE`` draws
@@ -23,7 +24,7 @@ from typing import Any
 
 from benchmarking import read_json, require, save_text
 from charts import new_figure, save_svg
-from sweep_options import add_sweep_options, error_control, markdown, run_sweep
+from sweep_options import add_sweep_options, error_controls, markdown, run_sweep
 from threshold_sweep import INFINITE, Point, Record, shown_threshold
 
 THRESHOLDS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -54,13 +55,11 @@ def main() -> None:
 
 
 def points_of(arguments: argparse.Namespace) -> list[Point]:
-    """What is computed: the infinite threshold, and the others with and without control."""
-    control = error_control(arguments)
+    """What is computed: the infinite threshold, the others, and those with control again."""
+    controls = error_controls(arguments)
     finite = [value for value in arguments.thresholds if value < INFINITE]
     points = [Point(threshold=value) for value in [*finite, INFINITE]]
-    if control is not None:
-        points += [Point(threshold=value, control=control) for value in [*finite, INFINITE]]
-    return points
+    return [*points, *(Point(threshold=value, control=controls[value]) for value in controls)]
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

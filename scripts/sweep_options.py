@@ -20,8 +20,9 @@ from threshold_sweep import INFINITE, ErrorControl, Point, Sweep, shown_threshol
 
 from rrm_extract.errors import RrmError, StoreMismatchError
 from rrm_extract.jobs import discover
+from rrm_extract.jobs.calibration import load
 
-__all__ = ["add_sweep_options", "error_control", "markdown", "run_sweep"]
+__all__ = ["add_sweep_options", "error_controls", "markdown", "run_sweep"]
 
 PACKAGES = ("rrm-extract", "torch", "torchvision", "av", "numpy")
 INTERRUPTED = 130
@@ -57,8 +58,9 @@ def add_sweep_options(parser: argparse.ArgumentParser, *, thresholds: Sequence[f
         help="cores, for the dense network as well (default: 1)",
     )  # fmt: skip
     parser.add_argument(
-        "--aecs", type=Path, metavar="FILE", help="calibration, for accumulated error control"
-    )
+        "--aecs", nargs="+", type=Path, metavar="FILE",
+        help="calibrations for accumulated error control, each for the threshold it was made with",
+    )  # fmt: skip
     parser.add_argument(
         "--error-limit", type=float, metavar="NUMBER", help="of accumulated error control"
     )
@@ -66,13 +68,32 @@ def add_sweep_options(parser: argparse.ArgumentParser, *, thresholds: Sequence[f
     parser.add_argument("--markdown", type=Path, metavar="FILE")
 
 
-def error_control(arguments: argparse.Namespace) -> ErrorControl | None:
-    """What was asked for; ends the program where only half of it was given."""
+def error_controls(arguments: argparse.Namespace) -> dict[float, ErrorControl]:
+    """The control of each threshold that has a calibration; ends the program if it is wrong."""
     if arguments.aecs is None and arguments.error_limit is None:
-        return None
+        return {}
     if arguments.aecs is None or arguments.error_limit is None:
         sys.exit("accumulated error control takes both, --aecs FILE and --error-limit NUMBER")
-    return ErrorControl(aecs=arguments.aecs, limit=arguments.error_limit)
+    controls: dict[float, ErrorControl] = {}
+    for path in arguments.aecs:
+        threshold = _calibrated_threshold(path)
+        if threshold not in arguments.thresholds:
+            asked = " ".join(map(shown_threshold, arguments.thresholds))
+            made = shown_threshold(threshold)
+            sys.exit(f"{path} is for threshold {made}; expected one of --thresholds {asked}")
+        controls[threshold] = ErrorControl(aecs=path, limit=arguments.error_limit)
+    return controls
+
+
+def _calibrated_threshold(path: Path) -> float:
+    try:
+        calibration = load(path, kind="accumulated")
+    except RrmError as error:
+        sys.exit(str(error))
+    threshold = getattr(calibration, "threshold", None)
+    if not isinstance(threshold, float):
+        sys.exit(f"{path} is for thresholds by layer; expected one threshold for all layers")
+    return threshold
 
 
 def run_sweep(arguments: argparse.Namespace, points: Sequence[Point]) -> dict[str, Any]:

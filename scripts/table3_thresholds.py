@@ -16,7 +16,8 @@ networks alone on the same cores; nothing else should run meanwhile. The first r
 network; threshold 0 is exact too, but not the same program. ``feature error`` is the relative L2
 distance of a frame's feature to the dense one.
 
-``--aecs`` and ``--error-limit`` turn on accumulated error control for all thresholds.
+``--aecs``, with a calibration for each threshold, and ``--error-limit`` turn on accumulated error
+control.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from __future__ import annotations
 import argparse
 
 from benchmarking import save_text
-from sweep_options import add_sweep_options, error_control, markdown, run_sweep
-from threshold_sweep import Point
+from sweep_options import add_sweep_options, error_controls, markdown, run_sweep
+from threshold_sweep import Point, shown_threshold
 
 THRESHOLDS = (1e-4, 1e-3, 1e-2, 1e-1)
 
@@ -37,8 +38,12 @@ def main() -> None:
     )
     add_sweep_options(parser, thresholds=THRESHOLDS)
     arguments = parser.parse_args()
-    control = error_control(arguments)
-    points = [Point(threshold=value, control=control) for value in arguments.thresholds]
+    controls = error_controls(arguments)
+    missing = [value for value in arguments.thresholds if controls and value not in controls]
+    if missing:
+        made = shown_threshold(missing[0])
+        parser.error(f"no --aecs FILE is for threshold {made}; rrm-extract calibrate makes one")
+    points = [Point(threshold=value, control=controls.get(value)) for value in arguments.thresholds]
     table = markdown(run_sweep(arguments, points))
     print(table)
     if arguments.markdown is not None:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import fig3_accuracy
@@ -24,6 +25,8 @@ from rrm_extract import FeatureFile
 from rrm_extract.config import JobConfig
 from rrm_extract.errors import InputError
 from rrm_extract.jobs import discover
+from rrm_extract.jobs.calibration import AccumulatedCalibration, Subject, save
+from rrm_extract.rrm.aecs import AccumulatedError
 from tests.scripts.actions import CLASSES, write_action, write_actions
 from tests.scripts.published import write_ucf101
 from tests.scripts.test_action_recognition import flat_labels, write_features
@@ -242,12 +245,49 @@ def test_options_of_error_control_are_passed_on_only_where_asked_for() -> None:
     assert Point(threshold=INFINITE).file_name == "threshold-inf.h5"
 
 
-def test_the_figure_has_each_threshold_with_and_without_control() -> None:
+def test_the_figure_has_each_threshold_with_and_without_control(tmp_path: Path) -> None:
     arguments = argparse.Namespace(thresholds=[0.1, INFINITE], aecs=None, error_limit=None)
     assert fig3_accuracy.points_of(arguments) == [Point(threshold=0.1), Point(threshold=INFINITE)]
-    arguments.aecs, arguments.error_limit = Path("a.json"), 0.5
+    arguments.aecs, arguments.error_limit = [calibrated(tmp_path, 0.1)], 0.5
     points = fig3_accuracy.points_of(arguments)
-    assert [point.control is not None for point in points] == [False, False, True, True]
+    control = ErrorControl(aecs=tmp_path / "0.1.json", limit=0.5)
+    assert points[2:] == [Point(threshold=0.1, control=control)]
+    arguments.aecs.append(calibrated(tmp_path, INFINITE))
+    points = fig3_accuracy.points_of(arguments)
+    assert [(point.threshold, point.control is not None) for point in points] == [
+        (0.1, False), (INFINITE, False), (0.1, True), (INFINITE, True),
+    ]  # fmt: skip
+
+
+def calibrated(folder: Path, threshold: float | dict[str, float]) -> Path:
+    """A calibration for a threshold; what it says does not matter here."""
+    path = folder / f"{threshold if isinstance(threshold, float) else 'layers'}.json"
+    subject = Subject(
+        model="m", weights_sha256="0", layer="l", pool="none", precision="fp32",
+        preprocess={}, engine="torch",
+    )  # fmt: skip
+    model = AccumulatedError(coefficients=(1.0, 0.0, 0.0, 0.0), reach=1.0)
+    save(AccumulatedCalibration(threshold=threshold, model=model, subject=subject), path)
+    return path
+
+
+def test_each_calibration_is_for_its_threshold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [calibrated(tmp_path, 0.1), calibrated(tmp_path, {"default": 0.1, "conv1": 0.2})]
+
+    def asked(script: ModuleType, aecs: Path, *thresholds: str) -> str:
+        wanted = ["--thresholds", *thresholds, "--aecs", aecs, "--error-limit", "1"]
+        with pytest.raises(SystemExit) as caught:
+            run(script, monkeypatch, "--videos", "v", "--work", "w", *wanted)
+        return f"{caught.value}{capsys.readouterr().err}"
+
+    assert "0.1.json is for threshold 0.1; expected one of --thresholds 0.2" in asked(
+        fig3_accuracy, paths[0], "0.2"
+    )
+    assert "is for thresholds by layer" in asked(fig3_accuracy, paths[1], "0.1")
+    assert "none.json cannot be read" in asked(fig3_accuracy, tmp_path / "none.json", "0.1")
+    assert "no --aecs FILE is for threshold 0.3" in asked(table3_thresholds, paths[0], "0.1", "0.3")
 
 
 def test_the_table_has_a_column_for_the_limit(figure: Figure) -> None:
