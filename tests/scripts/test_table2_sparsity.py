@@ -168,7 +168,8 @@ def test_page_and_drawing_are_made_anew_from_the_rows(
     assert drawing.read_bytes() == (made / "t.svg").read_bytes()
     text = page.read_text(encoding="utf-8")
     for head in ("sparsity of deltas (counted)", "speedup over dense (theoretical)",
-                 "speedup over PyTorch fp32 (measured)", "feature error: mean / worst / kept (measured)"):  # fmt: skip
+                 "speedup over PyTorch fp32 (measured)",
+                 "feature error: mean / worst / kept (measured)"):  # fmt: skip
         assert f"| {head} |" in text
     assert "Broken, and not counted: 1 video." in text
     assert "- moving: broken.mp4" in text
