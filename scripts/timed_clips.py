@@ -244,8 +244,8 @@ class Timer:
         Returns:
             ``runtime``, ``threshold``, ``frames_per_second`` over all clips, ``feature_error``
             (mean over frames), ``feature_error_max``, ``feature_error_kept`` (the mean if every
-            frame had its key frame's feature), ``density`` and ``work``, mean over
-            frames, ``split`` (shares of ``peers.rrm_peer.SPLIT``, or None), and ``settings`` and
+            frame had its key frame's feature), ``work`` (share of the dense MACs that were done),
+            ``split`` (shares of ``peers.rrm_peer.SPLIT``, or None), and ``settings`` and
             ``repeats`` of each clip.
         """
         by_peer: dict[tuple[str, float | None], list[_Part]] = {}
@@ -311,8 +311,6 @@ def is_frozen(measured: Record) -> bool:
 def _together(runtime: str, threshold: float | None, parts: Sequence[_Part]) -> Record:
     total = sum(part.frames for part in parts)
     seconds = sum(part.frames / part.measured.rate for part in parts)
-    densities = [(part.measured.density, part.frames) for part in parts]
-    known = [(density, frames) for density, frames in densities if density is not None]
     spent: Counter[str] = Counter()
     for part in parts:
         spent.update(part.split or {})
@@ -324,7 +322,6 @@ def _together(runtime: str, threshold: float | None, parts: Sequence[_Part]) -> 
         "feature_error": sum(float(part.measured.errors.sum()) for part in parts) / total,
         "feature_error_max": max(float(part.measured.errors.max()) for part in parts),
         "feature_error_kept": sum(part.kept for part in parts) / total,
-        "density": sum(d * n for d, n in known) / sum(n for _, n in known) if known else None,
         "work": sum(part.measured.work * part.frames for part in parts) / total,
         "split": {name: value / whole for name, value in spent.items()} if whole else None,
         "settings": [part.measured.peer.settings for part in parts],
