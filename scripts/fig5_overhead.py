@@ -87,9 +87,9 @@ COLORS = {
 NOTES = (
     f'Clips of datasets at several thresholds; "{SQUARE}": noise at threshold 0, of which a square '
     "of that share of the pixels is new in each frame.",
-    "Counted: overall sparsity of the deltas by MACs (Eq. 9) over frames that are no key frames, in "
-    "a run of its own on the same frames in which every layer takes deltas: a layer that runs dense "
-    "compares only some frames.",
+    "Counted: overall sparsity of the deltas by MACs (Eq. 9) over frames that are no key frames, "
+    "in a run of its own on the same frames in which every layer takes deltas: a layer that runs "
+    "dense compares only some frames.",
     "Theoretical, no times, key frames included: MACs of the dense network over those of the "
     "deltas; and with all other layers, batch normalisation among them, at their share of the "
     "ordinary network's time in PyTorch (below).",
@@ -97,7 +97,7 @@ NOTES = (
     "the same engine with every layer dense (on noise, for it computes nothing twice), and over "
     "dense runtimes with their best settings; fp32, as many threads, the same rounds, medians.",
     ERROR_NOTE,
-    "Time of the engine (measured, in a run of its own, by shares): *linear*: the layers' sums, of "
+    "Time of the engine (measured, in runs of their own, by shares): *linear*: the layers' sums, of "
     "deltas, or dense where lists do not pay; *lists*: comparing, truncating and listing; "
     "*activation*: ReLU and residual sums, and the pooling that is fused to a first layer; "
     "*pooling* elsewhere; *other*: moves, and handing frames in and features out. Batch "
