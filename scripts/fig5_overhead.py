@@ -57,11 +57,11 @@ from timed_clips import (
     Timer,
     add_measuring_options,
     error_column,
-    is_frozen,
     measuring_settings,
     subject_of,
     timed_clips,
     timing_plan,
+    verdict,
 )
 from torch import Tensor
 
@@ -97,7 +97,7 @@ NOTES = (
     "the same engine with every layer dense (on noise, for it computes nothing twice), and over "
     "dense runtimes with their best settings; fp32, as many threads, the same rounds, medians.",
     ERROR_NOTE,
-    "Time of the engine (measured, in runs of their own, by shares): *linear*: the layers' sums, of "
+    "Time of the engine (measured, in runs of their own, by shares): *linear*: layers' sums, of "
     "deltas, or dense where lists do not pay; *lists*: comparing, truncating and listing; "
     "*activation*: ReLU and residual sums, and the pooling that is fused to a first layer; "
     "*pooling* elsewhere; *other*: moves, and handing frames in and features out. Batch "
@@ -409,7 +409,11 @@ def _draw_speedups(axes: Any, rows: Sequence[Record], runtimes: Sequence[str]) -
         axes.plot(sparsities, [row[name] for row in rows], style, linewidth=0.9, label=label)
     for runtime, marker in zip(runtimes, "os", strict=False):
         over = RUNTIMES.get(runtime, runtime)
-        for what_is_shown, filled in (("", True), (", generated", False), (", frozen", False)):
+        for what_is_shown, filled in (
+            ("", True),
+            (", generated", False),
+            (", frozen or worse", False),
+        ):
             some = [
                 (row["sparsity"], row["measured"]["speedup_over"][runtime])
                 for row in rows
@@ -419,7 +423,7 @@ def _draw_speedups(axes: Any, rows: Sequence[Record], runtimes: Sequence[str]) -
             what = "the same engine dense" if runtime == DENSE_ENGINE else over
             axes.plot(
                 [x for x, _ in some], [y for _, y in some],
-                "x" if what_is_shown == ", frozen" else marker, color=color, markersize=4,
+                "x" if what_is_shown == ", frozen or worse" else marker, color=color, markersize=4,
                 fillstyle="full" if filled else "none",
                 label=f"over {what}{what_is_shown} (measured)",
             )  # fmt: skip
@@ -432,8 +436,8 @@ def _draw_speedups(axes: Any, rows: Sequence[Record], runtimes: Sequence[str]) -
 
 def _group(row: Record) -> str:
     """What tells a point's mark from others."""
-    if is_frozen(row["measured"]):
-        return ", frozen"
+    if verdict(row["measured"]):
+        return ", frozen or worse"
     return "" if row["key"]["changed"] is None else ", generated"
 
 
