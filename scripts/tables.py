@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarking import machine, read_json, require, save_text, say, versions
+from benchmarking import machine, read_json, require, save_json, save_text, say, versions
 from datasets import DATASET_HELP, Dataset, find_datasets
 from recognition_options import whole_number
 from table_rows import Record, RowFile
@@ -145,6 +145,8 @@ def _filled(
         }
         table = RowFile(options.json, head, anew=options.anew)
         fill(table, datasets)
+        if options.json is not None:  # also where no row was new: the command is
+            save_json(table.result, options.json)
     except KeyboardInterrupt:
         say("interrupted; rows that are finished are kept in --json, the same command goes on")
         sys.exit(INTERRUPTED)
