@@ -22,7 +22,7 @@ from rrm_extract.errors import RrmError, StoreMismatchError
 from rrm_extract.jobs import discover
 from rrm_extract.jobs.calibration import load
 
-__all__ = ["add_sweep_options", "error_controls", "markdown", "run_sweep"]
+__all__ = ["add_sweep_options", "error_controls", "markdown", "run_sweep", "threshold_number"]
 
 PACKAGES = ("rrm-extract", "torch", "torchvision", "av", "numpy")
 INTERRUPTED = 130
@@ -44,7 +44,7 @@ def add_sweep_options(parser: argparse.ArgumentParser, *, thresholds: Sequence[f
     parser.add_argument("--layer", help="as rrm-extract takes it")
     parser.add_argument("--preprocess", metavar="SPEC", help="as rrm-extract takes it")
     parser.add_argument(
-        "--thresholds", nargs="+", type=_threshold, default=list(thresholds), metavar="X",
+        "--thresholds", nargs="+", type=threshold_number, default=list(thresholds), metavar="X",
         help="0 or more; inf: nothing is propagated after a key frame",
     )  # fmt: skip
     parser.add_argument(
@@ -226,7 +226,8 @@ def _shown(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _threshold(text: str) -> float:
+def threshold_number(text: str) -> float:
+    """Reads a threshold for argparse: 0 or more, or inf."""
     try:
         number = float(text)
     except ValueError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +19,21 @@ from rrm_extract.graph import Program
 from rrm_extract.jobs import Recipe, pooled
 from rrm_extract.rrm import RecurrentNetwork
 
-__all__ = ["RrmPeer"]
+__all__ = ["SPLIT", "RrmPeer"]
+
+SPLIT = ("linear", "lists", "activation", "pooling", "other")
+"""What the native engine's time goes to: ``linear``, the layers' sums, of deltas or dense;
+``lists``, comparing, truncating and listing; ``activation``, residual sums and all that is fused to
+a layer's end, the pooling behind a first layer among it; ``pooling`` elsewhere; and ``other``:
+islands, moves, and handing frames in and features out."""
+
+_OWN_WORK = {
+    "ConvStep": "linear",
+    "PoolStep": "pooling",
+    "GlobalAverageStep": "pooling",
+    "PointwiseStep": "activation",
+    "InputStep": "lists",
+}
 
 
 @dataclass(frozen=True)
@@ -119,6 +135,48 @@ class RrmPeer(Peer):
         for network in self._networks:
             if hasattr(network, "profile"):
                 seconds.update(network.profile())
+        return seconds
+
+    def split(self, frames: Tensor, *, repeats: int = 5) -> dict[str, float] | None:
+        """Where the time of the native engine goes, in other runs of one core.
+
+        These runs are slower than :meth:`run`: only shares are to be taken from them. Of each step
+        and share the least of all repeats counts, for a thread that has to wait waits anywhere.
+
+        Args:
+            frames: (T, *input_shape) float32.
+            repeats: how often it is run, after a first time that does not count.
+
+        Returns:
+            Seconds by :data:`SPLIT`; None for an engine that cannot tell.
+        """
+        network = self._networks[0]
+        if not hasattr(network, "split_times"):
+            return None
+        kinds = {
+            step.name: type(step).__name__
+            for part in network.sequence
+            for step in getattr(part, "steps", ())
+        }
+        self._part(network, frames)
+        network.split_times(True)
+        whole = math.inf
+        least: dict[tuple[str, str], float] = {}
+        for _ in range(repeats):
+            before, began = network.profile_split(), time.thread_time()
+            self._part(network, frames)
+            whole = min(whole, time.thread_time() - began)
+            for step, shares in network.profile_split().items():
+                for share, value in shares.items():
+                    key = (step, share)
+                    least[key] = min(least.get(key, math.inf), value - before[step][share])
+        network.split_times(False)
+        seconds = dict.fromkeys(SPLIT, 0.0)
+        for (step, share), value in least.items():
+            # What is no step hands an input to the first layers.
+            own = _OWN_WORK.get(kinds.get(step, "InputStep"), "other")
+            seconds[{"own": own, "finish": "activation"}.get(share, share)] += value
+        seconds["other"] += max(0.0, whole - sum(seconds.values()))
         return seconds
 
 
