@@ -12,6 +12,7 @@ from peers import DenseNetwork
 from torch import Tensor
 
 from rrm_extract.config import JobConfig
+from rrm_extract.errors import ClipOpenError
 from rrm_extract.graph import Program, select
 from rrm_extract.jobs import Recipe, batches, make_recipe, network_input, pooled, sampling_of
 from rrm_extract.models import load_model
@@ -84,8 +85,10 @@ def load_subject(
     *,
     weights: str = "default",
     preprocess: str | None = None,
+    fps: str = "24",
     chunk: float = 10.0,
     time_batch: int = 8,
+    policy: str = "bounded",
 ) -> Subject:
     """Loads a network and what is needed to run it either way.
 
@@ -94,8 +97,10 @@ def load_subject(
         weights: for networks whose spec names none; files of networks bring their own.
         preprocess: for networks that bring no transform of their own, which are ONNX files and
             ``package.module:factory``.
+        fps: frames per second that are sampled, as ``rrm-extract --fps`` takes it.
         chunk: seconds between key frames.
         time_batch: frames taken through one layer before the next.
+        policy: "bounded" or "paper".
 
     Raises:
         UsageError: there is no such network, or it cannot be used.
@@ -107,8 +112,10 @@ def load_subject(
         model=name,
         weights=own_weights or ("default" if is_file else weights),
         preprocess=preprocess if is_undescribed else None,
+        fps=fps,
         chunk=chunk,
         time_batch=time_batch,
+        policy=policy,
     )
     model = load_model(config.model, weights=config.weights, preprocess=config.preprocess)
     recipe = make_recipe(model, config)
@@ -141,6 +148,9 @@ def clip_frames(path: Path, subject: Subject, *, count: int | None) -> Tensor:
                 left = None if left is None else left - len(batch)
             if left is not None and left <= 0:
                 break
+    if not rows:
+        msg = f"{path}: no frame can be decoded; expected a video"
+        raise ClipOpenError(msg)
     return _without_remainder(torch.cat(rows))
 
 
