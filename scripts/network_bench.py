@@ -142,7 +142,13 @@ def bench_subject(subject: Subject, clips: Mapping[str, Tensor], plan: Plan) -> 
 
 
 def measure(
-    peers: Sequence[Peer], frames: Tensor, reference: Tensor, *, repeats: int, pause: float = 0.0
+    peers: Sequence[Peer],
+    frames: Tensor,
+    reference: Tensor,
+    *,
+    repeats: int,
+    pause: float = 0.0,
+    wake: int = LARGEST_BATCH,
 ) -> list[Measurement]:
     """Error, density and speed of prepared peers on one clip, in rounds.
 
@@ -152,6 +158,7 @@ def measure(
         reference: (T, D), the features they should give.
         repeats: rounds.
         pause: seconds before each turn.
+        wake: frames of the short run before each turn, which is not counted.
     """
     measurements = [Measurement(peer) for peer in peers]
     for m in measurements:  # also the first, cold run of each
@@ -159,7 +166,8 @@ def measure(
         m.density, m.work = m.peer.density(), m.peer.work()
     spent: list[dict[str, float]] = [{} for _ in peers]
     turns = [
-        partial(_turn, m.peer, frames, pause, s) for m, s in zip(measurements, spent, strict=True)
+        partial(_turn, m.peer, frames, pause, s, wake)
+        for m, s in zip(measurements, spent, strict=True)
     ]
     rounds = interleaved(turns, repeats=repeats)
     for m, rates, stages in zip(measurements, rounds, spent, strict=True):
@@ -171,10 +179,16 @@ def measure(
     return measurements
 
 
-def _turn(peer: Peer, frames: Tensor, pause: float, stages: dict[str, float]) -> float:
+def _turn(
+    peer: Peer,
+    frames: Tensor,
+    pause: float,
+    stages: dict[str, float],
+    wake: int = LARGEST_BATCH,
+) -> float:
     """One timed run, frames/s; adds to ``stages`` what it spent where."""
     time.sleep(pause)
-    peer.run(frames[:LARGEST_BATCH])  # wakes its threads and brings its weights into the caches
+    peer.run(frames[:wake])  # wakes its threads and brings its weights into the caches
     before = peer.stages()
     began = time.perf_counter()
     peer.run(frames)

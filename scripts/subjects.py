@@ -15,7 +15,7 @@ from rrm_extract.config import JobConfig
 from rrm_extract.errors import ClipOpenError
 from rrm_extract.graph import Program, select
 from rrm_extract.jobs import Recipe, batches, make_recipe, network_input, pooled, sampling_of
-from rrm_extract.models import load_model
+from rrm_extract.models import LoadedModel, load_model
 from rrm_extract.models.registry import is_model_file
 from rrm_extract.video import ClipReader, Sampling, count_chunks, scan_clip
 
@@ -27,6 +27,7 @@ __all__ = [
     "even_sample",
     "load_subject",
     "noise_frames",
+    "subject_of",
     "usable_batches",
 ]
 
@@ -69,7 +70,9 @@ class Subject:
 
     def dense(self) -> DenseNetwork:
         """What the dense runtimes compute."""
-        return DenseNetwork(self.recipe.program, input_shape=self.input_shape)
+        return DenseNetwork(
+            self.recipe.program, input_shape=self.input_shape, pool=self.recipe.pool
+        )
 
     def reference(self, frames: Tensor) -> Tensor:
         """Features by torch's dense network in fp32, (T, D)."""
@@ -118,15 +121,23 @@ def load_subject(
         policy=policy,
     )
     model = load_model(config.model, weights=config.weights, preprocess=config.preprocess)
+    return subject_of(model, config, name=Path(name).name if is_file else name)
+
+
+def subject_of(model: LoadedModel, config: JobConfig, *, name: str) -> Subject:
+    """A network that is loaded already, with a job's options.
+
+    Raises:
+        UsageError: it cannot be used with them.
+    """
     recipe = make_recipe(model, config)
-    whole = model.trace()
     resize = model.preprocess.get("resize")
     return Subject(
-        name=Path(name).name if is_file else name,
+        name=name,
         weights_id=model.weights_id,
         recipe=recipe,
         sampling=sampling_of(config),
-        ordinary=select(whole, (recipe.layer,)),
+        ordinary=select(model.trace(), (recipe.layer,)),
         noise_side=resize if isinstance(resize, int) else max(model.input_shape),
     )
 
