@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ __all__ = [
     "LARGEST_BATCH",
     "NOISE",
     "Subject",
+    "clip_chunks",
     "clip_frames",
     "even_sample",
     "load_subject",
@@ -148,21 +149,33 @@ def clip_frames(path: Path, subject: Subject, *, count: int | None) -> Tensor:
     Raises:
         ClipError: the clip cannot be opened or decoded.
     """
-    info = scan_clip(path)
-    rows: list[Tensor] = []
-    left = count
-    with ClipReader(info, subject.sampling) as reader:
-        for chunk in range(count_chunks(info, subject.sampling)):
-            source = islice(reader.read(chunk), left)
-            for batch in batches(source, subject.recipe.time_batch):
-                rows.append(network_input(batch, subject.recipe))
-                left = None if left is None else left - len(batch)
-            if left is not None and left <= 0:
-                break
+    rows = list(clip_chunks(path, subject, count=count))
     if not rows:
         msg = f"{path}: no frame can be decoded; expected a video"
         raise ClipOpenError(msg)
     return _without_remainder(torch.cat(rows))
+
+
+def clip_chunks(path: Path, subject: Subject, *, count: int | None) -> Iterator[Tensor]:
+    """The same frames chunk by chunk, each (T, *input_shape) float32, all of them.
+
+    Raises:
+        ClipError: the clip cannot be opened, or cannot be decoded from there on.
+    """
+    info = scan_clip(path)
+    left = count
+    with ClipReader(info, subject.sampling) as reader:
+        for chunk in range(count_chunks(info, subject.sampling)):
+            source = islice(reader.read(chunk), left)
+            rows = [
+                network_input(batch, subject.recipe)
+                for batch in batches(source, subject.recipe.time_batch)
+            ]
+            if rows:
+                yield torch.cat(rows)
+            left = None if left is None else left - sum(map(len, rows))
+            if left is not None and left <= 0:
+                return
 
 
 def noise_frames(subject: Subject, *, count: int, seed: int = 0) -> Tensor:

@@ -31,13 +31,14 @@ class Column:
     Attributes:
         title: its name, without its kind.
         cell: what stands in it, from a row.
-        kind: "theoretical" follows from counts, as in the paper; "measured" is a ratio of seconds,
-            or a difference between two results; empty for what a row is about.
+        kind: "counted" is a share of numbers that are zero; "theoretical" follows from such counts,
+            as in the paper; "measured" comes from seconds, or from the difference of two results;
+            empty for what a row is about.
     """
 
     title: str
     cell: Callable[[Record], str]
-    kind: Literal["", "theoretical", "measured"] = ""
+    kind: Literal["", "counted", "theoretical", "measured"] = ""
 
     @property
     def head(self) -> str:
