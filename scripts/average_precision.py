@@ -48,6 +48,11 @@ COCO's own areas are of outlines. The share is the one that CrowdPose (arXiv 181
 with, whose bodies have no outlines either.
 """
 
+THINNEST = 1.0
+"""Pixels: no body is thinner, though the parts that are marked may be in one row."""
+
+Corners = tuple[float, float, float, float]
+
 _PERSON = 1
 _NOWHERE = (-1e6, -1e6)
 
@@ -111,10 +116,8 @@ class Precision:
 def marked_boxes(found: Detections, names: Sequence[str]) -> list[MarkedBox]:
     """What a detector found, taken as true: the objects that count."""
     return [
-        MarkedBox(name=class_key(names[kind]), corners=tuple(corners))
-        for corners, kind in zip(
-            found.pixels[:MOST_BOXES].tolist(), found.classes[:MOST_BOXES].tolist(), strict=True
-        )
+        MarkedBox(name=class_key(names[kind]), corners=corners)
+        for corners, _, kind in _counting(found)
     ]
 
 
@@ -149,11 +152,7 @@ def box_precision(frames: Sequence[BoxFrame]) -> Precision:
             for box in frame.truths
         ]
         keys = [class_key(name) for name in frame.names]
-        one = frame.found
-        for corners, score, kind in zip(
-            one.pixels[:MOST_BOXES].tolist(), one.scores.tolist(), one.classes.tolist(),
-            strict=False,
-        ):  # fmt: skip
+        for corners, score, kind in _counting(frame.found):
             if frame.looked_for is not None and keys[kind] not in frame.looked_for:
                 continue
             all_found += 1
@@ -196,6 +195,24 @@ def body_precision(
     )  # fmt: skip
 
 
+def _counting(found: Detections) -> list[tuple[Corners, float, int]]:
+    """Corners in pixels, score and class of the objects that count.
+
+    A box that lies in what the letterbox leaves free is nothing in the frame.
+    """
+    pixels = found.pixels
+    inside = np.flatnonzero((pixels[:, 2:] > pixels[:, :2]).all(axis=1))[:MOST_BOXES]
+    return [
+        ((left, top, right, bottom), score, kind)
+        for (left, top, right, bottom), score, kind in zip(
+            pixels[inside].tolist(),
+            found.scores[inside].tolist(),
+            found.classes[inside].tolist(),
+            strict=True,
+        )
+    ]
+
+
 def _box(image: int, category: int, corners: Sequence[float]) -> dict[str, Any]:
     left, top, right, bottom = corners
     width, height = right - left, bottom - top
@@ -216,8 +233,9 @@ def _body(
     box = _box(image, _PERSON, (min(xs), min(ys), max(xs), max(ys)))
     # A part that was not found is far from any mark, and one that is not marked does not count.
     triples = [(*points[part], 2) if part in points else (*_NOWHERE, 0) for part in parts]
+    sides = [max(side, THINNEST) for side in box["bbox"][2:]]
     return box | {
-        "area": BODY_AREA * box["area"] if area is None else area,
+        "area": BODY_AREA * sides[0] * sides[1] if area is None else area,
         "keypoints": [number for triple in triples for number in triple],
         "num_keypoints": len(there),
     }

@@ -61,6 +61,7 @@ class Plan:
         trial_frames, trial_rounds: with which they are chosen.
         calibration_frames: for int8, taken evenly from the clips.
         pause: seconds before each turn, for the threads of the one before to fall asleep.
+        wake: frames of the short run before each turn, which is not counted.
     """
 
     thresholds: Sequence[float]
@@ -74,6 +75,7 @@ class Plan:
     trial_rounds: int = 3
     calibration_frames: int = 48
     pause: float = 0.05
+    wake: int = LARGEST_BATCH
 
 
 @dataclass
@@ -125,6 +127,7 @@ def bench_subject(subject: Subject, clips: Mapping[str, Tensor], plan: Plan) -> 
                 references[name],
                 repeats=plan.repeats,
                 pause=plan.pause,
+                wake=plan.wake,
             )
             kept = best_of(measured)
             basis = next(
@@ -297,7 +300,7 @@ def _finalists(candidates: Sequence[Peer], frames: Tensor, plan: Plan) -> list[P
     for peer in candidates:
         peer.prepare()
         peer.run(frames)
-    turns = [partial(_turn, peer, frames, plan.pause, {}) for peer in candidates]
+    turns = [partial(_turn, peer, frames, plan.pause, {}, plan.wake) for peer in candidates]
     rates = interleaved(turns, repeats=plan.trial_rounds)
     # The best round, not the median: a rival is not to be dropped for what disturbed it.
     order = sorted(range(len(candidates)), key=lambda index: max(rates[index]), reverse=True)

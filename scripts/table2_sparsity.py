@@ -21,7 +21,7 @@ relative error in that very run. There the engine runs a layer dense where lists
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from typing import Any
 from benchmarking import counted, say
 from charts import grouped_bars, new_figure, save_svg
 from datasets import Dataset
-from network_bench import PACKAGES
+from network_bench import PACKAGES, Plan
 from recognition_options import whole_number
 from sparsity import Sparsity, measure_sparsity
 from subjects import Subject
@@ -125,10 +125,23 @@ class Networks:
         spec: NAME or NAME=WEIGHTS.
         options: of the script.
         thresholds: one row for each.
+        load: loads the network, as :func:`timed_clips.subject_of` does.
+        plan: what is timed, as :func:`timed_clips.timing_plan` says.
+        values: what a row has of a sparsity.
     """
 
-    def __init__(self, spec: str, options: argparse.Namespace, thresholds: Sequence[float]) -> None:
+    def __init__(
+        self,
+        spec: str,
+        options: argparse.Namespace,
+        thresholds: Sequence[float],
+        *,
+        load: Callable[..., Subject] = subject_of,
+        plan: Callable[[argparse.Namespace, Sequence[float]], Plan] = timing_plan,
+        values: Callable[[Sparsity], Record] | None = None,
+    ) -> None:
         self._spec, self._options, self._thresholds = spec, options, thresholds
+        self._load, self._plan, self._values = load, plan, values or counted_values
         self._subjects: dict[str, Subject] = {}
         self._timers: dict[str, Timer] = {}
 
@@ -149,7 +162,7 @@ class Networks:
             {
                 "weights": subject.weights_id,
                 **reading.to_json(),
-                **counted_values(sparsity),
+                **self._values(sparsity),
                 "measured": measured_values(speeds, threshold),
             }
             for threshold, sparsity in zip(self._thresholds, sparsities, strict=True)
@@ -157,7 +170,7 @@ class Networks:
 
     def _subject(self, fps: str) -> Subject:
         if fps not in self._subjects:
-            self._subjects[fps] = subject_of(self._spec, self._options, fps=fps)
+            self._subjects[fps] = self._load(self._spec, self._options, fps=fps)
         return self._subjects[fps]
 
     def _speeds(self, subject: Subject, dataset: Dataset) -> list[Record]:
@@ -170,7 +183,7 @@ class Networks:
         if not clips:
             return []
         if dataset.fps not in self._timers:
-            self._timers[dataset.fps] = Timer(subject, timing_plan(options, self._thresholds))
+            self._timers[dataset.fps] = Timer(subject, self._plan(options, self._thresholds))
         speeds = self._timers[dataset.fps].speeds(clips)
         for speed in speeds:
             speed["clips"] = {name: len(frames) for name, frames in clips.items()}
@@ -215,18 +228,21 @@ def measured_values(speeds: Sequence[Record], threshold: float) -> Record | None
 
 def page(result: Record) -> str:
     """The table and what its columns mean."""
-    settings = result["settings"]
-    about = (
-        f"Policy {settings['policy']}, chunks of {settings['chunk']:g} s; timed: the "
-        f"{settings['engine']} engine, {counted(settings['threads'], 'thread')}, "
-        f"{counted(settings['repeats'], 'round')}, the first {settings['timed_frames']} frames of "
-        f"{counted(settings['timed_videos'], 'clip')} of each dataset."
-    )
     return table_page(
         result,
         columns_of(result),
         title="Table 2: sparsity, and what it is worth",
-        notes=[*NOTES, about],
+        notes=[*NOTES, settings_in_words(result["settings"])],
+    )
+
+
+def settings_in_words(settings: Record) -> str:
+    """How a table was measured."""
+    return (
+        f"Policy {settings['policy']}, chunks of {settings['chunk']:g} s; timed: the "
+        f"{settings['engine']} engine, {counted(settings['threads'], 'thread')}, "
+        f"{counted(settings['repeats'], 'round')}, the first {settings['timed_frames']} frames of "
+        f"{counted(settings['timed_videos'], 'clip')} of each dataset."
     )
 
 

@@ -161,7 +161,10 @@ class Timer:
         reference = self._subject.reference(frames)
         peers = [*self._baseline_peers(frames), *self._recurrent]
         plan = self._plan
-        return best_of(measure(peers, frames, reference, repeats=plan.repeats, pause=plan.pause))
+        measured = measure(
+            peers, frames, reference, repeats=plan.repeats, pause=plan.pause, wake=plan.wake
+        )
+        return best_of(measured)
 
     def speeds(self, clips: Mapping[str, Tensor]) -> list[Record]:
         """Over some clips together, for each dense runtime and each threshold.

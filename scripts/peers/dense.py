@@ -32,9 +32,7 @@ class DenseNetwork:
         pool: "avg" or "none": of a feature that is a map, as in an extraction.
     """
 
-    def __init__(
-        self, program: Program, *, input_shape: Sequence[int], pool: str = "avg"
-    ) -> None:
+    def __init__(self, program: Program, *, input_shape: Sequence[int], pool: str = "avg") -> None:
         self.program = program
         self.input_shape = tuple(input_shape)
         self.pool = pool

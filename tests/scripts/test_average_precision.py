@@ -117,6 +117,16 @@ def test_where_nothing_was_found_it_is_zero() -> None:
     assert (precision.ap, precision.found) == (0, 0)
 
 
+def test_boxes_outside_the_frame_are_nothing() -> None:
+    inside, outside = (*A, 0.5, 0), (10.0, 0.0, 60.0, 0.0, 0.9, 0)
+    found = detections(outside, inside)
+    truths = marked_boxes(found, NAMES)
+    assert [mark.name for mark in truths] == ["person"]
+    assert truths[0].corners == pytest.approx(A)
+    precision = box_precision([box_frame(truths, found)])
+    assert (precision.ap, precision.found) == (pytest.approx(1), 1)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 3 * MOST_BOXES), st.integers(0, 2**32 - 1))
 def test_what_is_taken_as_true_agrees_with_itself(count: int, seed: int) -> None:
@@ -209,6 +219,13 @@ def test_bodies_without_a_part_in_common_have_no_precision() -> None:
     for looked_for in (["head_top"], None):
         precision = body_precision([frame], looked_for=looked_for)
         assert (precision.ap, precision.truths) == (None, 0)
+
+
+def test_a_body_whose_parts_are_in_a_row() -> None:
+    person = {part: (10.0 * number, 50.0) for number, part in enumerate(OKS_PARTS)}
+    near = {part: (x, 50.001) for part, (x, _) in person.items()}
+    frame = body_frame(marked_bodies(poses(person), COCO_BODY.parts), poses(near))
+    assert body_precision([frame]).ap == pytest.approx(1)
 
 
 def test_bodies_that_are_taken_as_true_agree_with_themselves() -> None:
