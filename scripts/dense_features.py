@@ -130,6 +130,7 @@ class _Dense:
     time_batch: int = BATCH
     n_layers: int = 0
     control: Control = field(default_factory=lambda: Control(cuts=False))
+    reading: None = None
 
     @property
     def feature_shape(self) -> tuple[int, ...]:

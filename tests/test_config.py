@@ -65,6 +65,9 @@ def test_every_example_is_a_value_that_is_accepted():
         others = {"aecs": {"policy": "paper", "error_limit": 0.1}}
         others["error_limit"] = {"policy": "paper", "aecs": "aecs.json"}
         others["percentile"] = {"target_error": 0.1}
+        others["score_threshold"] = others["overlap"] = {"task": "detect"}
+        others["field_threshold"] = others["least_parts"] = {"task": "pose"}
+        others["least_score"] = {"task": "pose"}
         job = JobConfig.from_mapping({option.name: value, **others.get(option.name, {})})
         assert getattr(job, option.name) is not None
         assert option.about.endswith(".")
@@ -82,7 +85,8 @@ def test_flags_and_help():
 
 def test_identity_keys():
     assert JobConfig.identity_keys() == (
-        *("model", "weights", "layer", "pool", "preprocess", "threshold", "policy"),
+        *("model", "task", "weights", "layer", "pool", "score_threshold", "overlap"),
+        *("field_threshold", "least_parts", "least_score", "preprocess", "threshold", "policy"),
         *("target_error", "percentile", "thresholds", "aecs", "error_limit", "audit", "cuts"),
         *("refresh", "fps", "chunk", "dtype", "precision", "device", "threads", "time_batch"),
     )

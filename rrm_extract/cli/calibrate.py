@@ -16,6 +16,7 @@ OPTIONS = (  # of a job, those that a calibration has a use for
     "root",
     "include",
     "model",
+    "task",
     "weights",
     "layer",
     "pool",

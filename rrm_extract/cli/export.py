@@ -1,4 +1,4 @@
-"""``rrm-extract export``: the features in other layouts."""
+"""``rrm-extract export``: features, objects and people in other layouts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import click
 __all__ = ["export"]
 
 
-@click.command(short_help="Write the features in another layout.")
+@click.command(short_help="Write features, objects or people in another layout.")
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE.h5")
 @click.option(
     "--layout",
-    type=click.Choice(["npy", "flat", "activitynet"]),
+    type=click.Choice(["npy", "flat", "activitynet", "npz", "csv", "coco"]),
     required=True,
     help="npy: a file for each video; flat: one array and an index; activitynet: the HDF5 layout "
-    "of that data set's published features. Example: --layout npy",
+    "of that data set's published features. Of objects and people: npz: an archive for each video; "
+    "csv: one table; coco: JSON as COCO's evaluation takes it. Example: --layout npy",
 )
 @click.option(
     "-o",
@@ -28,10 +29,11 @@ __all__ = ["export"]
 )
 @click.option("--overwrite", is_flag=True, help="Replace files that exist. Example: --overwrite")
 def export(file: Path, layout: str, output: Path, overwrite: bool) -> None:
-    """Write the features of FILE.h5 in another layout.
+    """Write the features of FILE.h5, or the objects or people, in another layout.
 
     \b
     rrm-extract export feats.h5 --layout npy -o out/
+    rrm-extract export objects.h5 --layout coco -o out/
     """
     from rrm_extract.store import export as export_file
 

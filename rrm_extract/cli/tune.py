@@ -18,6 +18,7 @@ OPTIONS = (  # of a job, those that a trial has a use for
     "root",
     "include",
     "model",
+    "task",
     "weights",
     "layer",
     "pool",
@@ -105,10 +106,9 @@ def tune(
         _check_plot(plot)
 
     from rrm_extract.jobs.discover import discover
-    from rrm_extract.jobs.recipe import make_recipe, prepare_process, weights_notes
+    from rrm_extract.jobs.recipe import load_job_model, make_recipe, prepare_process, weights_notes
     from rrm_extract.jobs.samples import take_samples
     from rrm_extract.jobs.tuning import try_thresholds
-    from rrm_extract.models import load_model
     from rrm_extract.report.tuning import tuning_json, tuning_text
     from rrm_extract.report.tuning_plot import draw_tuning
 
@@ -117,7 +117,7 @@ def tune(
 
     videos = discover(config.inputs, root=config.root, include=config.include)
     prepare_process(config.threads)
-    model = load_model(config.model, weights=config.weights, preprocess=config.preprocess)
+    model = load_job_model(config)
     recipe = make_recipe(model, config)
     for note in (*weights_notes(model), *filter(None, [recipe.engine_note])):
         say(note)

@@ -16,6 +16,7 @@ OPTIONS = (  # of a job, those that a comparison has a use for
     "root",
     "include",
     "model",
+    "task",
     "weights",
     "layer",
     "pool",

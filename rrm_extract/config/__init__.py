@@ -13,7 +13,7 @@ Importing this module does not import torch, so that `--help` is quick.
 
 from __future__ import annotations
 
-from rrm_extract.config.job import OPTIONS, JobConfig, parse_threshold
+from rrm_extract.config.job import FEATURES, OPTIONS, JobConfig, parse_threshold
 from rrm_extract.config.jobfile import load_job
 from rrm_extract.config.kinds import DEFAULT_PERCENTILE, DEFAULT_THRESHOLD, threshold_text
 from rrm_extract.config.option import Option
@@ -21,6 +21,7 @@ from rrm_extract.config.option import Option
 __all__ = [
     "DEFAULT_PERCENTILE",
     "DEFAULT_THRESHOLD",
+    "FEATURES",
     "OPTIONS",
     "JobConfig",
     "Option",

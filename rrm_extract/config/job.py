@@ -14,6 +14,15 @@ from rrm_extract.config.kinds import DEFAULT_PERCENTILE, DEFAULT_THRESHOLD, MAX_
 from rrm_extract.config.option import Option, option_field, shown
 from rrm_extract.errors import ConfigError
 
+FEATURES = "features"
+"""The task of a job whose frames get features."""
+
+TASK_OPTIONS: dict[str, tuple[str, ...]] = {
+    "detect": ("score_threshold", "overlap"),
+    "pose": ("score_threshold", "field_threshold", "least_parts", "least_score"),
+}
+"""The other tasks, with the options that only they have."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobConfig:
@@ -57,6 +66,14 @@ class JobConfig:
         "vgg16",
         decides_result=True,
     )
+    task: str = option_field(
+        kinds.choice(FEATURES, *TASK_OPTIONS),
+        FEATURES,
+        "What is stored of each frame: a feature, or in its place objects (yolov2 and its kin) or "
+        "people (rtpose).",
+        "detect",
+        decides_result=True,
+    )
     weights: str = option_field(
         dataclasses.replace(
             kinds.NAME, expects="'default', a weights name, a file or random[:SEED]", is_path=True
@@ -81,6 +98,43 @@ class JobConfig:
         "avg",
         "What to do with a feature map: avg takes its mean over space, none keeps all of it.",
         "none",
+        decides_result=True,
+    )
+    score_threshold: float | None = option_field(
+        kinds.MAYBE_UNIT,
+        None,
+        "With a task: smallest score of an object, by default 0.25, or of a part of a body, by "
+        "default 0.1.",
+        "0.5",
+        decides_result=True,
+    )
+    overlap: float | None = option_field(
+        kinds.MAYBE_UNIT,
+        None,
+        "With --task detect: of two objects of a class that overlap more, the better one stays; by "
+        "default 0.45.",
+        "0.3",
+        decides_result=True,
+    )
+    field_threshold: float | None = option_field(
+        kinds.MAYBE_UNIT,
+        None,
+        "With --task pose: smallest share of the field along a limb, by default 0.05.",
+        "0.1",
+        decides_result=True,
+    )
+    least_parts: int | None = option_field(
+        kinds.MAYBE_COUNT,
+        None,
+        "With --task pose: parts that make a person, by default 4.",
+        "6",
+        decides_result=True,
+    )
+    least_score: float | None = option_field(
+        kinds.MAYBE_AT_LEAST_ZERO,
+        None,
+        "With --task pose: smallest score of a person, by default 0.4.",
+        "0.8",
         decides_result=True,
     )
     preprocess: str | dict[str, Any] | None = option_field(  # noqa: RUF009 -- immutable default
@@ -271,6 +325,7 @@ class JobConfig:
         for option in _rows(type(self)):
             object.__setattr__(self, option.name, option.check(getattr(self, option.name)))
         self._check_together()
+        self._check_task()
 
     def _check_together(self) -> None:
         """Options that only make sense with, or without, one another."""
@@ -295,6 +350,24 @@ class JobConfig:
             one, other = ("--aecs", "--error-limit")[:: -1 if self.aecs is None else 1]
             raise ConfigError(f"{one} was given without {other}; expected both or neither")
 
+    def _check_task(self) -> None:
+        """The options of a task are given with it alone, and what it decides is not given."""
+        known = TASK_OPTIONS.get(self.task, ())
+        for name in sorted({name for names in TASK_OPTIONS.values() for name in names}):
+            if name not in known and getattr(self, name) is not None:
+                tasks = " or ".join(task for task, names in TASK_OPTIONS.items() if name in names)
+                flag = "--" + name.replace("_", "-")
+                raise ConfigError(f"{flag} needs --task {tasks}; expected it as well")
+        if self.task == FEATURES:
+            return
+        if self.dtype != "float32":
+            raise ConfigError(
+                f"--dtype {self.dtype} is for features, which --task {self.task} does not store; "
+                "leave it away"
+            )
+        # The raw output is read as it is.
+        object.__setattr__(self, "pool", "none")
+
     @property
     def frame_rate(self) -> Fraction | None:
         """Frames per second to sample, or None for every frame as it is."""
@@ -313,7 +386,15 @@ class JobConfig:
     def identity(self) -> dict[str, Any]:
         """The options that decide results, of types that JSON has."""
         whole = self.to_mapping()
-        return {name: whole[name] for name in self.identity_keys()}
+        others = {name for names in TASK_OPTIONS.values() for name in names}
+        # A job for features has the identity that it had before there were tasks.
+        unsaid = {"task", *others} if self.task == FEATURES else others - {*self.task_options}
+        return {name: whole[name] for name in self.identity_keys() if name not in unsaid}
+
+    @property
+    def task_options(self) -> dict[str, Any]:
+        """The options of the task that were given, and None for the others."""
+        return {name: getattr(self, name) for name in TASK_OPTIONS.get(self.task, ())}
 
     def to_mapping(self) -> dict[str, Any]:
         """All options, of types that JSON has; `from_mapping` gives an equal job back."""
@@ -331,7 +412,13 @@ class JobConfig:
         Raises:
             ConfigError: an unknown key, a wrong type, or a value out of range.
         """
-        return cls(**check_mapping(mapping, where=where))
+        checked = check_mapping(mapping, where=where)
+        if checked.get("pool") == "avg" and checked.get("task", FEATURES) != FEATURES:
+            raise ConfigError(
+                f"--pool avg does not go with --task {checked['task']}, which reads the last layer "
+                "as it is; leave it away"
+            )
+        return cls(**checked)
 
     def replace(self, **changes: object) -> JobConfig:
         """A copy with some options changed.

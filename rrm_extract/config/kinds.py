@@ -80,6 +80,13 @@ def _at_least_zero(value: object) -> float:
     return number + 0.0  # turns -0.0 into 0.0, so that equal settings are written alike
 
 
+def _unit(value: object) -> float:
+    number = _at_least_zero(value)
+    if number > 1:
+        raise UnfitError
+    return number
+
+
 def _whole(least: int) -> Callable[[object], int]:
     def read(value: object) -> int:
         number = _number(value)
@@ -254,6 +261,10 @@ MAYBE_SECONDS = dataclasses.replace(
 )
 MAYBE_ERROR = Kind(
     read=or_none(_above_zero), expects="a relative error above 0, or null", metavar="NUMBER"
+)
+MAYBE_UNIT = Kind(read=or_none(_unit), expects="a number from 0 to 1, or null", metavar="NUMBER")
+MAYBE_AT_LEAST_ZERO = Kind(
+    read=or_none(_at_least_zero), expects="a number of 0 or more, or null", metavar="NUMBER"
 )
 PERCENT = Kind(read=_percent, expects="a number above 0 and up to 100", metavar="PERCENT")
 SHARE = Kind(read=share, expects="a share of frames from 0 to 1", metavar="SHARE")

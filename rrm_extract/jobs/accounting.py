@@ -20,7 +20,10 @@ from rrm_extract.rrm.cost import (
 )
 from rrm_extract.store import ChunkResult
 
-__all__ = ["Accounting", "layer_columns"]
+__all__ = ["STAGES", "Accounting", "layer_columns"]
+
+STAGES = ("decode", "preprocess", "network")
+"""What the seconds of a chunk are taken of; those of a task have "task" as well."""
 
 
 class Accounting:
@@ -34,6 +37,7 @@ class Accounting:
         work: sum over all frames of the share of the dense MACs.
         seconds: by stage.
         events: see :data:`rrm_extract.jobs.control.EVENTS`.
+        found: objects or people in all frames, None where they have features.
     """
 
     def __init__(self, layers: tuple[LayerCost, ...]) -> None:
@@ -46,12 +50,8 @@ class Accounting:
         self.events: Counter[str] = Counter()
         self._errors: list[npt.NDArray[np.float32]] = []
         self._estimates: list[npt.NDArray[np.float32]] = []
-        self.seconds: dict[str, float] = {
-            "decode": 0.0,
-            "preprocess": 0.0,
-            "network": 0.0,
-            "write": 0.0,
-        }
+        self.seconds: dict[str, float] = {**dict.fromkeys(STAGES, 0.0), "write": 0.0}
+        self.found: int | None = None
 
     def add(self, chunk: ChunkResult) -> None:
         """Takes one chunk into account."""
@@ -69,8 +69,13 @@ class Accounting:
                 kept.append(rows[np.isfinite(rows)])
         for event in EVENTS:
             self.events[event] += int(chunk.attrs.get(f"n_{event}", 0))
-        for stage in ("decode", "preprocess", "network"):
+        for stage in STAGES:
             self.seconds[stage] += float(chunk.attrs.get(f"seconds_{stage}", 0.0))
+        if chunk.found is not None:
+            self.found = (self.found or 0) + int(chunk.found.counts.sum())
+            self.seconds["task"] = self.seconds.get("task", 0.0) + float(
+                chunk.attrs.get("seconds_task", 0.0)
+            )
 
     def merge(self, other: Accounting) -> None:
         """Takes all that another one has seen into account."""
@@ -82,8 +87,10 @@ class Accounting:
         self.events.update(other.events)
         self._errors += other._errors
         self._estimates += other._estimates
+        if other.found is not None:
+            self.found = (self.found or 0) + other.found
         for stage, seconds in other.seconds.items():
-            self.seconds[stage] += seconds
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def audited_errors(self) -> npt.NDArray[np.float32]:
         """Relative L2 errors of the frames that were audited."""

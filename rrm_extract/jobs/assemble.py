@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rrm_extract.errors import StoreFormatError
-from rrm_extract.jobs.accounting import Accounting, layer_columns
+from rrm_extract.jobs.accounting import STAGES, Accounting, layer_columns
 from rrm_extract.jobs.control import EVENTS
 from rrm_extract.jobs.plan import JobPlan
 from rrm_extract.jobs.schedule import VideoState
@@ -42,7 +42,7 @@ def assemble(store: OutputStore, state: VideoState, plan: JobPlan, *, dtype: str
             rotation = chunk.attrs.get("rotation", 0) if index == 0 else rotation
         happened = {name: count for name, count in counts.items() if count or name not in events}
         attrs: dict[str, Attr] = {**_clip_attrs(state.info), **happened, "rotation": rotation}
-        for stage in ("decode", "preprocess", "network"):
+        for stage in STAGES if plan.task is None else (*STAGES, "task"):
             attrs[f"seconds_{stage}"] = seen.seconds[stage]
         attrs.update(seen.measures())
         attrs["n_key_frames"] = seen.frames - seen.delta_frames

@@ -55,9 +55,13 @@ def run_calibration(
     # Here: the process that leads a job imports this module, and is to stay without torch.
     from rrm_extract.jobs.calibrate_accumulated import calibrate_accumulated
     from rrm_extract.jobs.calibrate_target import calibrate_target
-    from rrm_extract.jobs.recipe import make_recipe, prepare_process, subject_of
+    from rrm_extract.jobs.recipe import (
+        load_job_model,
+        make_recipe,
+        prepare_process,
+        subject_of,
+    )
     from rrm_extract.jobs.samples import take_samples
-    from rrm_extract.models import load_model
 
     check_folder(output)
     draw = None
@@ -69,7 +73,7 @@ def run_calibration(
         draw = partial(draw_fit, path=plot)
     videos = discover(config.inputs, root=config.root, include=config.include)
     prepare_process(config.threads)
-    model = load_model(config.model, weights=config.weights, preprocess=config.preprocess)
+    model = load_job_model(config)
     recipe = make_recipe(model, config)
     subject = subject_of(model, config, recipe.layer, recipe.engine)
     samples = take_samples(videos, config, recipe, clips=clips, frames=frames, say=say)

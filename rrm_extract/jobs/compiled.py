@@ -48,6 +48,11 @@ class CompiledComputation:
     exact: CompiledPlan | None
     recipe_path: Path
 
+    @property
+    def reading(self) -> None:
+        """Features are stored: what reads raw outputs needs torch."""
+        return None
+
     def open(self) -> CompiledFrameNetwork:
         """A network with a state of its own."""
         return CompiledFrameNetwork(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 from rrm_extract.engine.seen import Seen
 from rrm_extract.errors import ClipDamagedError
 from rrm_extract.jobs.control import EVENTS, Control, ControlledNetwork, Core, Watch
-from rrm_extract.store import ChunkResult
+from rrm_extract.store import ChunkResult, Found
 from rrm_extract.video import ClipReader, SampledFrame
 
-__all__ = ["ChunkExtractor", "Computation", "FrameNetwork", "batches", "pictures"]
+__all__ = ["ChunkExtractor", "Computation", "FrameNetwork", "Reading", "batches", "pictures"]
+
+
+_NOTHING = np.empty((0, 0), np.float32)
+"""Raw outputs of no frames."""
 
 
 class FrameNetwork(Core, Protocol):
@@ -24,6 +28,13 @@ class FrameNetwork(Core, Protocol):
 
     def input(self, batch: list[SampledFrame], /) -> Any:
         """The network's input for consecutive frames."""
+
+
+class Reading(Protocol):
+    """How raw outputs become what is stored in their place."""
+
+    def __call__(self, raw: NDArray[np.float32], sizes: Sequence[tuple[int, int]], /) -> Found:
+        """What is in T frames: of (T, D) raw outputs, and each frame's height and width."""
 
 
 class Computation(Protocol):
@@ -44,6 +55,10 @@ class Computation(Protocol):
     @property
     def control(self) -> Control:
         """What decides about key frames and thresholds."""
+
+    @property
+    def reading(self) -> Reading | None:
+        """How features become what is stored in their place; None where they are stored."""
 
     def open(self) -> FrameNetwork:
         """A network with a state of its own."""
@@ -74,9 +89,12 @@ class ChunkExtractor:
             ClipError: the clip cannot be opened.
         """
         self._network.begin(reader.path.name)
-        clock = {"decode": 0.0, "preprocess": 0.0, "network": 0.0}
+        reading = self.computation.reading
+        stages = ("decode", "preprocess", "network", *([] if reading is None else ["task"]))
+        clock = dict.fromkeys(stages, 0.0)
         shown: list[tuple[float, int, int]] = []
         features: list[NDArray[np.float32]] = []
+        found: list[Found] = []
         densities: list[Seen] = []
         watches: list[Watch] = []
         damage, rotation = "", 0
@@ -97,7 +115,12 @@ class ChunkExtractor:
                     timestamps=[frame.timestamp for frame in batch],
                 )
                 clock["network"] += time.perf_counter() - began
-                features.append(output)
+                if reading is None:
+                    features.append(output)
+                else:
+                    began = time.perf_counter()
+                    found.append(reading(output, [_size(frame) for frame in batch]))
+                    clock["task"] += time.perf_counter() - began
                 densities.append(seen)
                 watches.append(watch)
                 # A chunk's pixels would be its largest memory: only the times are kept.
@@ -107,10 +130,16 @@ class ChunkExtractor:
                 self.work_done += float(seen.work.sum())
             if ended:
                 break
-        size, layers = int(np.prod(self.computation.feature_shape)), self.computation.n_layers
+        layers = self.computation.n_layers
+        if reading is None:
+            size = int(np.prod(self.computation.feature_shape))
+            stored = _joined(features, (0, size), np.float32)
+        else:
+            stored = np.empty((len(shown), 0), np.float32)
         return ChunkResult(
             index=index,
-            features=_joined(features, (0, size), np.float32),
+            features=stored,
+            found=None if reading is None else Found.joined([reading(_NOTHING, []), *found]),
             timestamps=np.array([row[0] for row in shown], np.float64),
             pts=np.array([row[1] for row in shown], np.int64),
             frame_index=np.array([row[2] for row in shown], np.int64),
@@ -124,9 +153,7 @@ class ChunkExtractor:
             audit_error=_joined([watch.audit_error for watch in watches], (0,), np.float32),
             attrs={
                 **{f"n_{event}": self._network.events[event] for event in EVENTS},
-                "seconds_decode": clock["decode"],
-                "seconds_preprocess": clock["preprocess"],
-                "seconds_network": clock["network"],
+                **{f"seconds_{stage}": seconds for stage, seconds in clock.items()},
                 "n_decoded": reader.n_decoded - decoded,
                 "n_decode_errors": reader.n_decode_errors - errors,
                 "rotation": rotation,
@@ -147,6 +174,12 @@ def pictures(batch: list[SampledFrame]) -> tuple[list[NDArray[np.uint8]], list[i
             positions[id(frame.image)] = len(images)
             images.append(frame.image)
     return images, [positions[id(frame.image)] for frame in batch]
+
+
+def _size(frame: SampledFrame) -> tuple[int, int]:
+    """Height and width as it is shown, pixels."""
+    height, width, _ = frame.image.shape
+    return height, width
 
 
 def batches(frames: Iterator[SampledFrame], size: int) -> Iterator[list[SampledFrame]]:

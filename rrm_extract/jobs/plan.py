@@ -7,8 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from rrm_extract.rrm.cost import LayerCost
+from rrm_extract.store import TaskRows
+from rrm_extract.store.schema import Array, Attr
 
-__all__ = ["JobPlan"]
+__all__ = ["JobPlan", "TaskPlan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPlan:
+    """What a job stores of each frame in place of a feature.
+
+    Attributes:
+        rows: what they are.
+        options: of the task, by the names of the job's options.
+        about: names of classes, or of key points and limbs, as attributes of the file.
+    """
+
+    rows: TaskRows
+    options: Mapping[str, float | int]
+    about: Mapping[str, Attr | Array]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +44,7 @@ class JobPlan:
         calibration: what limits the error, as plain values; None without.
         versions: of torch and torchvision.
         notes: what a person should know: how the weights fit, and why this engine.
+        task: what is stored in place of features; None where they are.
     """
 
     weights_id: str
@@ -41,3 +59,4 @@ class JobPlan:
     calibration: Mapping[str, Any] | None
     versions: Mapping[str, str]
     notes: tuple[str, ...]
+    task: TaskPlan | None = None

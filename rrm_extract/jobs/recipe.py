@@ -14,7 +14,7 @@ import torchvision
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rrm_extract.config import JobConfig, threshold_text
+from rrm_extract.config import FEATURES, JobConfig, threshold_text
 from rrm_extract.engine import (
     NativeNetwork,
     NativeTransform,
@@ -46,14 +46,17 @@ from rrm_extract.jobs.compiled import CompiledComputation, beside, save_compiled
 from rrm_extract.jobs.control import AccumulatedControl, Control, TargetControl
 from rrm_extract.jobs.extractor import pictures
 from rrm_extract.jobs.plan import JobPlan
+from rrm_extract.jobs.reading import Reading, make_reading
 from rrm_extract.jobs.sampling import sampling_of
 from rrm_extract.models import LoadedModel, Preprocess, Transform, load_model
+from rrm_extract.models.registry import is_classifier
 from rrm_extract.rrm import FrameDensities, LayerCost, Policy, RecurrentNetwork
 from rrm_extract.video import SampledFrame
 
 __all__ = [
     "Recipe",
     "check_device",
+    "load_job_model",
     "load_plan",
     "load_recipe",
     "make_recipe",
@@ -89,6 +92,7 @@ class Recipe:
         exact: the same in fp32, where the control needs it and ``compiled`` has another precision.
         control: what decides about key frames and thresholds.
         calibration: where its limit of the error comes from.
+        reading: what makes objects or people of the feature; None where it is stored.
     """
 
     program: Program
@@ -112,6 +116,7 @@ class Recipe:
     exact: CompiledPlan | None
     control: Control
     calibration: Calibration | None
+    reading: Reading | None
 
     @property
     def n_layers(self) -> int:
@@ -129,6 +134,8 @@ class Recipe:
             recipe_path: where the recipe itself is, for frames that need it all the same.
         """
         if self.compiled is None or not isinstance(self.transform, NativeTransform):
+            return None
+        if self.reading is not None:
             return None
         return CompiledComputation(
             plan=self.compiled,
@@ -225,7 +232,7 @@ def load_plan(config: JobConfig) -> tuple[JobPlan, Recipe]:
     Raises:
         UsageError: the request is wrong.
     """
-    model = load_model(config.model, weights=config.weights, preprocess=config.preprocess)
+    model = load_job_model(config)
     recipe = make_recipe(model, config)
     calibration = recipe.calibration
     plan = JobPlan(
@@ -242,8 +249,26 @@ def load_plan(config: JobConfig) -> tuple[JobPlan, Recipe]:
         # As text: torch's own class of versions would need torch wherever it is read.
         versions={"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)},
         notes=(*weights_notes(model), *filter(None, [recipe.engine_note])),
+        task=None if recipe.reading is None else recipe.reading.plan,
     )
     return plan, recipe
+
+
+def load_job_model(config: JobConfig) -> LoadedModel:
+    """Loads the model of a job.
+
+    Raises:
+        ConfigError: it is known to be none for the job's task, before its weights are asked for.
+        UsageError: it cannot be had.
+    """
+    if config.task != FEATURES and is_classifier(config.model):
+        can = {"detect": "yolov2, tiny_yolov2, or darknet:FILE.cfg with a [region] section"}
+        msg = (
+            f"--task {config.task} cannot be done by {config.model}, a classifier; expected "
+            f"--model {can.get(config.task, 'rtpose')}"
+        )
+        raise ConfigError(msg)
+    return load_model(config.model, weights=config.weights, preprocess=config.preprocess)
 
 
 def prepare_process(threads: int) -> None:
@@ -264,8 +289,9 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
     """
     choice = choose_engine(config.engine, device=config.device, precision=config.precision)
     check_device(config.device)
+    reading = make_reading(model, config)
     whole = model.trace()
-    layer = default_layer(whole) if config.layer is None else resolve_layer(whole, config.layer)
+    layer = _layer(whole, config)
     program = select(whole, (layer,))
     check_weights(program, model, f"layer {layer!r}")
     program = fold_batch_norm(program)
@@ -326,7 +352,24 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
         exact=exact,
         control=control,
         calibration=calibration,
+        reading=reading,
     )
+
+
+def _layer(whole: Program, config: JobConfig) -> str:
+    """Node name of the feature.
+
+    Raises:
+        LayerError: there is no such layer.
+        ConfigError: a task was given with another layer than the one it reads.
+    """
+    if config.task == FEATURES:
+        return default_layer(whole) if config.layer is None else resolve_layer(whole, config.layer)
+    (last,) = whole.outputs
+    if config.layer is not None and resolve_layer(whole, config.layer) != last:
+        msg = f"--task {config.task} reads layer {last}, not {config.layer}; leave --layer away"
+        raise ConfigError(msg)
+    return last
 
 
 def subject_of(model: LoadedModel, config: JobConfig, layer: str, engine: str) -> Subject:

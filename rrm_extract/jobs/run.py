@@ -43,6 +43,7 @@ from rrm_extract.jobs.signals import held_back
 from rrm_extract.store import FailureRecord, OutputStore, Source, load_chunk
 from rrm_extract.store.files import temp_path
 from rrm_extract.store.schema import parts_dir_of
+from rrm_extract.store.taskrows import FINDS
 from rrm_extract.video import count_chunks, expected_frames
 
 __all__ = ["RunSummary", "run_job", "usable_cores"]
@@ -70,6 +71,7 @@ class RunSummary:
             loaded the network and ended then (0 if no network was needed), bytes.
         weights: the weights' id.
         notes: how the weights fit the network, if not whole.
+        finds: what a task finds, "objects" or "people"; empty where features are stored.
     """
 
     output: Path
@@ -85,6 +87,7 @@ class RunSummary:
     peak_memory: tuple[int, int, int]
     weights: str
     notes: tuple[str, ...]
+    finds: str
 
     @property
     def exit_code(self) -> int:
@@ -150,7 +153,12 @@ def _run_job(config: JobConfig, output: str, loader: Loader, began: float) -> Ru
     loaded = time.monotonic()
     identity = identity_of(config, plan)
     with (
-        OutputStore(Path(output), identity, overwrite=config.overwrite) as store,
+        OutputStore(
+            Path(output),
+            identity,
+            overwrite=config.overwrite,
+            task=None if plan.task is None else plan.task.rows,
+        ) as store,
         Progress(videos=len(videos), show=config.progress, json_log=config.json_log) as progress,
     ):
         run = _Run(config, plan, loader, store, progress, videos)
@@ -179,6 +187,7 @@ def _run_job(config: JobConfig, output: str, loader: Loader, began: float) -> Ru
             peak_memory=(peak_memory(), run.peak_memory, loader.peak_memory),
             weights=plan.weights_id,
             notes=plan.notes,
+            finds="" if plan.task is None else FINDS[plan.task.rows.task],
         )
         progress.event(
             "end",
@@ -212,6 +221,8 @@ def identity_of(config: JobConfig, plan: JobPlan) -> dict[str, Any]:
     # Where the calibration lies does not matter, what is in it does.
     identity["calibration"] = plan.calibration and digest(plan.calibration)
     del identity["thresholds"], identity["aecs"]
+    if plan.task is not None:
+        identity |= plan.task.options
     if plan.calibration and plan.calibration["kind"] == "target":
         identity |= {key: plan.calibration[key] for key in ("target_error", "percentile")}
     return identity
@@ -244,6 +255,7 @@ def root_attrs(config: JobConfig, plan: JobPlan) -> dict[str, Any]:
         "precision": plan.precision,
         "kernel_isa": plan.kernel_isa,
         "calibration_json": json.dumps(plan.calibration, sort_keys=True),
+        **({} if plan.task is None else plan.task.about),
     }
 
 

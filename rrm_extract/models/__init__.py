@@ -12,7 +12,7 @@ Names are torchvision's classification networks, Darknet's detectors ``yolov2`` 
 from __future__ import annotations
 
 from .catalogue import list_models
-from .darknet import coco_names
+from .darknet import coco_ids, coco_names
 from .entry import ModelEntry
 from .letterbox import Letterbox, Placement
 from .loaded import LoadedModel, Transform
@@ -31,6 +31,7 @@ __all__ = [
     "Region",
     "Skeleton",
     "Transform",
+    "coco_ids",
     "coco_names",
     "list_models",
     "load_model",

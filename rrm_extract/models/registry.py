@@ -21,7 +21,7 @@ from .torchvision_models import is_torchvision_model, load_torchvision
 from .weights import parse_weights
 from .xnor import is_xnor_model, load_xnor
 
-__all__ = ["carries_weights", "is_model_file", "load_model"]
+__all__ = ["carries_weights", "is_classifier", "is_model_file", "load_model"]
 
 _FILES = {".onnx": load_onnx, ".dcz": load_dcz, ".net": load_published_net}
 """Files that are a network with its weights, by how their names end."""
@@ -91,6 +91,16 @@ def load_model(
 def carries_weights(name: str) -> bool:
     """Whether a network brings weights of its own, so that its default ones need no download."""
     return ":" in name or is_model_file(name)
+
+
+def is_classifier(name: str) -> bool:
+    """Whether a name is one of a classification network, as far as that is known from names."""
+    return (
+        is_torchvision_model(name)
+        or is_xnor_model(name)
+        or name == CAFFE_ALEXNET
+        or name.startswith(PREFIX)
+    )
 
 
 def is_model_file(name: str) -> bool:

@@ -17,6 +17,7 @@ from rrm_extract.errors import InputError
 from rrm_extract.jobs.control import EVENTS
 from rrm_extract.report.audit import audit_lines, audit_measures
 from rrm_extract.report.eie import EieModel, eie_csv_names, model_on_eie
+from rrm_extract.report.found import found_lines, found_measures
 from rrm_extract.report.table import number, table
 from rrm_extract.rrm.cost import (
     Channels,
@@ -46,6 +47,8 @@ class Stats:
         work: mean share of the dense MACs over all frames, key frames counting in full.
         audit: what is known of the features' errors, see
             :func:`rrm_extract.report.audit.audit_measures`.
+        found: objects or people, see :func:`rrm_extract.report.found.found_measures`; None where
+            there are features.
         eie: modelled times on EIE, where they were asked for.
     """
 
@@ -62,6 +65,7 @@ class Stats:
     layers: tuple[LayerCost, ...]
     work: float
     audit: Mapping[str, Any]
+    found: Mapping[str, Any] | None = None
     eie: EieModel | None = None
 
     def totals(self) -> dict[str, float]:
@@ -88,6 +92,8 @@ class Stats:
             {**asdict(layer), "speedup_theoretical": theoretical_speedup((layer,))}
             for layer in self.layers
         ]
+        if self.found is None:
+            del values["found"]
         if self.eie is None:
             del values["eie"]
         else:
@@ -115,6 +121,7 @@ class Stats:
             f"threshold {self.threshold} ({self.policy})",
             f"{self.videos} video{'' if self.videos == 1 else 's'}, {self.frames} frames, "
             f"{self.frames - self.delta_frames} of them key frames",
+            *found_lines(self.found),
             "",
             table(head, rows),
             "",
@@ -258,6 +265,7 @@ def _stats(file: FeatureFile, path: Path, video_ids: Sequence[str], only: str | 
         audit=audit_measures(
             np.concatenate(known["error"]), np.concatenate(known["estimate"]), events
         ),
+        found=found_measures(file, (file[video_id] for video_id in video_ids)),
     )
 
 

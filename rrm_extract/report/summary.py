@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rrm_extract.jobs import RunSummary
+from rrm_extract.jobs.accounting import STAGES
 from rrm_extract.report.audit import audit_lines, audit_measures
 
 __all__ = ["summary_text"]
@@ -28,8 +29,17 @@ def summary_text(summary: RunSummary) -> str:
             f"of it {summary.seconds_load:.1f} s to load the network), "
             f"{summary.workers} workers" + (f", {lost} of them lost and replaced" if lost else "")
         )
-        stages = ", ".join(f"{name} {value:.1f} s" for name, value in accounting.seconds.items())
+        stages = ", ".join(
+            f"{stage} {accounting.seconds[stage]:.1f} s"
+            for stage in (*STAGES, "task", "write")
+            if stage in accounting.seconds
+        )
         lines.append(f"time by stage, summed over workers: {stages}")
+        if accounting.found is not None:
+            lines.append(
+                f"found {accounting.found} {summary.finds}, "
+                f"{accounting.found / accounting.frames:.2f} per frame"
+            )
         lines.append(
             f"overall sparsity of the deltas: {measures['sparsity_macs']:.3f} by MACs, "
             f"{measures['sparsity_elements']:.3f} by elements"

@@ -32,8 +32,8 @@ from rrm_extract.jobs import (
 )
 from rrm_extract.jobs.calibration import TargetCalibration
 from rrm_extract.jobs.control import ControlledNetwork, relative_errors
-from rrm_extract.jobs.recipe import seen_of
-from rrm_extract.models import LoadedModel, load_model
+from rrm_extract.jobs.recipe import load_job_model, seen_of
+from rrm_extract.models import LoadedModel
 from rrm_extract.report.table import number, table
 from rrm_extract.rrm import RecurrentNetwork, overall_density
 from rrm_extract.video import ClipReader, SampledFrame, count_chunks, scan_clip
@@ -108,9 +108,7 @@ class Verifier:
 
     def __init__(self, config: JobConfig) -> None:
         self.config = config
-        self.model: LoadedModel = load_model(
-            config.model, weights=config.weights, preprocess=config.preprocess
-        )
+        self.model: LoadedModel = load_job_model(config)
         self.recipe: Recipe = make_recipe(self.model, config)
         whole = self.model.trace()
         # The feature, and the classifier's output where there is one that can be trusted.

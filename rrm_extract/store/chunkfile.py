@@ -16,6 +16,7 @@ import numpy as np
 
 from rrm_extract.store.files import write_atomic, writing
 from rrm_extract.store.schema import ChunkResult
+from rrm_extract.store.taskrows import FRAME_SIZE, Found
 
 _ARRAYS: Final = (
     "features",
@@ -28,6 +29,9 @@ _ARRAYS: Final = (
     "density_delta",
 )
 _MAYBE_ARRAYS: Final = ("audit_error", "estimate")
+_COUNTS: Final = "counts"
+_FOUND: Final = "found."
+"""Begins the names of what a task found."""
 _DIGEST_BYTES = 32
 
 
@@ -44,6 +48,9 @@ def save_chunk(path: Path, result: ChunkResult) -> None:
     for name in _MAYBE_ARRAYS:
         if getattr(result, name) is not None:
             arrays[name] = getattr(result, name)
+    if (found := result.found) is not None:
+        columns = {**found.columns, _COUNTS: found.counts, FRAME_SIZE: found.frame_size}
+        arrays |= {f"{_FOUND}{name}": column for name, column in columns.items()}
     meta = {"index": result.index, "attrs": dict(result.attrs), "damage": result.damage}
     text = json.dumps(meta, default=_plain)
     buffer = io.BytesIO(bytes(_DIGEST_BYTES))
@@ -76,9 +83,19 @@ def load_chunk(path: Path) -> ChunkResult | None:
                 damage=str(meta["damage"]),
                 **{name: file[name] for name in _ARRAYS},
                 **{name: file[name] for name in _MAYBE_ARRAYS if name in file},
+                found=_found(file),
             )
     except (KeyError, ValueError, TypeError):  # what another version of this program wrote
         return None
+
+
+def _found(file: Any) -> Found | None:
+    columns = {
+        name.removeprefix(_FOUND): file[name] for name in file.files if name.startswith(_FOUND)
+    }
+    if not columns:
+        return None
+    return Found(counts=columns.pop(_COUNTS), frame_size=columns.pop(FRAME_SIZE), columns=columns)
 
 
 def _digest(data: memoryview) -> bytes:

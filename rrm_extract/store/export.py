@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, TypeAlias
@@ -12,14 +11,25 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 
 from rrm_extract.errors import StoreWriteError, UsageError
-from rrm_extract.store.files import remove, temp_path, writing
+from rrm_extract.store.export_found import (
+    COCO_FILES,
+    CSV_FILES,
+    export_coco,
+    export_csv,
+    export_npz,
+    npz_name,
+)
+from rrm_extract.store.files import replacing, writing
 from rrm_extract.store.layout import append_rows, create_rows, creating
 from rrm_extract.store.names import escape
 from rrm_extract.store.reader import FeatureFile, VideoFeatures
 from rrm_extract.store.schema import Array
+from rrm_extract.store.taskrows import FINDS
 
-Layout: TypeAlias = Literal["npy", "flat", "activitynet"]
-LAYOUTS: Final[tuple[Layout, ...]] = ("npy", "flat", "activitynet")
+Layout: TypeAlias = Literal["npy", "flat", "activitynet", "npz", "csv", "coco"]
+LAYOUTS: Final[tuple[Layout, ...]] = ("npy", "flat", "activitynet", "npz", "csv", "coco")
+TASK_LAYOUTS: Final[tuple[Layout, ...]] = ("npz", "csv", "coco")
+"""Those of what a task found; the others are of features."""
 
 ACTIVITYNET_FILE: Final = "activitynet.h5"
 """The file that the layout "activitynet" makes."""
@@ -41,7 +51,9 @@ class ExportSummary:
 def export(
     path: str | Path, out: str | Path, *, layout: Layout, overwrite: bool = False
 ) -> ExportSummary:
-    """Write the features of a file in another layout, a few MiB at a time.
+    """Write the features of a file, or what a task found, in another layout.
+
+    Features are copied a few MiB at a time.
 
     Args:
         path: The feature file.
@@ -51,29 +63,50 @@ def export(
             and `index.csv` with the stored id and the rows [start, stop) of each video; open the
             first with `numpy.load(..., mmap_mode="r")`. "activitynet": `activitynet.h5`, a group
             `v_<stem>` per video with `c3d_features` (T, D), as in the files ActivityNet published.
+            Of objects or people: "npz": per video `<id>.npz` with the arrays of its group,
+            `timestamps` and `frame_index`. "csv": `objects.csv` or `people.csv`, a row for each.
+            "coco": `coco_results.json` as COCO's evaluation takes it, and `coco_images.json` with
+            the frame that each image id stands for.
         overwrite: Replace files that are there.
 
     Raises:
         StoreFormatError: The feature file cannot be read.
-        UsageError: Two videos would get the same name.
+        UsageError: Two videos would get the same name, or the layout is not one of what the file
+            has.
         StoreWriteError: A file is there already, or the system refuses.
     """
     folder = Path(out)
     with FeatureFile(path) as source:
+        _check_layout(source, layout)
         targets = _targets(source, folder, layout)
         _check_targets(targets, folder, overwrite=overwrite)
         if layout == "npy":
             _export_npy(source, folder)
         elif layout == "flat":
             _export_flat(source, folder)
-        else:
+        elif layout == "activitynet":
             _export_activitynet(source, folder)
+        else:
+            writers = {"npz": export_npz, "csv": export_csv, "coco": export_coco}
+            writers[layout](source, folder)
         return ExportSummary(
             layout=layout,
             out=folder,
             n_videos=len(source),
             n_frames=source.n_frames,
             files=tuple(targets),
+        )
+
+
+def _check_layout(source: FeatureFile, layout: str) -> None:
+    if layout not in LAYOUTS:
+        raise UsageError(f"no layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
+    if (layout in TASK_LAYOUTS) == (source.task is None):
+        has = "features" if source.task is None else FINDS[source.task]
+        fitting = [name for name in LAYOUTS if (name in TASK_LAYOUTS) != (source.task is None)]
+        raise UsageError(
+            f"{source.path} has {has}, for which there is no layout {layout!r}; expected one of "
+            f"{', '.join(fitting)}"
         )
 
 
@@ -84,10 +117,16 @@ def _targets(source: FeatureFile, folder: Path, layout: Layout) -> list[Path]:
         return [folder / name for name in names]
     if layout == "flat":
         return [folder / name for name in ("features.npy", "timestamps.npy", "index.csv")]
-    if layout == "activitynet":
-        _refuse_collisions([_activitynet_name(video) for video in source], source.videos)
-        return [folder / ACTIVITYNET_FILE]
-    raise UsageError(f"no layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
+    if layout == "npz":
+        names = [npz_name(video) for video in source]
+        _refuse_collisions(names, source.videos)
+        return [folder / name for name in names]
+    if layout == "csv":
+        return [folder / CSV_FILES[source.task or ""]]
+    if layout == "coco":
+        return [folder / name for name in COCO_FILES]
+    _refuse_collisions([_activitynet_name(video) for video in source], source.videos)
+    return [folder / ACTIVITYNET_FILE]
 
 
 def _npy_names(video_id: str) -> tuple[str, str]:
@@ -152,7 +191,7 @@ def _export_flat(source: FeatureFile, folder: Path) -> None:
     times = (video.timestamps for video in source.values())
     _write_npy(folder / "timestamps.npy", times, (n_frames,), np.dtype(np.float64))
     index = folder / "index.csv"
-    with _replacing(index) as temp, temp.open("w", encoding="utf-8", newline="") as file:
+    with replacing(index) as temp, temp.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["video_id", "start", "stop"])
         start = 0
@@ -162,7 +201,7 @@ def _export_flat(source: FeatureFile, folder: Path) -> None:
 
 
 def _export_activitynet(source: FeatureFile, folder: Path) -> None:
-    with _replacing(folder / ACTIVITYNET_FILE) as temp, creating(temp) as (file, check):
+    with replacing(folder / ACTIVITYNET_FILE) as temp, creating(temp) as (file, check):
         for video_id, video in source.items():
             rows = create_rows(
                 file.create_group(_activitynet_name(video_id)),
@@ -187,18 +226,7 @@ def _write_npy(
 ) -> None:
     """An npy file written in order: a memory map would die of a full disk, this raises."""
     header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-    with _replacing(path) as temp, temp.open("wb") as file:
+    with replacing(path) as temp, temp.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for block in blocks:
             file.write(np.ascontiguousarray(block).data)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    temp = temp_path(path)
-    with writing(path):
-        try:
-            yield temp
-            temp.replace(path)
-        finally:
-            remove(temp)

@@ -61,6 +61,22 @@ def commit(temp: Path, path: Path) -> None:
     fsync_dir(path.parent)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file that takes the place of `path` at the end; for copies that can be made anew.
+
+    Raises:
+        StoreWriteError: The system refuses; `path` is as it was.
+    """
+    temp = temp_path(path)
+    with writing(path):
+        try:
+            yield temp
+            temp.replace(path)
+        finally:
+            remove(temp)
+
+
 def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Write `data` to `path`: after a kill at any moment `path` is the old file or the new one.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rrm_extract.store.files import write_atomic
-from rrm_extract.store.schema import FORMAT_VERSION
+from rrm_extract.store.schema import FORMAT_VERSION, TASK_FORMAT_VERSION
 
 _NAME = "job.json"
 
@@ -22,19 +22,26 @@ class Job:
     """Canonical JSON of the settings that decide the results."""
     overwrite: bool
     """The run replaces the finished file instead of adding to it."""
+    format_version: str
+    """Of the file that the run writes."""
     writer: str
     """Process and host, for messages."""
 
     @classmethod
-    def of_this_process(cls, *, identity_json: str, overwrite: bool) -> Job:
+    def of_this_process(cls, *, identity_json: str, overwrite: bool, format_version: str) -> Job:
         """The run this process is about to do."""
         writer = f"process {os.getpid()} on {platform.node() or 'this host'}"
-        return cls(identity_json=identity_json, overwrite=overwrite, writer=writer)
+        return cls(
+            identity_json=identity_json,
+            overwrite=overwrite,
+            format_version=format_version,
+            writer=writer,
+        )
 
     def save(self, parts_dir: Path) -> None:
         """Write it; from then on what is in the folder counts. Raises StoreWriteError."""
         content = {
-            "format_version": FORMAT_VERSION,
+            "format_version": self.format_version,
             "identity_json": self.identity_json,
             "overwrite": self.overwrite,
             "writer": self.writer,
@@ -51,11 +58,12 @@ def load_job(parts_dir: Path) -> Job | None:
     """The run a parts folder belongs to; None when it belongs to none, so nothing in it counts."""
     try:
         content = json.loads(job_path(parts_dir).read_bytes())
-        if content["format_version"] != FORMAT_VERSION:
+        if content["format_version"] not in (FORMAT_VERSION, TASK_FORMAT_VERSION):
             return None
         return Job(
             identity_json=str(content["identity_json"]),
             overwrite=bool(content["overwrite"]),
+            format_version=str(content["format_version"]),
             writer=str(content["writer"]),
         )
     except (OSError, ValueError, KeyError, TypeError):

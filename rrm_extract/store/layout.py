@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import h5py
 import numpy as np
 
-from rrm_extract.errors import StoreError, StoreFormatError
+from rrm_extract.errors import RrmError, StoreError, StoreFormatError
 from rrm_extract.store.files import writing
 from rrm_extract.store.schema import (
     AUDIT,
@@ -28,6 +28,7 @@ from rrm_extract.store.schema import (
     storable,
 )
 from rrm_extract.store.shield import ShieldedFile
+from rrm_extract.store.taskrows import ANY, FRAME_SIZE, OFFSETS, TASK_COLUMNS
 
 Group: TypeAlias = Any  # h5py has no types
 Dataset: TypeAlias = Any
@@ -163,9 +164,31 @@ def read_attrs(target: Any) -> dict[str, Any]:
     return found
 
 
+def task_of(file: Any) -> str | None:
+    """The task that a file, or a part, is of; None for features.
+
+    Raises:
+        ValueError: There is no such task.
+    """
+    # A file of format 1 may have an attribute of this name that means nothing.
+    if str(file.attrs.get("format_version")).startswith("1."):
+        return None
+    task = file.attrs["task"]
+    _expect(task in TASK_COLUMNS, f"task is {task!r}")
+    return str(task)
+
+
 def row_members(group: Group) -> dict[str, Dataset]:
-    """The datasets of a video that have one row per frame, by path below its group."""
-    found = {name: group[name] for name in ("features", *ROW_TYPES)}
+    """The datasets of a video that were written row by row, by path below its group.
+
+    They have one row per frame, but for those of a task's group.
+    """
+    task = task_of(group.file)
+    if task is None:
+        names = ["features"]
+    else:
+        names = [f"{task}/{name}" for name in (OFFSETS, FRAME_SIZE, *TASK_COLUMNS[task])]
+    found = {name: group[name] for name in (*names, *ROW_TYPES)}
     for name in LAYER_ROWS:
         found[f"{LAYERS}/{name}"] = group[LAYERS][name]
     # A file of format 1.0 has none, but may have videos of such names there.
@@ -225,29 +248,57 @@ def check_video(group: Group, *, deep: bool) -> None:
         n_frames = attrs["n_frames"]
         _expect(isinstance(attrs["source_size"], int), "source_size is no integer")
         _expect(isinstance(attrs["source_mtime_ns"], int), "source_mtime_ns is no integer")
-        for member in MEMBERS:
+        task = task_of(group.file)
+        for member in MEMBERS if task is None else (*MEMBERS[1:], task):
             _expect(member in group, f"{member} is missing")
+        if task is not None:
+            _check_task(group[task], task, n_frames)
         for name, rows in row_members(group).items():
-            _expect(rows.shape[0] == n_frames, f"{name} has {rows.shape[0]} of {n_frames} rows")
             _expect(bool(rows.fletcher32), f"{name} has no checksum")
-            last = name.rpartition("/")[2]
-            if name == "features":
-                shape = rows.attrs["feature_shape"]
-                _expect(rows.ndim == 2, "features is no matrix")
-                _expect(math.prod(map(int, shape)) == rows.shape[1], "feature_shape does not fit")
-                _expect(rows.dtype.name in FEATURE_TYPES, f"features is {rows.dtype}")
-            elif name.startswith(f"{AUDIT}/"):
-                _expect(rows.ndim == 1 and rows.dtype == np.float32, f"{name} is {rows.dtype}")
-            elif last in LAYER_ROWS:
-                _expect(rows.ndim == 2 and rows.dtype == np.float16, f"{name} is no float16 matrix")
-            else:
-                _expect(rows.ndim == 1 and rows.dtype == ROW_TYPES[name], f"{name} is {rows.dtype}")
+            if not name.startswith(f"{task}/"):
+                _check_rows(name, rows, n_frames)
             if deep and rows.size:
                 for block in row_blocks(rows):
                     rows[block]
         for name, column in group[LAYERS].items():
             if deep and name not in LAYER_ROWS:
                 read_column(column)
+
+
+def _check_rows(name: str, rows: Dataset, n_frames: int) -> None:
+    """Whether a member with one row per frame is what it has to be."""
+    _expect(rows.shape[0] == n_frames, f"{name} has {rows.shape[0]} of {n_frames} rows")
+    last = name.rpartition("/")[2]
+    if name == "features":
+        shape = rows.attrs["feature_shape"]
+        _expect(rows.ndim == 2, "features is no matrix")
+        _expect(math.prod(map(int, shape)) == rows.shape[1], "feature_shape does not fit")
+        _expect(rows.dtype.name in FEATURE_TYPES, f"features is {rows.dtype}")
+    elif name.startswith(f"{AUDIT}/"):
+        _expect(rows.ndim == 1 and rows.dtype == np.float32, f"{name} is {rows.dtype}")
+    elif last in LAYER_ROWS:
+        _expect(rows.ndim == 2 and rows.dtype == np.float16, f"{name} is no float16 matrix")
+    else:
+        _expect(rows.ndim == 1 and rows.dtype == ROW_TYPES[name], f"{name} is {rows.dtype}")
+
+
+def _check_task(group: Group, task: str, n_frames: int) -> None:
+    """Whether what was found in the frames fits together."""
+    offsets, sizes = group[OFFSETS], group[FRAME_SIZE]
+    _expect(offsets.shape == (n_frames + 1,), f"{OFFSETS} is {offsets.shape}")
+    _expect(offsets.dtype == np.int64, f"{OFFSETS} is {offsets.dtype}")
+    _expect(sizes.shape == (n_frames, 2), f"{FRAME_SIZE} is {sizes.shape}")
+    _expect(sizes.dtype == np.int32, f"{FRAME_SIZE} is {sizes.dtype}")
+    rows = offsets[...]
+    _expect(rows[0] == 0 and bool((np.diff(rows) >= 0).all()), f"{OFFSETS} do not ascend from 0")
+    for name, (tail, dtype) in TASK_COLUMNS[task].items():
+        column = group[name]
+        _expect(column.dtype == dtype, f"{task}/{name} is {column.dtype}")
+        fits = len(column.shape) == 1 + len(tail) and all(
+            wanted in (extent, ANY)
+            for extent, wanted in zip(column.shape, (rows[-1], *tail), strict=True)
+        )
+        _expect(fits, f"{task}/{name} is {column.shape} for {rows[-1]} rows")
 
 
 @contextmanager
@@ -258,7 +309,7 @@ def damage_named(target: Any) -> Iterator[None]:
     place = f"{target.file.filename}:{target.name}"
     try:
         yield
-    except StoreError:
+    except RrmError:
         raise
     except READ_ERRORS as error:
         refuse_to_blame(place, error)

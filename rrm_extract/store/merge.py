@@ -50,6 +50,7 @@ def write_finished(
     entries: Sequence[Entry],
     failures: Sequence[FailureRecord],
     root_attrs: Mapping[str, Attr | Array],
+    task: str | None,
 ) -> None:
     """Write the new file to `temp`, check all of it, and rename it over `output`.
 
@@ -71,7 +72,7 @@ def write_finished(
             for entry in entries:
                 _copy(entry, earlier, file, check)
             _write_index(file.create_group(INDEX), [entry.done for entry in entries])
-            _write_failures(file.create_group(FAILURES), failures)
+            _write_failures(file.create_group(FAILURES), failures, task)
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
             write_attrs(file, {"created_utc": now, **root_attrs})
             check()
@@ -124,8 +125,10 @@ def _write_index(group: Any, rows: Sequence[DoneVideo]) -> None:
     _write_ints(group, "source_mtime_ns", (row.source_mtime_ns for row in rows))
 
 
-def _write_failures(group: Any, records: Sequence[FailureRecord]) -> None:
-    rows = sorted(((escape(r.video_id), r) for r in records), key=lambda row: row[0].encode())
+def _write_failures(group: Any, records: Sequence[FailureRecord], task: str | None) -> None:
+    rows = sorted(
+        ((escape(r.video_id, task=task), r) for r in records), key=lambda row: row[0].encode()
+    )
     _write_strings(group, "video_id", (stored_id for stored_id, _ in rows))
     for name in ("stage", "error_type", "message"):
         _write_strings(group, name, (getattr(record, name) for _, record in rows))

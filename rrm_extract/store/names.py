@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from urllib.parse import unquote
 
 from rrm_extract.errors import InputError
-from rrm_extract.store.schema import RESERVED
+from rrm_extract.store.schema import RESERVED, TASK_RESERVED
 
 _HASH_DIGITS = 32  # 128 bits: no two videos of any data set meet
 
 
-def escape(video_id: str) -> str:
+def escape(video_id: str, *, task: str | None = None) -> str:
     """The stored id of a video: the path of its group below `/videos` (docs/format.md, section 4).
+
+    Args:
+        video_id: The video's id.
+        task: What the file is of; None means features. Each kind has names of its own to escape.
 
     Raises:
         InputError: The id is empty, or is not what decoding a path's bytes gives.
     """
     _raw_bytes(video_id)
+    reserved = RESERVED if task is None else TASK_RESERVED
     components = [""]
     last = len(video_id) - 1
     for position, char in enumerate(video_id):
@@ -25,7 +31,8 @@ def escape(video_id: str) -> str:
             components.append("")
         else:
             components[-1] += _escape_char(char)
-    return "/".join(_escape_component(c, first=i == 0) for i, c in enumerate(components))
+    first, *others = (_escape_component(component) for component in components)
+    return "/".join([first, *(_escape_reserved(component, reserved) for component in others)])
 
 
 def unescape(stored_id: str) -> str:
@@ -63,11 +70,15 @@ def _escape_char(char: str) -> str:
     return char
 
 
-def _escape_component(component: str, *, first: bool) -> str:
+def _escape_component(component: str) -> str:
     # A slash still here did not separate anything.
     component = component.replace("/", "%2F")
     if component in {".", ".."}:
         return component.replace(".", "%2E")
-    if not first and component in RESERVED:
+    return component
+
+
+def _escape_reserved(component: str, reserved: Collection[str]) -> str:
+    if component in reserved:
         return f"%{ord(component[0]):02X}{component[1:]}"
     return component

@@ -32,7 +32,6 @@ from rrm_extract.store.schema import (
     AUDIT,
     AUDIT_ROWS,
     FEATURE_TYPES,
-    FORMAT_VERSION,
     LAYER_ROWS,
     LAYERS,
     OWN_ATTRS,
@@ -44,7 +43,9 @@ from rrm_extract.store.schema import (
     Attr,
     ChunkResult,
     Source,
+    version_of,
 )
+from rrm_extract.store.taskrows import FRAME_SIZE, OFFSETS, Found, TaskRows
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class PartWriter:
         config_sha256: str,
         feature_shape: Sequence[int],
         dtype: str,
+        task: TaskRows | None,
         on_done: Callable[[DoneVideo], None],
     ) -> None:
         if dtype not in FEATURE_TYPES:
@@ -90,12 +92,15 @@ class PartWriter:
         self._path = path
         self._temp = temp_path(path)
         self._source = source
-        self._stored_id = escape(source.video_id)
+        self._rows = task
+        self._task = None if task is None else task.task
+        self._stored_id = escape(source.video_id, task=self._task)
         self._config_sha256 = config_sha256
         self._feature_shape = tuple(int(n) for n in feature_shape) or (1,)
         self._dtype = dtype
         self._on_done = on_done
         self._n_layers: int | None = None
+        self._n_found = 0
         self._audit: dict[str, list[Array]] = {name: [] for name in AUDIT_ROWS}
         self._stack = ExitStack()
         self._file: Any = None
@@ -104,10 +109,13 @@ class PartWriter:
     def __enter__(self) -> PartWriter:
         self._file, self._check = self._stack.enter_context(creating(self._temp))
         group = self._file.create_group(PART_VIDEO)
-        features = create_rows(
-            group, "features", tail=(math.prod(self._feature_shape),), dtype=self._dtype
-        )
-        write_attrs(features, {"feature_shape": np.asarray(self._feature_shape, dtype=np.int64)})
+        if self._rows is None:
+            width = math.prod(self._feature_shape)
+            features = create_rows(group, "features", tail=(width,), dtype=self._dtype)
+            shape = np.asarray(self._feature_shape, dtype=np.int64)
+            write_attrs(features, {"feature_shape": shape})
+        else:
+            _create_found(group.create_group(self._rows.task), self._rows)
         for name, dtype in ROW_TYPES.items():
             create_rows(group, name, tail=(), dtype=dtype)
         group.create_group(LAYERS)
@@ -131,7 +139,8 @@ class PartWriter:
             ValueError: Its arrays do not fit one another, or what was appended before.
             StoreWriteError: The system refuses, or a feature does not fit float16.
         """
-        count, width = len(chunk.features), math.prod(self._feature_shape)
+        count = len(chunk.features)
+        width = math.prod(self._feature_shape) if self._rows is None else 0
         if chunk.features.shape != (count, width):
             raise ValueError(f"features are {chunk.features.shape}, expected ({count}, {width})")
         for name in ROW_TYPES:
@@ -143,13 +152,17 @@ class PartWriter:
         for rows in (chunk.density, chunk.density_delta):
             if rows.shape != (count, self._n_layers):
                 raise ValueError(f"density is {rows.shape}, expected ({count}, {self._n_layers})")
+        _check_found(chunk.found, self._rows, count)
         audit = {}
         for name, known in zip(AUDIT_ROWS, (chunk.audit_error, chunk.estimate), strict=True):
             audit[name] = np.full(count, np.nan) if known is None else known
             if audit[name].shape != (count,):
                 raise ValueError(f"{name} is {audit[name].shape}, expected ({count},)")
         group = self._file[PART_VIDEO]
-        append_rows(group["features"], self._narrow(chunk.features))
+        if chunk.found is None:
+            append_rows(group["features"], self._narrow(chunk.features))
+        else:
+            self._append_found(group[self._task], chunk.found)
         self._check()
         for name in ROW_TYPES:
             append_rows(group[name], getattr(chunk, name))
@@ -202,10 +215,12 @@ class PartWriter:
         write_attrs(group, {**group_attrs, **own})
         root: dict[str, Attr | Array] = {
             "format": PART_FORMAT_NAME,
-            "format_version": FORMAT_VERSION,
+            "format_version": version_of(self._task),
             "config_sha256": self._config_sha256,
             "video_id": self._stored_id,
         }
+        if self._task is not None:
+            root["task"] = self._task
         write_attrs(self._file, root)
         self._check()
         self._stack.close()
@@ -229,7 +244,7 @@ class PartWriter:
 
     def _verify(self, expected: DoneVideo) -> None:
         try:
-            found = read_part(self._temp, config_sha256=self._config_sha256)
+            found = read_part(self._temp, config_sha256=self._config_sha256, task=self._task)
         except StoreFormatError as error:
             raise StoreWriteError(
                 f"what was written to {self._path} cannot be read back: {error}; check the disk"
@@ -251,6 +266,13 @@ class PartWriter:
         if bad:
             raise ValueError(f"a column of layers cannot be named {', '.join(map(repr, bad))}")
 
+    def _append_found(self, group: Any, found: Found) -> None:
+        append_rows(group[OFFSETS], self._n_found + np.cumsum(found.counts, dtype=np.int64))
+        append_rows(group[FRAME_SIZE], found.frame_size)
+        for name, column in found.columns.items():
+            append_rows(group[name], column)
+        self._n_found += int(found.counts.sum())
+
     def _create_layer_rows(self, n_layers: int) -> None:
         for name in LAYER_ROWS:
             create_rows(self._file[PART_VIDEO][LAYERS], name, tail=(n_layers,), dtype="float16")
@@ -270,8 +292,35 @@ class PartWriter:
         return narrow
 
 
-def read_part(path: Path, *, config_sha256: str) -> DoneVideo:
+def _create_found(group: Any, rows: TaskRows) -> None:
+    append_rows(create_rows(group, OFFSETS, tail=(), dtype="int64"), np.zeros(1, np.int64))
+    create_rows(group, FRAME_SIZE, tail=(2,), dtype="int32")
+    for name, (tail, dtype) in rows.columns.items():
+        create_rows(group, name, tail=tail, dtype=dtype)
+
+
+def _check_found(found: Found | None, rows: TaskRows | None, count: int) -> None:
+    if found is None and rows is None:
+        return
+    if found is None or rows is None:
+        has, wants = ("features", "a task's rows")[:: 1 if found is None else -1]
+        raise ValueError(f"the chunk has {has}, expected {wants}")
+    expected: dict[str, tuple[Array, tuple[int, ...]]]
+    expected = {"counts": (found.counts, (count,)), FRAME_SIZE: (found.frame_size, (count, 2))}
+    for name, (tail, _) in rows.columns.items():
+        expected[name] = (found.columns[name], (int(found.counts.sum()), *tail))
+    for name, (array, shape) in expected.items():
+        if array.shape != shape:
+            raise ValueError(f"{name} is {array.shape}, expected {shape}")
+
+
+def read_part(path: Path, *, config_sha256: str, task: str | None) -> DoneVideo:
     """Check a part in full, checksums too, and say what it holds.
+
+    Args:
+        path: The part.
+        config_sha256: What it has to be made with.
+        task: What it has to be of; None means features.
 
     Raises:
         StoreFormatError: It is damaged or was made with another configuration.
@@ -280,7 +329,7 @@ def read_part(path: Path, *, config_sha256: str) -> DoneVideo:
     try:
         with reading(path) as file, damage_named(file):
             root = read_attrs(file)
-            _check_root(path, root, config_sha256=config_sha256)
+            _check_root(path, root, config_sha256=config_sha256, version=version_of(task))
             group = file[PART_VIDEO]
             check_video(group, deep=True)
             attrs = read_attrs(group)
@@ -294,10 +343,10 @@ def read_part(path: Path, *, config_sha256: str) -> DoneVideo:
         raise StoreFormatError(f"{path} is damaged: {error}") from error
 
 
-def _check_root(path: Path, root: Mapping[str, Any], *, config_sha256: str) -> None:
+def _check_root(path: Path, root: Mapping[str, Any], *, config_sha256: str, version: str) -> None:
     expected = {
         "format": PART_FORMAT_NAME,
-        "format_version": FORMAT_VERSION,
+        "format_version": version,
         "config_sha256": config_sha256,
     }
     for name, value in expected.items():

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rrm_extract.errors import StoreError, StoreFormatError
+from rrm_extract.errors import InputError, StoreError, StoreFormatError
+from rrm_extract.store.found import StoredDetections, StoredPeople
 from rrm_extract.store.layout import (
     READ_ERRORS,
     check_video,
@@ -26,6 +27,7 @@ from rrm_extract.store.layout import (
     refuse_to_blame,
     row_blocks,
     row_members,
+    task_of,
 )
 from rrm_extract.store.names import unescape
 from rrm_extract.store.part import DoneVideo
@@ -44,6 +46,9 @@ from rrm_extract.store.schema import (
     sha256_of,
 )
 
+_READ_AS = {"detect": "detections", "pose": "people"}
+"""What a video's attribute is called, by task."""
+
 
 class VideoFeatures:
     """One video of an open FeatureFile. Arrays are read when asked for, every time."""
@@ -58,8 +63,46 @@ class VideoFeatures:
 
     @property
     def features(self) -> Array:
-        """(T, D) float32 or float16; `feature_shape` tells how D was flattened."""
-        return self._rows("features")
+        """(T, D) float32 or float16; `feature_shape` tells how D was flattened.
+
+        Raises:
+            InputError: The file is of a task, and has no features.
+        """
+        with damage_named(self._group):
+            return np.asarray(self._features()[...])
+
+    @property
+    def task(self) -> str | None:
+        """What took the place of features, "detect" or "pose"; None where there are features."""
+        with damage_named(self._group):
+            return task_of(self._group.file)
+
+    @property
+    def detections(self) -> StoredDetections:
+        """The objects, by frame and all together.
+
+        Raises:
+            InputError: The file is not of the task "detect".
+        """
+        return StoredDetections(self._found("detect"))
+
+    @property
+    def people(self) -> StoredPeople:
+        """The people, by frame and all together.
+
+        Raises:
+            InputError: The file is not of the task "pose".
+        """
+        return StoredPeople(self._found("pose"))
+
+    @property
+    def found(self) -> StoredDetections | StoredPeople:
+        """What was found, whatever the task is.
+
+        Raises:
+            InputError: The file has features.
+        """
+        return self.people if self.task == "pose" else self.detections
 
     @property
     def timestamps(self) -> npt.NDArray[np.float64]:
@@ -126,13 +169,13 @@ class VideoFeatures:
     def feature_shape(self) -> tuple[int, ...]:
         """Shape of one frame's feature before flattening."""
         with damage_named(self._group):
-            return tuple(int(n) for n in self._group["features"].attrs["feature_shape"])
+            return tuple(int(n) for n in self._features().attrs["feature_shape"])
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type the features are stored in."""
         with damage_named(self._group):
-            stored: np.dtype[Any] = self._group["features"].dtype
+            stored: np.dtype[Any] = self._features().dtype
             return stored
 
     @property
@@ -145,13 +188,33 @@ class VideoFeatures:
     def feature_blocks(self) -> Iterator[Array]:
         """The features in order, a few MiB at a time, (t, D) each: for videos of any length."""
         with damage_named(self._group):
-            rows = self._group["features"]
+            rows = self._features()
             for block in row_blocks(rows):
                 yield np.asarray(rows[block])
 
     def check(self) -> None:
         """Read everything and check its checksums. Raises StoreFormatError."""
         check_video(self._group, deep=True)
+
+    def _features(self) -> Any:
+        """The dataset; damage is for the caller to name."""
+        if (task := self.task) is not None:
+            raise InputError(
+                f"{self._group.file.filename} has no features, for it was made with --task {task}; "
+                f"read {_READ_AS[task]}, or extract features into another file"
+            )
+        return self._group["features"]
+
+    def _found(self, task: str) -> Any:
+        """The group of a task."""
+        if self.task != task:
+            others = "features" if self.task is None else _READ_AS[self.task]
+            raise InputError(
+                f"{self._group.file.filename} has {others}, not {_READ_AS[task]}; expected a file "
+                f"that was made with --task {task}"
+            )
+        with damage_named(self._group):
+            return self._group[task]
 
     def _rows(self, name: str) -> Array:
         with damage_named(self._group):
@@ -239,6 +302,38 @@ class FeatureFile(Mapping[str, VideoFeatures]):
             return read_attrs(self._file)
 
     @property
+    def task(self) -> str | None:
+        """What took the place of features, "detect" or "pose"; None where there are features."""
+        with damage_named(self._file):
+            return task_of(self._file)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes that objects have, from 0; empty where they are not known."""
+        return tuple(map(str, self.attrs.get("class_names", ())))
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes objects may have; 0 without objects."""
+        return int(self.attrs.get("n_classes", 0))
+
+    @property
+    def category_ids(self) -> npt.NDArray[np.int64]:
+        """(C,) int64, each class's id in its data set; from 1 on where none is known."""
+        numbers = np.arange(1, self.n_classes + 1)
+        return np.asarray(self.attrs.get("category_ids", numbers), np.int64)
+
+    @property
+    def keypoint_names(self) -> tuple[str, ...]:
+        """Names of the parts of a body, in the order of keypoints; empty without people."""
+        return tuple(map(str, self.attrs.get("keypoint_names", ())))
+
+    @property
+    def limbs(self) -> npt.NDArray[np.int64]:
+        """(L, 2) int64, which two parts each limb joins; (0, 2) without people."""
+        return np.asarray(self.attrs.get("limbs", np.empty((0, 2))), np.int64)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """The settings that decide the numbers in the file."""
         with damage_named(self._file):
@@ -314,6 +409,7 @@ class FeatureFile(Mapping[str, VideoFeatures]):
                 f"this rrm-extract reads up to {FORMAT_MAJOR}.x; install a newer rrm-extract"
             )
 
+        task_of(self._file)  # a file of a task that is not known is no use
         stored = self._file.attrs
         if sha256_of(stored["identity_json"]) != stored["config_sha256"]:
             raise ValueError("config_sha256 does not fit identity_json")

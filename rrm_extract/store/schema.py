@@ -12,15 +12,20 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from rrm_extract.store.taskrows import TASK_COLUMNS, Found
+
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 Attr: TypeAlias = "bool | int | float | str"
 Array: TypeAlias = npt.NDArray[Any]
 
 FORMAT_NAME: Final = "rrm-extract"
 PART_FORMAT_NAME: Final = "rrm-extract-part"
-FORMAT_MAJOR: Final = 1
-FORMAT_MINOR: Final = 1
-FORMAT_VERSION: Final = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
+FORMAT_VERSION: Final = "1.1"
+"""Of files of features."""
+TASK_FORMAT_VERSION: Final = "2.0"
+"""Of files of a task, which hold no features."""
+FORMAT_MAJOR: Final = 2
+"""The newest that is read."""
 
 VIDEOS: Final = "videos"
 INDEX: Final = "index"
@@ -52,6 +57,9 @@ AUDIT_ROWS: Final = ("error", "estimate")
 RESERVED: Final = (*MEMBERS, AUDIT)
 """What a video's group may hold, so that no nested video can have the name."""
 
+TASK_RESERVED: Final = (*RESERVED, *TASK_COLUMNS)
+"""The same in a file of a task."""
+
 STATUSES: Final = ("ok", "partial")
 FEATURE_TYPES: Final = ("float32", "float16")
 
@@ -70,6 +78,11 @@ VOLATILE: Final = frozenset(
     }
 )
 VOLATILE_PREFIX: Final = "seconds_"
+
+
+def version_of(task: str | None) -> str:
+    """Format version of a file of this task; None means features."""
+    return FORMAT_VERSION if task is None else TASK_FORMAT_VERSION
 
 
 def is_volatile(name: str) -> bool:
@@ -110,7 +123,7 @@ class ChunkResult:
     index: int
     """Ordinal of the chunk in its clip, from 0."""
     features: npt.NDArray[np.float32]
-    """(t, D) float32, one flattened feature per frame."""
+    """(t, D) float32, one flattened feature per frame; D is 0 where ``found`` takes its place."""
     timestamps: npt.NDArray[np.float64]
     """(t,) float64, seconds from the stream's start."""
     pts: npt.NDArray[np.int64]
@@ -129,6 +142,8 @@ class ChunkResult:
     """(t,) float32, relative L2 error of the feature, NaN where it was not measured."""
     estimate: npt.NDArray[np.float32] | None = None
     """(t,) float32, the same as predicted, NaN where nothing predicts it."""
+    found: Found | None = None
+    """What a task found in the frames; None where they have features."""
     attrs: Mapping[str, Attr] = field(default_factory=dict)
     """Whatever the caller wants to find again beside the chunk."""
     damage: str = ""

@@ -18,11 +18,10 @@ from rrm_extract.store.names import escape, file_key
 from rrm_extract.store.part import DoneVideo, PartWriter, read_part
 from rrm_extract.store.reader import FeatureFile
 from rrm_extract.store.schema import (
-    FORMAT_MAJOR,
-    FORMAT_MINOR,
     FORMAT_NAME,
     FORMAT_VERSION,
     JSON,
+    TASK_FORMAT_VERSION,
     Array,
     Attr,
     FailureRecord,
@@ -32,12 +31,14 @@ from rrm_extract.store.schema import (
     parts_dir_of,
     sha256_of,
     storable,
+    version_of,
 )
+from rrm_extract.store.taskrows import TaskRows
 
 _PART = ".h5"
 _CHUNKS = ".chunks"
 _FAILED = ".failed.json"
-_OWN_ROOT_ATTRS = ("format", "format_version", "complete", "identity_json", "config_sha256")
+_OWN_ROOT_ATTRS = ("format", "format_version", "complete", "identity_json", "config_sha256", "task")
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _LONGEST_VALUE = 60  # characters of a setting shown in a message
 
@@ -63,7 +64,12 @@ class OutputStore:
     """
 
     def __init__(
-        self, output: Path, identity: Mapping[str, JSON], *, overwrite: bool = False
+        self,
+        output: Path,
+        identity: Mapping[str, JSON],
+        *,
+        overwrite: bool = False,
+        task: TaskRows | None = None,
     ) -> None:
         """Nothing is touched yet.
 
@@ -72,6 +78,7 @@ class OutputStore:
             identity: The settings that decide the results.
             overwrite: Make everything anew; the old file stays until the new one replaces it. A run
                 that was interrupted goes on when it is told to overwrite again.
+            task: What frames have in place of a feature, if they have.
         """
         # The file is renamed into place, which must replace what a link points at, not the link.
         self.output = Path(output).resolve() if Path(output).is_symlink() else Path(output)
@@ -80,6 +87,8 @@ class OutputStore:
         """Where unfinished work is kept."""
         self.overwrite = overwrite
         """Whether the old file is replaced whole."""
+        self._rows = task
+        self._task = None if task is None else task.task
         self._identity_json = canonical_json(identity)
         self._config_sha256 = sha256_of(self._identity_json)
         self._lock = WriterLock(self.output)
@@ -122,7 +131,7 @@ class OutputStore:
         part = self._part(self._part_path(source.video_id))
         if part is not None and part.is_of(source):
             return part.status
-        finished = self._finished.get(escape(source.video_id))
+        finished = self._finished.get(self._stored_id(source.video_id))
         if finished is not None and finished.is_of(source):
             return finished.status
         return None
@@ -137,7 +146,7 @@ class OutputStore:
         video_id = video.video_id if isinstance(video, Source) else video
         record = load_failure(self._failure_path(video_id))
         if record is None:
-            record = self._finished_failures.get(escape(video_id))
+            record = self._finished_failures.get(self._stored_id(video_id))
         if record is None or not isinstance(video, Source) or record.source_size < 0:
             return record
         same = (record.source_size, record.source_mtime_ns) == (video.size, video.mtime_ns)
@@ -150,7 +159,7 @@ class OutputStore:
     def clear_failure(self, video_id: str) -> None:
         """Forget a video's failure."""
         remove(self._failure_path(video_id))
-        self._finished_failures.pop(escape(video_id), None)
+        self._finished_failures.pop(self._stored_id(video_id), None)
 
     # What is written.
 
@@ -159,14 +168,14 @@ class OutputStore:
         return self._chunk_dir(source) / f"{index:06d}.npz"
 
     def part(
-        self, source: Source, *, feature_shape: Sequence[int], dtype: str = "float32"
+        self, source: Source, *, feature_shape: Sequence[int] = (), dtype: str = "float32"
     ) -> PartWriter:
         """A writer for one video; once it is finished the video is done and its chunks are removed.
 
         Args:
             source: The video.
             feature_shape: Shape of one frame's feature; D is its product.
-            dtype: "float32" or "float16".
+            dtype: "float32" or "float16", of features.
         """
         path = self._part_path(source.video_id)
 
@@ -182,6 +191,7 @@ class OutputStore:
             config_sha256=self._config_sha256,
             feature_shape=feature_shape,
             dtype=dtype,
+            task=self._rows,
             on_done=on_done,
         )
 
@@ -218,21 +228,28 @@ class OutputStore:
         if taken:
             raise ValueError(f"the store itself sets {', '.join(taken)}")
         listed = self._all_failures(failures)
-        entries = self._entries({escape(s.video_id): s for s in sources}, listed)
+        entries = self._entries({self._stored_id(s.video_id): s for s in sources}, listed)
         kept = [r for i, r in listed.items() if i not in entries or entries[i].done.status != "ok"]
         attrs: dict[str, Attr | Array] = {
             **root_attrs,
             "format": FORMAT_NAME,
-            "format_version": FORMAT_VERSION,
+            "format_version": version_of(self._task),
             "complete": complete,
             "identity_json": self._identity_json,
             "config_sha256": self._config_sha256,
         }
+        if self._task is not None:
+            attrs["task"] = self._task
         written = not self._says_all(entries, kept, attrs)
         if written:
             temp = temp_path(self.parts_dir / self.output.name)
             write_finished(
-                self.output, temp, entries=[*entries.values()], failures=kept, root_attrs=attrs
+                self.output,
+                temp,
+                entries=[*entries.values()],
+                failures=kept,
+                root_attrs=attrs,
+                task=self._task,
             )
             self._remember((entry.done for entry in entries.values()), kept, attrs)
         if complete:
@@ -275,9 +292,11 @@ class OutputStore:
                 for path in folder.iterdir():
                     if is_temp(path):
                         remove(path)
-        Job.of_this_process(identity_json=self._identity_json, overwrite=self.overwrite).save(
-            self.parts_dir
-        )
+        Job.of_this_process(
+            identity_json=self._identity_json,
+            overwrite=self.overwrite,
+            format_version=version_of(self._task),
+        ).save(self.parts_dir)
 
     def _read_finished(self) -> None:
         if not self.output.exists():
@@ -294,10 +313,11 @@ class OutputStore:
             if self.overwrite:
                 return  # it is ours, and all of it will be replaced
             attrs = file.attrs
-            if file.version > (FORMAT_MAJOR, FORMAT_MINOR):
+            known = FORMAT_VERSION if file.version[0] == 1 else TASK_FORMAT_VERSION
+            if file.version[1] > int(known.partition(".")[2]):
                 raise StoreFormatError(
                     f"{self.output} has format version {attrs['format_version']}, this rrm-extract "
-                    f"writes {FORMAT_VERSION}; install a newer one or choose another -o"
+                    f"writes {known}; install a newer one or choose another -o"
                 )
             if attrs["identity_json"] != self._identity_json:
                 raise self._mismatch(str(self.output), attrs["identity_json"])
@@ -311,7 +331,7 @@ class OutputStore:
     ) -> None:
         """Take note of what the file in place holds."""
         self._finished = {video.stored_id: video for video in videos}
-        self._finished_failures = {escape(record.video_id): record for record in failures}
+        self._finished_failures = {self._stored_id(record.video_id): record for record in failures}
         self._finished_attrs = attrs
 
     def _mismatch(self, what: str, other_json: str) -> StoreMismatchError:
@@ -325,6 +345,9 @@ class OutputStore:
             f"{what} was made with another configuration: {'; '.join(differing)}. "
             "Use --overwrite to replace it, or another -o"
         )
+
+    def _stored_id(self, video_id: str) -> str:
+        return escape(video_id, task=self._task)
 
     # The parts folder.
 
@@ -349,7 +372,9 @@ class OutputStore:
             self._parts[path] = None
             if path.exists():
                 try:
-                    self._parts[path] = read_part(path, config_sha256=self._config_sha256)
+                    self._parts[path] = read_part(
+                        path, config_sha256=self._config_sha256, task=self._task
+                    )
                 except StoreFormatError:
                     remove(path)
         return self._parts[path]
@@ -378,7 +403,7 @@ class OutputStore:
         recorded = (load_failure(path) for path in self._files(_FAILED))
         found = dict(self._finished_failures)
         for record in (*(r for r in recorded if r is not None), *given):
-            found[escape(record.video_id)] = record
+            found[self._stored_id(record.video_id)] = record
         return found
 
     def _entries(

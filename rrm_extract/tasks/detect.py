@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.func import functional_call
 from torchvision.ops import batched_nms, box_convert
 
 from rrm_extract.errors import ConfigError
@@ -108,7 +109,10 @@ class Detector:
                 f"{model.name} was given another transform than a letterbox, so boxes cannot be "
                 "placed in the frame; leave --preprocess away, or give such as letterbox=416"
             )
-        (output,) = model.trace()(torch.zeros(1, *model.input_shape))
+        # The shape alone: to run the network would take seconds.
+        state = {name: tensor.to("meta") for name, tensor in model.module.state_dict().items()}
+        frame = torch.empty(1, *model.input_shape, device="meta")
+        output = functional_call(model.module, state, (frame,))
         return cls(
             region=model.region,
             letterbox=model.transform,

@@ -21,6 +21,7 @@ def test_exported_names() -> None:
         "Region",
         "Skeleton",
         "Transform",
+        "coco_ids",
         "coco_names",
         "list_models",
         "load_model",

@@ -13,7 +13,7 @@ from .build import build_network, input_size
 from .cfg import Section, parse_cfg, read_cfg
 from .load import PREFIX, is_darknet_model, load_darknet
 from .network import DarknetNetwork
-from .published import coco_names, darknet_entries
+from .published import coco_ids, coco_names, darknet_entries
 from .weights_file import read_weights, write_weights
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "DarknetNetwork",
     "Section",
     "build_network",
+    "coco_ids",
     "coco_names",
     "darknet_entries",
     "input_size",

@@ -10,10 +10,20 @@ from ..entry import ModelEntry
 from .build import build_network, input_size
 from .cfg import Section, parse_cfg
 
-__all__ = ["PUBLISHED", "coco_names", "darknet_entries", "published_cfg", "published_text"]
+__all__ = [
+    "PUBLISHED",
+    "coco_ids",
+    "coco_names",
+    "darknet_entries",
+    "published_cfg",
+    "published_text",
+]
 
 PUBLISHED = {"yolov2": "yolov2.weights", "tiny_yolov2": "yolov2-tiny.weights"}
 """Names, with that of the file in which the Darknet project publishes the weights."""
+
+
+_UNUSED_COCO_IDS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 
 
 def published_text(name: str) -> str:
@@ -29,6 +39,11 @@ def published_cfg(name: str) -> list[Section]:
 def coco_names() -> tuple[str, ...]:
     """The 80 classes of COCO as the Darknet project names and orders them."""
     return tuple(_data("coco.names").splitlines())
+
+
+def coco_ids() -> tuple[int, ...]:
+    """The ids of the same classes in COCO's annotations, which use some of 1 to 90."""
+    return tuple(number for number in range(1, 91) if number not in _UNUSED_COCO_IDS)
 
 
 def darknet_entries() -> list[ModelEntry]:
