@@ -24,8 +24,6 @@ __all__ = ["is_coco", "read_coco"]
 
 _KEYS = ("images", "annotations", "categories")
 _NUMBER_KEYS = ("frame_index", "frame_id")
-_MIDDLE = 0.5
-"""COCO counts pixels from 0; here the middle of the first one is at 0.5."""
 
 
 @dataclass
@@ -51,11 +49,13 @@ def read_coco(path: Path) -> Annotations:
     """Reads a JSON file with ``images``, ``annotations`` and ``categories``.
 
     COCO's pictures are no videos: each of the ``images`` says also in which video it is and when,
-    with ``video`` (its file's name) or ``video_id`` (of one of ``videos``, with ``id`` and
-    ``name``), and ``frame_index`` or ``frame_id`` (from 0, in display order) or ``timestamp``
-    (seconds since the first frame). ``width`` and ``height`` are those that boxes and points are
-    measured in. All objects of the categories of the file count as marked in every picture of it.
-    ``bbox`` and ``keypoints`` may both be there; key points with v = 0 are not.
+    with ``video`` or ``video_id`` (its file's name; the latter may also be the ``id`` of one of
+    ``videos``, which have a ``name``), and ``frame_index`` or ``frame_id`` (from 0, in display
+    order) or ``timestamp`` (seconds since the first frame). ``width`` and ``height`` are those that
+    boxes and points are measured in, from the frame's left and top edge. The ``images`` that
+    ``rrm-extract export --layout coco`` writes are of this form. All objects of the categories of
+    the file count as marked in every picture of it. ``bbox`` and ``keypoints`` may both be there;
+    key points with v = 0 are not.
 
     Raises:
         AnnotationError: the file cannot be read or is not of that form.
@@ -79,7 +79,7 @@ def read_coco(path: Path) -> Annotations:
     videos: dict[str, list[AnnotatedFrame]] = defaultdict(list)
     for image_id, image in images.items():
         where = f"{path}, image {image_id!r}"
-        video = image.get("video", names.get(image.get("video_id")))
+        video = image.get("video", names.get(image.get("video_id"), image.get("video_id")))
         if not isinstance(video, str):
             msg = f"{where}: no video; expected its file's name as 'video', or a 'video_id'"
             raise AnnotationError(msg)
@@ -130,7 +130,7 @@ def _add(frame: _Frame, annotation: Mapping[str, Any], category: _Category, wher
         count = len(category.parts)
         values = _numbers(annotation["keypoints"], 3 * count, f"{where}: keypoints")
         points = {
-            part: (x + _MIDDLE, y + _MIDDLE)
+            part: (x, y)
             for part, x, y, visible in zip(
                 category.parts, values[0::3], values[1::3], values[2::3], strict=True
             )

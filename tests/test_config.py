@@ -396,18 +396,18 @@ def test_published_job_files(monkeypatch, name, variable):
 
 
 @pytest.mark.parametrize(
-    ("name", "model", "layer"),
+    ("name", "model", "task"),
     [
-        ("bbc_pose", "rtpose", "net_output"),
-        ("mpii_video_pose", "rtpose", "net_output"),
-        ("youtube_bb", "yolov2", "layers.30"),
+        ("bbc_pose", "rtpose", "pose"),
+        ("mpii_video_pose", "rtpose", "pose"),
+        ("youtube_bb", "yolov2", "detect"),
     ],
 )
-def test_published_job_files_of_detection_and_pose(monkeypatch, name, model, layer):
+def test_published_job_files_of_detection_and_pose(monkeypatch, name, model, task):
     monkeypatch.setenv(name.upper(), "/data/x")
     job = load_job(CONFIGS / f"{name}.yaml")
     assert (job.inputs, job.root, job.output) == (("/data/x",), "/data/x", f"{name}.h5")
-    assert (job.model, job.layer, job.pool) == (model, layer, "none")
+    assert (job.model, job.task, job.layer) == (model, task, None)
     assert job.weights.endswith((".caffemodel", ".weights"))
     assert (job.threshold, job.policy) == (1e-4, "bounded")
 

@@ -246,9 +246,17 @@ def test_coco(tmp_path: Path) -> None:
         MarkedBox(name="person", corners=(10, 20, 40, 60)),
         MarkedBox(name="aeroplane", corners=(0, 0, 5, 5), is_crowd=True),
     )
-    assert first.bodies == (MarkedBody(points={"nose": (1.5, 2.5)}, area=600.0),)
+    assert first.bodies == (MarkedBody(points={"nose": (1.0, 2.0)}, area=600.0),)
     (second,) = read.of("b.mp4")
     assert (second.seconds, second.boxes) == (0.5, ())
+
+
+def test_the_images_of_an_export_can_be_annotated(tmp_path: Path) -> None:
+    content = coco()
+    content["images"][0] = {"id": 1, "width": 640, "height": 480, "video_id": "day/a.mp4",
+                            "frame": 3, "frame_index": 7, "timestamp": 0.28}  # fmt: skip
+    read = read_annotations(coco_file(tmp_path, content))
+    assert read.of("day/a.mp4")[0].number == 7
 
 
 def changed(where: str, number: int, **values: Any) -> dict[str, Any]:
