@@ -30,7 +30,6 @@ from benchmarking import counted, say
 from charts import grouped_bars, new_figure, save_svg
 from datasets import Dataset
 from network_bench import PACKAGES, Plan
-from recognition_options import whole_number
 from sparsity import Sparsity, measure_sparsity
 from subjects import Subject
 from sweep_options import threshold_number
@@ -46,6 +45,7 @@ from table_page import (
 from table_rows import Record, RowFile
 from tables import add_model_options, made_from, run_table, shown_spec, table_parser
 from timed_clips import (
+    RUNTIMES,
     Timer,
     add_measuring_options,
     measuring_settings,
@@ -63,7 +63,6 @@ from rrm_extract.rrm import (
 NAME = "table2_sparsity"
 MODELS = ("alexnet", "vgg16", "resnet18")
 THRESHOLDS = (1e-4, 1e-2)
-RUNTIMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "torch": "PyTorch"}
 
 NOTES = (
     "Counted, over all videos and all frames but key frames: overall sparsity (Eq. 9) of what "
@@ -87,16 +86,12 @@ def main() -> None:
         "--thresholds", nargs="+", type=threshold_number, default=list(THRESHOLDS), metavar="X"
     )
     add_measuring_options(parser)
-    parser.add_argument(
-        "--timed-videos", type=whole_number(0), default=1, metavar="N",
-        help="of each dataset; 0 measures no time (default: 1)",
-    )  # fmt: skip
     options = parser.parse_args()
     run_table(
         options,
         name=NAME,
         packages=PACKAGES,
-        settings={**measuring_settings(options), "timed_videos": options.timed_videos},
+        settings=measuring_settings(options),
         fill=partial(fill, options),
         page=page,
         draw=draw,
@@ -174,16 +169,12 @@ class Networks:
         return self._subjects[fps]
 
     def _speeds(self, subject: Subject, dataset: Dataset) -> list[Record]:
-        options = self._options
-        if options.timed_videos == 0:
-            return []
-        clips = timed_clips(
-            dataset, subject, videos=options.timed_videos, frames=options.timed_frames
-        )
+        clips, _ = timed_clips(dataset, subject, self._options)  # the broken ones are named already
         if not clips:
             return []
         if dataset.fps not in self._timers:
-            self._timers[dataset.fps] = Timer(subject, self._plan(options, self._thresholds))
+            plan = self._plan(self._options, self._thresholds)
+            self._timers[dataset.fps] = Timer(subject, plan)
         speeds = self._timers[dataset.fps].speeds(clips)
         for speed in speeds:
             speed["clips"] = {name: len(frames) for name, frames in clips.items()}

@@ -27,7 +27,7 @@ from typing import Any
 
 from agreement import Agreement, ClipAgreement
 from annotation_files import read_annotations
-from annotations import AnnotationError, Annotations
+from annotations import AnnotationError, Annotations, video_key
 from average_precision import MOST_BOXES, MOST_PEOPLE
 from benchmarking import counted, require, say
 from charts import grouped_bars, new_figure, save_svg
@@ -116,7 +116,10 @@ def fill(options: argparse.Namespace, table: RowFile, datasets: Sequence[Dataset
     thresholds = list(dict.fromkeys(options.thresholds))
     files = annotation_files(options.annotations, datasets)
     # Read at once: a wrong file is told of before hours of work.
-    marks = {path: read_annotations(Path(path)) for path in dict.fromkeys(files.values())}
+    wanted = {video_key(video.video_id) for dataset in datasets for video in dataset.videos}
+    marks = {
+        path: read_annotations(Path(path), wanted=wanted) for path in dict.fromkeys(files.values())
+    }
     for spec in options.models:
         networks = _Networks(spec, options, thresholds)
         model = shown_spec(spec.partition("=")[0])

@@ -9,7 +9,6 @@ from functools import partial
 
 from datasets import Dataset
 from network_bench import PACKAGES, Plan
-from recognition_options import whole_number
 from sparsity import Sparsity
 from subjects import Subject
 from sweep_options import threshold_number
@@ -51,10 +50,6 @@ def make_task_table(
         "--thresholds", nargs="+", type=threshold_number, default=list(THRESHOLDS), metavar="X"
     )
     add_measuring_options(parser)
-    parser.add_argument(
-        "--timed-videos", type=whole_number(0), default=1, metavar="N",
-        help="of each dataset; 0 measures no time (default: 1)",
-    )  # fmt: skip
     # These networks take up to seconds for a frame.
     parser.set_defaults(timed_frames=16, repeats=3)
     options = parser.parse_args()
@@ -62,11 +57,7 @@ def make_task_table(
         options,
         name=name,
         packages=PACKAGES,
-        settings={
-            **measuring_settings(options),
-            "timed_videos": options.timed_videos,
-            "preprocess": options.preprocess,
-        },
+        settings={**measuring_settings(options), "preprocess": options.preprocess},
         fill=partial(_fill, options, task),
         page=partial(_page, title),
         draw=draw,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarking import counted, say
-from datasets import Dataset
+from datasets import Dataset, Reading
 from network_bench import (
     Measurement,
     Plan,
@@ -22,6 +23,7 @@ from network_bench import (
     recurrent_peers,
 )
 from peers import BASELINES, Peer
+from peers.rrm_peer import RrmPeer
 from recognition_options import whole_number
 from subjects import Subject, clip_frames, load_subject, usable_batches
 from torch import Tensor
@@ -30,6 +32,7 @@ from rrm_extract.engine.backend import choose_engine
 from rrm_extract.errors import ClipError
 
 __all__ = [
+    "RUNTIMES",
     "Timer",
     "add_measuring_options",
     "measuring_settings",
@@ -37,6 +40,9 @@ __all__ = [
     "timed_clips",
     "timing_plan",
 ]
+
+RUNTIMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "torch": "PyTorch"}
+"""How tables call them."""
 
 
 def dense_runtimes() -> list[str]:
@@ -51,6 +57,10 @@ def add_measuring_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--chunk", type=float, default=10.0, metavar="SECONDS")
     parser.add_argument("--engine", choices=("auto", "native", "torch"), default="auto")
+    parser.add_argument(
+        "--timed-videos", type=whole_number(0), default=1, metavar="N",
+        help="of each dataset, evenly spread; 0 measures no time (default: 1)",
+    )  # fmt: skip
     parser.add_argument(
         "--timed-frames", type=whole_number(2), default=96, metavar="N", help="of each timed clip"
     )
@@ -68,6 +78,7 @@ def measuring_settings(options: argparse.Namespace) -> dict[str, Any]:
         "policy": options.policy,
         "chunk": options.chunk,
         "engine": choose_engine(options.engine).engine,
+        "timed_videos": options.timed_videos,
         "timed_frames": options.timed_frames,
         "threads": options.threads,
         "repeats": options.repeats,
@@ -107,13 +118,22 @@ def subject_of(spec: str, options: argparse.Namespace, *, fps: str) -> Subject:
 
 
 def timed_clips(
-    dataset: Dataset, subject: Subject, *, videos: int, frames: int
-) -> dict[str, Tensor]:
+    dataset: Dataset, subject: Subject, options: argparse.Namespace
+) -> tuple[dict[str, Tensor], Reading]:
     """The first frames of some videos, evenly spread; others take the place of broken ones.
 
+    Args:
+        dataset: to choose from.
+        subject: the network whose input they become.
+        options: of :func:`add_measuring_options` and ``tables.table_parser``.
+
     Returns:
-        (T, *input_shape) float32 by video id; at most ``videos`` of them.
+        (T, *input_shape) float32 by video id; and what was read.
     """
+    videos, frames = options.timed_videos, options.timed_frames
+    if options.max_frames is not None:
+        frames = min(frames, options.max_frames)
+    reading = Reading()
     count = len(dataset.videos)
     places = np.linspace(0, count - 1, min(videos, count)).round().astype(int).tolist()
     order = [*dict.fromkeys(places), *(i for i in range(count) if i not in places)]
@@ -124,15 +144,24 @@ def timed_clips(
         video = dataset.videos[place]
         try:
             clips[video.video_id] = clip_frames(video.path, subject, count=frames)
-        except ClipError:
-            continue  # it is named where all videos are counted
-    return clips
+        except ClipError as error:
+            reading.drop(video, error)
+            continue
+        reading.used += 1
+    return clips, reading
 
 
 @dataclass
 class _Prepared:
     batches: tuple[int, ...]
     peers: list[Peer]
+
+
+@dataclass
+class _Part:
+    measured: Measurement
+    frames: int
+    split: dict[str, float] | None
 
 
 class Timer:
@@ -151,35 +180,58 @@ class Timer:
         self._recurrent = [*recurrent_peers(subject, plan, self._threads), *extra]
         self._baselines: list[_Prepared] = []
 
-    def measure(self, frames: Tensor) -> list[Measurement]:
+    def measure(
+        self, frames: Tensor, *, thresholds: Sequence[float] | None = None
+    ) -> list[Measurement]:
         """All peers on one clip: the best of each dense runtime, and every recurrent one.
 
         Args:
             frames: (T, *input_shape) float32.
+            thresholds: those of the plan that take part; None takes all.
         """
         torch.set_num_threads(self._threads)
         reference = self._subject.reference(frames)
-        peers = [*self._baseline_peers(frames), *self._recurrent]
+        recurrent = [
+            peer
+            for peer in self._recurrent
+            if thresholds is None or peer.threshold is None or peer.threshold in thresholds
+        ]
+        peers = [*self._baseline_peers(frames), *recurrent]
         plan = self._plan
         measured = measure(
             peers, frames, reference, repeats=plan.repeats, pause=plan.pause, wake=plan.wake
         )
         return best_of(measured)
 
-    def speeds(self, clips: Mapping[str, Tensor]) -> list[Record]:
+    def speeds(
+        self,
+        clips: Mapping[str, Tensor],
+        *,
+        thresholds: Sequence[float] | None = None,
+        split: bool = False,
+    ) -> list[Record]:
         """Over some clips together, for each dense runtime and each threshold.
+
+        Args:
+            clips: (T, *input_shape) float32 by name.
+            thresholds: as for :meth:`measure`.
+            split: whether the native engine's time is told apart, in a run of its own.
 
         Returns:
             ``runtime``, ``threshold``, ``frames_per_second`` over all clips, ``feature_error``
-            (mean over frames) and ``feature_error_max``, ``work``, and ``settings`` and
+            (mean over frames) and ``feature_error_max``, ``density`` and ``work``, mean over
+            frames, ``split`` (shares of ``peers.rrm_peer.SPLIT``, or None), and ``settings`` and
             ``repeats`` of each clip.
         """
-        by_peer: dict[tuple[str, float | None], list[tuple[Measurement, int]]] = {}
+        by_peer: dict[tuple[str, float | None], list[_Part]] = {}
         for name, frames in clips.items():
             say(f"  {name}: {counted(self._plan.repeats, 'round')} of {len(frames)} frames")
-            for one in self.measure(frames):
+            for one in self.measure(frames, thresholds=thresholds):
+                seconds = (
+                    one.peer.split(frames) if split and isinstance(one.peer, RrmPeer) else None
+                )
                 key = (one.peer.runtime, one.peer.threshold)
-                by_peer.setdefault(key, []).append((one, len(frames)))
+                by_peer.setdefault(key, []).append(_Part(one, len(frames), seconds))
         return [_together(*key, parts) for key, parts in by_peer.items()]
 
     def _baseline_peers(self, frames: Tensor) -> list[Peer]:
@@ -194,18 +246,24 @@ class Timer:
         return peers
 
 
-def _together(
-    runtime: str, threshold: float | None, parts: Sequence[tuple[Measurement, int]]
-) -> Record:
-    seconds = sum(frames / one.rate for one, frames in parts)
-    total = sum(frames for _, frames in parts)
+def _together(runtime: str, threshold: float | None, parts: Sequence[_Part]) -> Record:
+    total = sum(part.frames for part in parts)
+    seconds = sum(part.frames / part.measured.rate for part in parts)
+    densities = [(part.measured.density, part.frames) for part in parts]
+    known = [(density, frames) for density, frames in densities if density is not None]
+    spent: Counter[str] = Counter()
+    for part in parts:
+        spent.update(part.split or {})
+    whole = sum(spent.values())
     return {
         "runtime": runtime,
         "threshold": threshold,
         "frames_per_second": total / seconds,
-        "feature_error": sum(float(one.errors.sum()) for one, _ in parts) / total,
-        "feature_error_max": max(float(one.errors.max()) for one, _ in parts),
-        "work": sum(one.work * frames for one, frames in parts) / total,
-        "settings": [one.peer.settings for one, _ in parts],
-        "repeats": [one.rates for one, _ in parts],
+        "feature_error": sum(float(part.measured.errors.sum()) for part in parts) / total,
+        "feature_error_max": max(float(part.measured.errors.max()) for part in parts),
+        "density": sum(d * n for d, n in known) / sum(n for _, n in known) if known else None,
+        "work": sum(part.measured.work * part.frames for part in parts) / total,
+        "split": {name: value / whole for name, value in spent.items()} if whole else None,
+        "settings": [part.measured.peer.settings for part in parts],
+        "repeats": [part.measured.rates for part in parts],
     }

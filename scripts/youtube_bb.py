@@ -6,9 +6,11 @@ research.google.com/youtube-bb/download.html says what the columns are.
 from __future__ import annotations
 
 import csv
+import gzip
 import math
+import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,30 +35,41 @@ class _Moment:
     looked_for: set[str] = field(default_factory=set)
 
 
-def read_youtube_bb(path: Path) -> Annotations:
-    """Reads ``yt_bb_detection_train.csv`` or ``yt_bb_detection_validation.csv``.
+def read_youtube_bb(path: Path, *, wanted: Collection[str] | None = None) -> Annotations:
+    """Reads ``yt_bb_detection_train.csv`` or ``yt_bb_detection_validation.csv``, or either as .gz.
 
     Ten columns without a heading (one is passed over), one row for an object at a time. The box
     counts in shares of the frame. In a frame only the class that the row names was looked for, and
     of it, the object that is tracked. Rows whose object is "absent" say that the class was looked
     for; "uncertain" ones say nothing.
 
+    Args:
+        path: the file.
+        wanted: YouTube ids; rows of others, of which there are millions, are not kept. None keeps
+            all.
+
     Raises:
         AnnotationError: the file cannot be read or is not of that form.
     """
     moments: dict[str, dict[int, _Moment]] = defaultdict(lambda: defaultdict(_Moment))
+    rows = 0
+    is_packed = path.suffix.lower() == ".gz"
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with (gzip.open if is_packed else open)(
+            path, "rt", encoding="utf-8-sig", newline=""
+        ) as file:
             for number, row in enumerate(csv.reader(file), 1):
                 if row and not (number == 1 and row[0] == COLUMNS[0]):
-                    _read_row(row, f"{path}:{number}", moments)
+                    rows += 1
+                    if wanted is None or row[0] in wanted:
+                        _read_row(row, f"{path}:{number}", moments)
+    except (UnicodeDecodeError, csv.Error, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        msg = f"{path} is no table ({error}); expected the file as published"
+        raise AnnotationError(msg) from error
     except OSError as error:
         msg = f"{path} cannot be read: {error.strerror}; expected the file as published"
         raise AnnotationError(msg) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        msg = f"{path} is no table ({error}); expected the file as published"
-        raise AnnotationError(msg) from error
-    if not moments:
+    if not rows:
         msg = f"{path}: it names no object; expected rows of {', '.join(COLUMNS)}"
         raise AnnotationError(msg)
     return Annotations(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,19 @@ def test_youtube_bb_as_published(tmp_path: Path, heading: str) -> None:
     (only,) = read.of("_zzz.webm")
     assert (only.seconds, only.looked_for) == (1.5, frozenset({"motorbike"}))
     assert read.of("other.mp4") == ()
+
+
+def test_youtube_bb_as_it_is_downloaded(tmp_path: Path) -> None:
+    path = tmp_path / "yt_bb_detection_validation.csv.gz"
+    path.write_bytes(gzip.compress(TABLE.encode()))
+    assert read_annotations(path) == read_annotations(table(tmp_path, TABLE))
+    some = read_annotations(path, wanted={"_zzz", "other"})
+    assert list(some.videos) == ["_zzz"]
+    assert read_annotations(path, wanted={"other"}).videos == {}
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(AnnotationError, match="is no table") as error:
+        read_annotations(path)
+    one_line(error.value)
 
 
 @pytest.mark.parametrize(
@@ -300,10 +314,12 @@ def test_a_wrong_coco_fails(tmp_path: Path, content: Any, message: str) -> None:
         ("a.csv", None, "cannot be read: No such file"),
         ("a.json", None, "cannot be read: No such file"),
         ("a.mat", None, "cannot be read: No such file"),
-        ("a.txt", b"", r"expected a \.csv of YouTube-BoundingBoxes, bbcpose.mat"),
+        ("a.txt", b"", r"expected a \.csv or \.csv\.gz of YouTube-BoundingBoxes, bbcpose.mat"),
         ("a.json", b"{", "is no JSON"),
         ("a.json", b"\xff", "is no JSON"),
         ("a.csv", b"\xff\xfe\xff", "is no table"),
+        ("a.csv.gz", b"not packed", "is no table"),
+        ("a.csv.gz", None, "cannot be read: No such file"),
         ("a.mat", b"no matlab at all", "is no .mat file or a damaged one"),
     ],
 )
