@@ -98,11 +98,25 @@ def main() -> None:
     )
 
 
-def fill(options: argparse.Namespace, table: RowFile, datasets: Sequence[Dataset]) -> None:
-    """All rows, network by network."""
+def fill(
+    options: argparse.Namespace,
+    table: RowFile,
+    datasets: Sequence[Dataset],
+    *,
+    networks: Callable[..., Networks] | None = None,
+) -> None:
+    """All rows, network by network.
+
+    Args:
+        options: of the script.
+        table: where they go.
+        datasets: of the command line.
+        networks: makes a :class:`Networks` of a model, the options and the thresholds; by default
+            one of classifiers.
+    """
     thresholds = list(dict.fromkeys(options.thresholds))
     for spec in options.models:
-        networks = Networks(spec, options, thresholds)
+        network = (networks or Networks)(spec, options, thresholds)
         name = shown_spec(spec.partition("=")[0])
         for dataset in datasets:
             keys = [
@@ -110,7 +124,7 @@ def fill(options: argparse.Namespace, table: RowFile, datasets: Sequence[Dataset
                 for threshold in thresholds
             ]
             source = made_from(dataset, spec, options.weights, options.preprocess or "")
-            table.rows(keys, source, partial(networks.rows, dataset))
+            table.rows(keys, source, partial(network.rows, dataset))
 
 
 class Networks:

@@ -45,7 +45,7 @@ from table_page import (
 )
 from table_rows import Record, RowFile
 from tables import add_model_options, made_from, run_table, shown_spec, table_parser
-from task_networks import TaskNetwork, load_task_network
+from task_networks import INPUT_HELP, TaskNetwork, load_task_network
 
 from rrm_extract.engine.backend import choose_engine
 from rrm_extract.tasks.detect import THRESHOLD as SCORE
@@ -70,7 +70,7 @@ NOTES = (
 def main() -> None:
     """Makes the rows that are missing, and the table."""
     parser = table_parser(__doc__)
-    add_model_options(parser, models=MODELS)
+    add_model_options(parser, models=MODELS, preprocess=INPUT_HELP)
     parser.add_argument(
         "--thresholds", nargs="+", type=threshold_number, default=list(THRESHOLDS), metavar="X"
     )

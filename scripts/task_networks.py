@@ -19,7 +19,10 @@ from rrm_extract.tasks import Detections, Detector, PoseEstimator, Poses
 from rrm_extract.tasks.detect import THRESHOLD as SCORE
 from rrm_extract.tasks.pose import THRESHOLD as PART_SCORE
 
-__all__ = ["TaskNetwork", "load_task_network"]
+__all__ = ["INPUT_HELP", "Task", "TaskNetwork", "load_task_network"]
+
+INPUT_HELP = "another input for all networks: letterbox=SIDE, or letterbox=ROWS/COLUMNS"
+"""Of the option --preprocess."""
 
 Task = Literal["detect", "pose"]
 

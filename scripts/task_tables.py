@@ -7,16 +7,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from datasets import Dataset
 from network_bench import PACKAGES, Plan
 from sparsity import Sparsity
 from subjects import Subject
 from sweep_options import threshold_number
-from table2_sparsity import NOTES, Networks, columns_of, counted_values, draw, settings_in_words
+from table2_sparsity import (
+    NOTES,
+    Networks,
+    columns_of,
+    counted_values,
+    draw,
+    fill,
+    settings_in_words,
+)
 from table_page import Column, shown, table_page
-from table_rows import Record, RowFile
-from tables import add_model_options, made_from, run_table, shown_spec, table_parser
-from task_networks import Task, load_task_network
+from table_rows import Record
+from tables import add_model_options, run_table, table_parser
+from task_networks import INPUT_HELP, Task, load_task_network
 from timed_clips import add_measuring_options, measuring_settings, timing_plan
 
 from rrm_extract.report.eie import model_on_eie
@@ -45,7 +52,7 @@ def make_task_table(
         models: by default.
     """
     parser = table_parser(description)
-    add_model_options(parser, models=models)
+    add_model_options(parser, models=models, preprocess=INPUT_HELP)
     parser.add_argument(
         "--thresholds", nargs="+", type=threshold_number, default=list(THRESHOLDS), metavar="X"
     )
@@ -58,33 +65,14 @@ def make_task_table(
         name=name,
         packages=PACKAGES,
         settings={**measuring_settings(options), "preprocess": options.preprocess},
-        fill=partial(_fill, options, task),
+        fill=partial(
+            fill,
+            options,
+            networks=partial(Networks, load=partial(_load, task), plan=_plan, values=_values),
+        ),
         page=partial(_page, title),
         draw=draw,
     )
-
-
-def _fill(
-    options: argparse.Namespace, task: Task, table: RowFile, datasets: Sequence[Dataset]
-) -> None:
-    thresholds = list(dict.fromkeys(options.thresholds))
-    for spec in options.models:
-        networks = Networks(
-            spec,
-            options,
-            thresholds,
-            load=partial(_load, task),
-            plan=_plan,
-            values=_values,
-        )
-        model = shown_spec(spec.partition("=")[0])
-        for dataset in datasets:
-            keys = [
-                {"dataset": dataset.name, "model": model, "threshold": threshold}
-                for threshold in thresholds
-            ]
-            source = made_from(dataset, spec, options.weights, options.preprocess or "")
-            table.rows(keys, source, partial(networks.rows, dataset))
 
 
 def _load(task: Task, spec: str, options: argparse.Namespace, *, fps: str) -> Subject:

@@ -41,13 +41,11 @@ class _Done:
 
     Attributes:
         features: (T, D) float32.
-        density: (T, L).
         density_delta: (frames that do not begin a chunk, L).
         work: (T,).
     """
 
     features: Tensor
-    density: Tensor
     density_delta: Tensor
     work: Tensor
 
@@ -108,7 +106,6 @@ class RrmPeer(Peer):
 
     def _part(self, network: Any, frames: Tensor) -> _Done:
         features: list[Tensor] = []
-        density: list[Tensor] = []
         deltas: list[Tensor] = []
         work: list[Tensor] = []
         for chunk in torch.split(frames, self._chunk):
@@ -116,32 +113,16 @@ class RrmPeer(Peer):
             for number, batch in enumerate(torch.split(chunk, self._recipe.time_batch)):
                 (output,), seen = network.run(batch)
                 features.append(pooled(output, self._recipe.pool).flatten(1))
-                density.append(seen.density)
                 deltas.append(seen.density_delta[1 if number == 0 else 0 :])
                 work.append(seen.work)
         return _Done(
-            features=torch.cat(features),
-            density=torch.cat(density),
-            density_delta=torch.cat(deltas),
-            work=torch.cat(work),
+            features=torch.cat(features), density_delta=torch.cat(deltas), work=torch.cat(work)
         )
 
     def density(self) -> float | None:
         """Share of non-zero deltas by MACs, mean over frames that do not begin a chunk."""
         deltas = torch.cat([done.density_delta for done in self._done])
         return float((deltas.double() @ self._weights).mean()) if len(deltas) else None
-
-    def layer_densities(self) -> tuple[Tensor, Tensor]:
-        """Of each layer in the last :meth:`run`.
-
-        Returns:
-            (T, L) float64, of the plain inputs, and (frames that do not begin a chunk, L), of the
-            deltas.
-        """
-        return (
-            torch.cat([done.density for done in self._done]).double(),
-            torch.cat([done.density_delta for done in self._done]).double(),
-        )
 
     def work(self) -> float:
         """Share of the dense MACs that were done, mean over all frames."""

@@ -101,6 +101,19 @@ def test_sparsity_and_speed(
     assert drawing.read_bytes().startswith(b"<?xml")
 
 
+@pytest.mark.parametrize("script", [table6_detection, table7_agreement])
+def test_a_dataset_without_a_usable_video_has_a_row_without_figures(
+    folder: Path, tmp_path: Path, run: Run, script: ModuleType
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    broken, drawing = folder / "clips" / "broken.mp4", tmp_path / "t.svg"
+    result = run(script, broken, *detector(folder), "--thresholds", "0", "--svg", drawing)
+    (row,) = result["rows"]
+    assert (row["frames"], row["videos_used"], len(row["videos_broken"])) == (0, 0, 1)
+    names = ("raw_error", "with_dense") if script is table7_agreement else ("measured", "work")
+    assert [row[name] for name in names] == [None, None]
+
+
 @pytest.mark.parametrize(
     ("script", "model", "words"),
     [
