@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarking import require
 
-__all__ = ["caption", "grouped_bars", "new_figure", "save_svg"]
+__all__ = ["caption", "grouped_bars", "legend_below", "new_figure", "save_svg"]
 
 _NAME_WIDTH = 22
 
@@ -38,6 +38,7 @@ def grouped_bars(
     series: Mapping[str, Sequence[float | None]],
     *,
     hatched: Collection[str] = (),
+    colors: Mapping[str, str] | None = None,
 ) -> None:
     """Upright bars side by side, a group of one of each series.
 
@@ -46,16 +47,30 @@ def grouped_bars(
         groups: what stands below each group.
         series: by name, the height in each group; None leaves a gap.
         hatched: series that are to be told apart, such as theoretical ones beside measured ones.
+        colors: of series; those that are not named get one of matplotlib's, in order.
     """
     width = 0.85 / max(1, len(series))
     for number, (name, values) in enumerate(series.items()):
         left = (number - (len(series) - 1) / 2) * width
         places = [place + left for place, value in enumerate(values) if value is not None]
         heights = [value for value in values if value is not None]
-        hatch = "////" if name in hatched else None
-        axes.bar(places, heights, width=width, label=name, hatch=hatch, edgecolor="white",
-                 linewidth=0.4)  # fmt: skip
+        look: dict[str, Any] = {"hatch": "////"} if name in hatched else {}
+        if colors is not None and name in colors:
+            look["color"] = colors[name]
+        axes.bar(places, heights, width=width, label=name, edgecolor="white", linewidth=0.4, **look)
     axes.set_xticks(range(len(groups)), [caption(name) for name in groups], fontsize="small")
     axes.tick_params(axis="y", labelsize="x-small")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def legend_below(figure: Any, *, columns: int) -> None:
+    """One legend for all panels, each label once."""
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=columns,
+        frameon=False, fontsize="small",
+    )  # fmt: skip

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from benchmarking import counted, machine, read_json, require, save_json, say, versions
-from charts import caption, new_figure, save_svg
+from charts import caption, legend_below, new_figure, save_svg
 from recognition_options import whole_number
 
 from rrm_extract.config import JobConfig
@@ -300,13 +300,7 @@ def draw(result: Record, path: Path) -> None:
         axes.set_title(title, fontsize="small")
     for axes in grid[-1]:
         axes.set_xlabel("seconds", fontsize="small")
-    handles: dict[str, Any] = {}
-    for axes in figure.axes:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False
-    )
+    legend_below(figure, columns=4)
     figure.suptitle(
         f"{settings['model']}, weights {settings['weights']}, policy paper, threshold "
         f"{settings['threshold']}: relative L2 error of the feature\n"

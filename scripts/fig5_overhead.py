@@ -31,7 +31,7 @@ from typing import Any
 
 import torch
 from benchmarking import counted, say
-from charts import new_figure, save_svg
+from charts import legend_below, new_figure, save_svg
 from datasets import Dataset, Reading
 from layer_times import KINDS, ordinary_times
 from network_bench import PACKAGES
@@ -386,7 +386,7 @@ def draw(result: Record, path: Path) -> None:
     """For each network total speedup against sparsity, and the shares of the time below it."""
     rows = [row for row in result["rows"] if row["sparsity"] is not None]
     networks = list(dict.fromkeys((row["key"]["model"], row["weights"]) for row in rows))
-    figure = new_figure(4.2 * max(1, len(networks)), 6.6)
+    figure = new_figure(4.2 * max(1, len(networks)), 7.4)
     grid = figure.subplots(2, max(1, len(networks)), squeeze=False)
     runtimes = [DENSE_ENGINE, *result["settings"]["dense_runtimes"][:1]]
     for column, (model, weights) in enumerate(networks):
@@ -399,10 +399,7 @@ def draw(result: Record, path: Path) -> None:
         grid[0, column].set_title(f"{model}, weights {weights_text(weights)}", fontsize="small")
     for row, words in zip(grid, ("times as fast", "share of the engine's time"), strict=True):
         row[0].set_ylabel(words, fontsize="small")
-    for row in grid:
-        handles, labels = row[0].get_legend_handles_labels()
-        if handles:
-            row[0].legend(handles, labels, fontsize="x-small", frameon=False, loc="best")
+    legend_below(figure, columns=min(3, len(networks) + 1))
     save_svg(figure, path)
 
 

@@ -23,11 +23,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from benchmarking import counted, say
-from charts import grouped_bars, new_figure, save_svg
+from charts import grouped_bars, legend_below, new_figure, save_svg
 from datasets import Dataset
 from network_bench import PACKAGES, Plan
 from sparsity import Sparsity, measure_sparsity
@@ -63,6 +64,10 @@ from rrm_extract.rrm import (
 NAME = "table2_sparsity"
 MODELS = ("alexnet", "vgg16", "resnet18")
 THRESHOLDS = (1e-4, 1e-2)
+COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd")
+
+Bars = dict[str, list[float | None]]
+Colors = dict[str, str]
 
 NOTES = (
     "Counted, over all videos and all frames but key frames: overall sparsity (Eq. 9) of what "
@@ -301,51 +306,59 @@ def draw(result: Record, path: Path) -> None:
     rows = result["rows"]
     models = list(dict.fromkeys((row["key"]["model"], row["weights"]) for row in rows))
     datasets = list(dict.fromkeys(row["key"]["dataset"] for row in rows))
-    figure = new_figure(2.0 + 1.4 * max(3, len(datasets)), 2.6 * len(models) + 0.6)
+    figure = new_figure(max(8.0, 2.0 + 1.5 * len(datasets)), 2.6 * len(models) + 1.2)
     grid = figure.subplots(len(models), 2, squeeze=False, sharey="col")
     for (left, right), (model, weights) in zip(grid, models, strict=True):
         own = [row for row in rows if (row["key"]["model"], row["weights"]) == (model, weights)]
-        grouped_bars(left, datasets, _sparsity_bars(own, datasets))
-        series = _speedup_bars(own, datasets, result["settings"]["dense_runtimes"])
+        series, colors = _sparsity_bars(own, datasets)
+        grouped_bars(left, datasets, series, colors=colors)
+        series, colors = _speedup_bars(own, datasets, result["settings"]["dense_runtimes"])
         theoretical = [name for name in series if "theoretical" in name]
-        grouped_bars(right, datasets, series, hatched=theoretical)
+        grouped_bars(right, datasets, series, hatched=theoretical, colors=colors)
         right.axhline(1.0, color="black", linewidth=0.8)
         left.set_title(f"{model}, weights {weights_text(weights)}", loc="left", fontsize="small")
     grid[0, 0].set_ylim(0, 1)
     for axes, words in zip(grid[-1], ("sparsity by MACs", "times as fast"), strict=True):
         axes.set_xlabel(words, fontsize="small")
-    for axes in grid[0]:
-        axes.legend(fontsize="x-small", frameon=False, loc="upper left")
+    legend_below(figure, columns=2)
     save_svg(figure, path)
 
 
-def _sparsity_bars(
-    rows: Sequence[Record], datasets: Sequence[str]
-) -> dict[str, list[float | None]]:
-    thresholds = sorted({row["key"]["threshold"] for row in rows})
+def _sparsity_bars(rows: Sequence[Record], datasets: Sequence[str]) -> tuple[Bars, Colors]:
+    thresholds = _thresholds(rows)
     # What is not propagated changes later layers' inputs a little: those of the least threshold.
-    series = {"plain inputs": _bars(rows, datasets, thresholds[0], "sparsity_input_macs")}
-    for threshold in thresholds:
-        values = _bars(rows, datasets, threshold, "sparsity_delta_macs")
-        series[f"deltas at {threshold:g}"] = values
-    return series
+    name = "sparsity of plain inputs"
+    series = {name: _bars(rows, datasets, thresholds[0], "sparsity_input_macs")}
+    colors = {name: "#7f7f7f"}
+    for threshold, color in zip(thresholds, cycle(COLORS), strict=False):
+        name = f"sparsity of deltas at {threshold:g}"
+        series[name] = _bars(rows, datasets, threshold, "sparsity_delta_macs")
+        colors[name] = color
+    return series, colors
 
 
 def _speedup_bars(
     rows: Sequence[Record], datasets: Sequence[str], runtimes: Sequence[str]
-) -> dict[str, list[float | None]]:
-    series = {}
-    for threshold in sorted({row["key"]["threshold"] for row in rows}):
-        values = _bars(rows, datasets, threshold, "speedup_theoretical")
-        series[f"theoretical at {threshold:g}"] = values
+) -> tuple[Bars, Colors]:
+    series: Bars = {}
+    colors: Colors = {}
+    for threshold, color in zip(_thresholds(rows), cycle(COLORS), strict=False):
+        name = f"speedup at {threshold:g} (theoretical)"
+        series[name] = _bars(rows, datasets, threshold, "speedup_theoretical")
+        colors[name] = color
         for runtime in runtimes[:1]:
             measured = [
                 {**row, "over": ((row["measured"] or {}).get("speedup_over") or {}).get(runtime)}
                 for row in rows
             ]
-            name = f"measured over {RUNTIMES.get(runtime, runtime)} at {threshold:g}"
+            name = f"over {RUNTIMES.get(runtime, runtime)} fp32 at {threshold:g} (measured)"
             series[name] = _bars(measured, datasets, threshold, "over")
-    return series
+            colors[name] = color
+    return series, colors
+
+
+def _thresholds(rows: Sequence[Record]) -> list[float]:
+    return sorted({row["key"]["threshold"] for row in rows})
 
 
 def _bars(

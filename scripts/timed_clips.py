@@ -96,7 +96,7 @@ def timing_plan(options: argparse.Namespace, thresholds: Sequence[float]) -> Pla
         engines=(choose_engine(options.engine).engine,),
         repeats=options.repeats,
         finalists=1,
-        trial_frames=16,
+        trial_frames=8,  # so batches of 1 and 8 are tried: as many frames as a time batch has
         trial_rounds=2,
     )
 

@@ -56,6 +56,25 @@ def test_a_dataset_is_a_folder_a_clip_or_a_job_file(
     assert {one.fps for one in find_datasets(given, fps="12")} == {"12"}
 
 
+@pytest.mark.parametrize(
+    ("name", "variable", "video"),
+    [
+        ("charades", "CHARADES", "001YG.mp4"),
+        ("merl", "MERL", "1_1_crop.mp4"),
+        ("ucf101", "UCF101", "Archery/v_Archery_g01_c01.avi"),
+    ],
+)
+def test_the_job_files_of_the_papers_datasets(
+    name: str, variable: str, video: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / video).parent.mkdir(exist_ok=True)
+    (tmp_path / video).touch()
+    (tmp_path / "readme.txt").touch()
+    monkeypatch.setenv(variable, str(tmp_path))
+    (dataset,) = find_datasets([str(Path(__file__).parents[2] / "configs" / f"{name}.yaml")])
+    assert (dataset.name, names(dataset), dataset.fps) == (name, [video], "24")
+
+
 def test_most_videos_are_spread_evenly(folder: Path) -> None:
     (dataset,) = find_datasets([str(folder)], max_videos=3)
     assert (names(dataset), dataset.found) == (["3.mp4", "a/1.mp4", "broken.mp4"], 5)
