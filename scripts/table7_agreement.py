@@ -30,11 +30,12 @@ from annotation_files import read_annotations
 from annotations import AnnotationError, Annotations, video_key
 from average_precision import MOST_BOXES, MOST_PEOPLE
 from benchmarking import counted, require, say
-from charts import grouped_bars, new_figure, save_svg
+from charts import grouped_bars, legend_below, new_figure, save_svg
 from datasets import Dataset, Reading
 from network_bench import PACKAGES
 from sweep_options import threshold_number
 from table_page import (
+    NOT_TRAINED,
     Column,
     key_columns,
     shown,
@@ -64,6 +65,13 @@ NOTES = (
     "of the recurrent network's is looked at. At threshold 0 nothing is truncated: what is missing "
     "to 1 comes from rounding.",
     "Error: relative L2 distance of the raw output to dense PyTorch, mean and worst frame.",
+)
+
+NOISE_NOTE = (
+    "What a network finds that is not trained is noise, and some of them find nothing above the "
+    "usual scores: hence a low one. Hundreds of boxes, or of people who are put together from "
+    "chance peaks, then have nearly the same scores, and the least error changes which of them are "
+    "among those that count. Little follows from that for trained networks."
 )
 
 
@@ -233,15 +241,14 @@ def page(result: Record) -> str:
     settings = result["settings"]
     about = [
         f"Objects have a score above {settings['score']:g}, parts of bodies one above "
-        f"{settings['part_score']:g}; the product's own are {SCORE:g} and {PART_SCORE:g}. Those of "
-        "networks that are not trained hardly pass them. What a low one lets through is noise: "
-        "then hundreds of boxes have nearly the same score, and which of them count changes with "
-        "the least error.",
+        f"{settings['part_score']:g}; the product's own are {SCORE:g} and {PART_SCORE:g}.",
         f"Policy {settings['policy']}, chunks of {settings['chunk']:g} s, the "
         f"{settings['engine']} engine.",
     ]
     if settings["preprocess"]:
         about.append(f"Networks' input: {settings['preprocess']}.")
+    if any(NOT_TRAINED in weights_text(row["weights"]) for row in result["rows"]):
+        about.append(NOISE_NOTE)
     about += _annotated_notes(result["rows"])
     return table_page(
         result,
@@ -294,7 +301,7 @@ def draw(result: Record, path: Path) -> None:
     rows = result["rows"]
     models = list(dict.fromkeys((row["key"]["model"], row["weights"]) for row in rows))
     datasets = list(dict.fromkeys(row["key"]["dataset"] for row in rows))
-    figure = new_figure(2.0 + 1.6 * max(3, len(datasets)), 2.6 * len(models) + 0.6)
+    figure = new_figure(max(8.0, 2.0 + 1.5 * len(datasets)), 2.6 * len(models) + 0.6)
     grid = figure.subplots(len(models), 2, squeeze=False, sharey="col")
     for (left, right), (model, weights) in zip(grid, models, strict=True):
         own = [row for row in rows if (row["key"]["model"], row["weights"]) == (model, weights)]
@@ -307,7 +314,7 @@ def draw(result: Record, path: Path) -> None:
     words = ("AP, the dense network being true", "relative error of the raw output")
     for axes, text in zip(grid[-1], words, strict=True):
         axes.set_xlabel(text, fontsize="small")
-    grid[0, 1].legend(fontsize="x-small", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    legend_below(figure, columns=len({row["key"]["threshold"] for row in rows}))
     save_svg(figure, path)
 
 
