@@ -18,7 +18,7 @@ import table7_agreement
 import torch
 
 from rrm_extract.models import load_model
-from rrm_extract.tasks import Detector
+from rrm_extract.tasks import Detector, PoseEstimator
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.models.darknet import REGION, cfg, conv
 
@@ -201,17 +201,42 @@ def test_agreement_of_boxes_with_both_truths(
     assert drawing.read_bytes().startswith(b"<?xml")
 
 
-def test_agreement_of_people(folder: Path, run: Run) -> None:
+def own_people(folder: Path, preprocess: str) -> dict[str, Any]:
+    """A file of COCO's form that says what the dense network finds in the second frame."""
+    model = load_model("rtpose", weights="random:0", preprocess=preprocess)
+    image = images_of(folder / "clips" / "clip0.mp4")[1:2]
+    estimator = PoseEstimator.of(model)
+    with torch.inference_mode():
+        (found,) = estimator(model.module(model.transform(image)), height=HEIGHT, width=WIDTH)
+    assert 0 < len(found) <= 20
+    people = np.nan_to_num(np.dstack([found.points, found.found]))
+    return {
+        "images": [{"id": 1, "video": "clip0.mp4", "frame_index": 1, "width": WIDTH,
+                    "height": HEIGHT}],
+        "categories": [{"id": 1, "name": "person", "keypoints": estimator.skeleton.parts}],
+        "annotations": [
+            {"image_id": 1, "category_id": 1, "keypoints": one.ravel().tolist()} for one in people
+        ],
+    }  # fmt: skip
+
+
+def test_agreement_of_people_with_both_truths(folder: Path, tmp_path: Path, run: Run) -> None:
+    marks, preprocess = tmp_path / "people.json", "letterbox=96"
+    marks.write_text(json.dumps(own_people(folder, preprocess)))
     result = run(
         table7_agreement, folder / "clips" / "clip0.mp4", "--models", "rtpose", "--preprocess",
-        "letterbox=96", "--thresholds", "0", "0.1", "--max-frames", "2",
+        preprocess, "--thresholds", "0", "0.1", "--max-frames", "2", "--annotations",
+        f"clip0={marks}",
     )  # fmt: skip
     exact, rough = result["rows"]
     assert exact["task"] == "pose"
-    assert exact["with_annotations"] is None
     assert exact["with_dense"]["truths"] == rough["with_dense"]["truths"] > 0
     assert exact["with_dense"]["ap"] == pytest.approx(1)
     assert rough["with_dense"]["ap"] < 1
+    assert exact["with_annotations"]["frames"] == 1
+    assert exact["with_annotations"]["dense"]["ap"] == pytest.approx(1)
+    assert exact["with_annotations"]["own"]["ap"] == pytest.approx(1)
+    assert rough["with_annotations"]["own"]["ap"] < 1
 
 
 def test_nothing_found_is_no_precision(
