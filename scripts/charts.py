@@ -39,6 +39,7 @@ def grouped_bars(
     *,
     hatched: Collection[str] = (),
     colors: Mapping[str, str] | None = None,
+    labels: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Upright bars side by side, a group of one of each series.
 
@@ -48,6 +49,7 @@ def grouped_bars(
         series: by name, the height in each group; None leaves a gap.
         hatched: series that are to be told apart, such as theoretical ones beside measured ones.
         colors: of series; those that are not named get one of matplotlib's, in order.
+        labels: of series, what stands above the bar in each group.
     """
     width = 0.85 / max(1, len(series))
     for number, (name, values) in enumerate(series.items()):
@@ -57,7 +59,13 @@ def grouped_bars(
         look: dict[str, Any] = {"hatch": "////"} if name in hatched else {}
         if colors is not None and name in colors:
             look["color"] = colors[name]
-        axes.bar(places, heights, width=width, label=name, edgecolor="white", linewidth=0.4, **look)
+        bars = axes.bar(
+            places, heights, width=width, label=name, edgecolor="white", linewidth=0.4, **look
+        )
+        if labels is not None and name in labels:
+            words = zip(labels[name], values, strict=True)
+            above = [word for word, value in words if value is not None]
+            axes.bar_label(bars, above, rotation=90, padding=2, fontsize="x-small")
     axes.set_xticks(range(len(groups)), [caption(name) for name in groups], fontsize="small")
     axes.tick_params(axis="y", labelsize="x-small")
     for side in ("top", "right"):

@@ -1,7 +1,7 @@
 """Total wall-clock speedup against sparsity, and where the time goes, as in Fig. 5 of the paper.
 
     python scripts/fig5_overhead.py configs/ucf101.yaml --weights default \
-        --thresholds 0 1e-4 1e-3 1e-2 1e-1 --changed 0 0.02 0.1 0.3 1 \
+        --thresholds 0 1e-4 1e-3 1e-2 --changed 0 0.02 0.1 0.3 1 \
         --json fig5.json --markdown fig5.md --svg fig5.svg
 
 A point for each dataset, network and threshold, on a few clips; and, at threshold 0, for pictures
@@ -51,9 +51,12 @@ from table_page import (
 from table_rows import Record, RowFile
 from tables import add_model_options, made_from, run_table, shown_spec, table_parser
 from timed_clips import (
+    ERROR_NOTE,
     RUNTIMES,
     Timer,
     add_measuring_options,
+    error_column,
+    is_frozen,
     measuring_settings,
     subject_of,
     timed_clips,
@@ -65,7 +68,7 @@ from rrm_extract.engine.backend import choose_engine
 
 NAME = "fig5_overhead"
 MODELS = ("alexnet", "vgg16", "resnet18")
-THRESHOLDS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
+THRESHOLDS = (0.0, 1e-4, 1e-3, 1e-2)
 CHANGED = (0.0, 0.02, 0.1, 0.3, 1.0)
 SQUARE = "changing square"
 DENSE_ENGINE = "rrm-native dense"
@@ -88,9 +91,8 @@ NOTES = (
     "ordinary network's time in PyTorch (below).",
     "Measured: total wall-clock of the network alone on decoded frames, key frames included, over "
     "the same engine with every layer dense (on noise, for it computes nothing twice), and over "
-    "dense runtimes with their best settings; fp32, as many threads, the same rounds, medians. The "
-    "error is the feature's relative L2 distance to dense PyTorch in that run, mean and worst "
-    "frame.",
+    "dense runtimes with their best settings; fp32, as many threads, the same rounds, medians.",
+    ERROR_NOTE,
     "Time of the engine (measured, in a run of its own, by shares): *linear*: the layers' sums, of "
     "deltas, or dense where lists do not pay; *lists*: comparing, truncating and listing; "
     "*activation*: ReLU and residual sums, and the pooling that is fused to a first layer; "
@@ -335,11 +337,6 @@ def columns_of(result: Record) -> list[Column]:
         split = (row["measured"] or {}).get("split")
         return "-" if split is None else " / ".join(f"{split[name]:.0%}" for name in SPLIT)
 
-    def error(row: Record) -> str:
-        return f"{measured('feature_error', '.0e')(row)} / " + measured("feature_error_max", ".0e")(
-            row
-        )
-
     def speedup(name: str) -> Callable[[Record], str]:
         return lambda row: shown(row[name])
 
@@ -361,7 +358,7 @@ def columns_of(result: Record) -> list[Column]:
         ),
         over(DENSE_ENGINE),
         *(over(runtime) for runtime in result["settings"]["dense_runtimes"]),
-        Column(title="feature error", cell=error, kind="measured"),
+        error_column(),
         Column(title=f"time: {' / '.join(SPLIT)}", cell=spent, kind="measured"),
     ]
 
@@ -412,25 +409,32 @@ def _draw_speedups(axes: Any, rows: Sequence[Record], runtimes: Sequence[str]) -
         axes.plot(sparsities, [row[name] for row in rows], style, linewidth=0.9, label=label)
     for runtime, marker in zip(runtimes, "os", strict=False):
         over = RUNTIMES.get(runtime, runtime)
-        for generated, filled in ((False, True), (True, False)):
+        for what_is_shown, filled in (("", True), (", generated", False), (", frozen", False)):
             some = [
                 (row["sparsity"], row["measured"]["speedup_over"][runtime])
                 for row in rows
-                if (row["key"]["changed"] is not None) == generated
-                and runtime in row["measured"]["speedup_over"]
+                if _group(row) == what_is_shown and runtime in row["measured"]["speedup_over"]
             ]
             color = "#1f77b4" if runtime == DENSE_ENGINE else "#d62728"
             what = "the same engine dense" if runtime == DENSE_ENGINE else over
             axes.plot(
-                [x for x, _ in some], [y for _, y in some], marker, color=color, markersize=4,
+                [x for x, _ in some], [y for _, y in some],
+                "x" if what_is_shown == ", frozen" else marker, color=color, markersize=4,
                 fillstyle="full" if filled else "none",
-                label=f"over {what}{', generated' if generated else ''} (measured)",
+                label=f"over {what}{what_is_shown} (measured)",
             )  # fmt: skip
     axes.axhline(1.0, color="gray", linewidth=0.6)
     axes.set_yscale("log")
     axes.set_xlabel("sparsity of the deltas by MACs", fontsize="small")
     axes.tick_params(labelsize="x-small")
     axes.grid(visible=True, which="both", linewidth=0.2)
+
+
+def _group(row: Record) -> str:
+    """What tells a point's mark from others."""
+    if is_frozen(row["measured"]):
+        return ", frozen"
+    return "" if row["key"]["changed"] is None else ", generated"
 
 
 def _draw_times(axes: Any, rows: Sequence[Record]) -> None:

@@ -1,7 +1,7 @@
 """Sparsity of plain inputs and of the recurrence's deltas, and what it is worth, as in Table 2.
 
     python scripts/table2_sparsity.py configs/charades.yaml configs/ucf101.yaml configs/merl.yaml \
-        --weights default --thresholds 1e-4 1e-2 \
+        --weights default --thresholds 1e-4 1e-3 1e-2 \
         --json table2.json --markdown table2.md --svg table2.svg
 
 A row for each dataset, network and threshold (arXiv 1802.09723, Table 2: AlexNet, VGG-16 and
@@ -46,9 +46,12 @@ from table_page import (
 from table_rows import Record, RowFile
 from tables import add_model_options, made_from, run_table, shown_spec, table_parser
 from timed_clips import (
+    ERROR_NOTE,
     RUNTIMES,
     Timer,
     add_measuring_options,
+    error_column,
+    is_frozen,
     measuring_settings,
     subject_of,
     timed_clips,
@@ -63,7 +66,7 @@ from rrm_extract.rrm import (
 
 NAME = "table2_sparsity"
 MODELS = ("alexnet", "vgg16", "resnet18")
-THRESHOLDS = (1e-4, 1e-2)
+THRESHOLDS = (1e-4, 1e-3, 1e-2)
 COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd")
 
 Bars = dict[str, list[float | None]]
@@ -78,8 +81,8 @@ NOTES = (
     "those of non-zero deltas.",
     "Measured speedups are wall-clock, the network alone on decoded frames, key frames included, "
     "over the dense network in that runtime with its best settings, both fp32 with as many "
-    "threads, in the same rounds; medians. The error is the feature's relative L2 distance to "
-    "dense PyTorch in that run, mean and worst frame.",
+    "threads, in the same rounds; medians.",
+    ERROR_NOTE,
 )
 
 
@@ -273,11 +276,6 @@ def columns_of(result: Record) -> list[Column]:
             f"{shown(row[f'{name}_macs'], form)} ({shown(row[f'{name}_elements'], form)})"
         )
 
-    def error(row: Record) -> str:
-        measured = row["measured"] or {}
-        mean, worst = measured.get("feature_error"), measured.get("feature_error_max")
-        return f"{shown(mean, '.0e')} / {shown(worst, '.0e')}"
-
     return [
         *key_columns("dataset", "model"),
         weights_column(),
@@ -297,7 +295,7 @@ def columns_of(result: Record) -> list[Column]:
             kind="theoretical",
         ),
         *(over(runtime) for runtime in result["settings"]["dense_runtimes"]),
-        Column(title="feature error", cell=error, kind="measured"),
+        error_column(),
     ]
 
 
@@ -314,7 +312,16 @@ def draw(result: Record, path: Path) -> None:
         grouped_bars(left, datasets, series, colors=colors)
         series, colors = _speedup_bars(own, datasets, result["settings"]["dense_runtimes"])
         theoretical = [name for name in series if "theoretical" in name]
-        grouped_bars(right, datasets, series, hatched=theoretical, colors=colors)
+        frozen = [
+            {**row, "frozen": "frozen" if is_frozen(row["measured"] or {}) else ""} for row in own
+        ]
+        labels = {
+            name: [word or "" for word in _bars(frozen, datasets, threshold, "frozen")]
+            for threshold in _thresholds(own)
+            for name in series
+            if name.endswith(f" at {threshold:g} (measured)")
+        }
+        grouped_bars(right, datasets, series, hatched=theoretical, colors=colors, labels=labels)
         right.axhline(1.0, color="black", linewidth=0.8)
         left.set_title(f"{model}, weights {weights_text(weights)}", loc="left", fontsize="small")
     grid[0, 0].set_ylim(0, 1)
@@ -366,7 +373,7 @@ def _thresholds(rows: Sequence[Record]) -> list[float]:
 
 def _bars(
     rows: Sequence[Record], datasets: Sequence[str], threshold: float, name: str
-) -> list[float | None]:
+) -> list[Any]:
     values = {
         row["key"]["dataset"]: row[name] for row in rows if row["key"]["threshold"] == threshold
     }

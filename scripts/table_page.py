@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,6 +19,7 @@ __all__ = [
     "table_page",
     "videos_column",
     "weights_column",
+    "weights_of_row",
     "weights_text",
 ]
 
@@ -51,10 +53,21 @@ def shown(value: float | None, form: str = ".2f") -> str:
     return "-" if value is None else format(value, form)
 
 
-def weights_text(weights_id: str) -> str:
-    """Which weights a row was made with; generated ones are called so."""
-    generated = weights_id.startswith("random") or ":random" in weights_id
-    return f"{weights_id}: {NOT_TRAINED}" if generated else weights_id
+def weights_text(weights_id: str, *, generated: bool = False) -> str:
+    """Which weights a row was made with; generated ones are called so.
+
+    Args:
+        weights_id: as a model has it; of "random:SEED", and of what was made from such weights and
+            says so, it is known.
+        generated: for a file of which the caller knows it.
+    """
+    random = weights_id == "random" or re.search(r"\brandom:\d", weights_id) is not None
+    return f"{weights_id}: {NOT_TRAINED}" if generated or random else weights_id
+
+
+def weights_of_row(row: Record) -> str:
+    """The same of a row's ``weights``, and ``weights_generated`` if it has that."""
+    return weights_text(row["weights"], generated=row.get("weights_generated", False))
 
 
 def key_columns(*names: str) -> list[Column]:
@@ -67,8 +80,8 @@ def key_columns(*names: str) -> list[Column]:
 
 
 def weights_column() -> Column:
-    """Which weights; every table has it. A row says it as ``weights``."""
-    return Column(title="weights", cell=lambda row: weights_text(row["weights"]))
+    """Which weights; every table has it."""
+    return Column(title="weights", cell=weights_of_row)
 
 
 def videos_column() -> Column:
@@ -105,7 +118,7 @@ def table_page(
     """
     rows = result["rows"]
     about = list(notes)
-    if any(NOT_TRAINED in weights_text(row["weights"]) for row in rows):
+    if any(NOT_TRAINED in weights_of_row(row) for row in rows):
         about.append(
             f"Weights called *{NOT_TRAINED}* are generated: what they show is the architecture's, "
             "not a trained network's."

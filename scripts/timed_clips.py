@@ -19,6 +19,7 @@ from network_bench import (
     Record,
     baseline_peers,
     best_of,
+    feature_errors,
     measure,
     recurrent_peers,
 )
@@ -26,15 +27,20 @@ from peers import BASELINES, Peer
 from peers.rrm_peer import RrmPeer
 from recognition_options import whole_number
 from subjects import Subject, clip_frames, load_subject, usable_batches
+from table_page import Column, shown
 from torch import Tensor
 
 from rrm_extract.engine.backend import choose_engine
 from rrm_extract.errors import ClipError
 
 __all__ = [
+    "ERROR_NOTE",
     "RUNTIMES",
     "Timer",
     "add_measuring_options",
+    "error_column",
+    "is_frozen",
+    "kept_errors",
     "measuring_settings",
     "subject_of",
     "timed_clips",
@@ -43,6 +49,19 @@ __all__ = [
 
 RUNTIMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "torch": "PyTorch"}
 """How tables call them."""
+
+FROZEN = 0.5
+"""Of the error of keeping the key frame's feature: above it, a speedup is one of not computing."""
+
+EXACT = 1e-5
+"""Errors up to it are rounding, also on a picture of which nothing changes."""
+
+ERROR_NOTE = (
+    "Feature error: relative L2 distance to dense PyTorch in that very run, mean and worst frame, "
+    "and, *kept*, the mean if every frame had just its key frame's feature. Where the mean is more "
+    f"than {FROZEN:.0%} of that the row is called **frozen**: the threshold is too large for this "
+    "network, next to nothing reaches the feature, and the speedup is that of not computing it."
+)
 
 
 def dense_runtimes() -> list[str]:
@@ -162,6 +181,7 @@ class _Part:
     measured: Measurement
     frames: int
     split: dict[str, float] | None
+    kept: float  # sum of the errors of keeping the key frame's feature
 
 
 class Timer:
@@ -189,8 +209,15 @@ class Timer:
             frames: (T, *input_shape) float32.
             thresholds: those of the plan that take part; None takes all.
         """
+        return self._measure(frames, self._reference(frames), thresholds)
+
+    def _reference(self, frames: Tensor) -> Tensor:
         torch.set_num_threads(self._threads)
-        reference = self._subject.reference(frames)
+        return self._subject.reference(frames)
+
+    def _measure(
+        self, frames: Tensor, reference: Tensor, thresholds: Sequence[float] | None
+    ) -> list[Measurement]:
         recurrent = [
             peer
             for peer in self._recurrent
@@ -219,19 +246,24 @@ class Timer:
 
         Returns:
             ``runtime``, ``threshold``, ``frames_per_second`` over all clips, ``feature_error``
-            (mean over frames) and ``feature_error_max``, ``density`` and ``work``, mean over
+            (mean over frames), ``feature_error_max``, ``feature_error_kept`` (the mean if every
+            frame had its key frame's feature), ``density`` and ``work``, mean over
             frames, ``split`` (shares of ``peers.rrm_peer.SPLIT``, or None), and ``settings`` and
             ``repeats`` of each clip.
         """
         by_peer: dict[tuple[str, float | None], list[_Part]] = {}
         for name, frames in clips.items():
             say(f"  {name}: {counted(self._plan.repeats, 'round')} of {len(frames)} frames")
-            for one in self.measure(frames, thresholds=thresholds):
+            reference = self._reference(frames)
+            kept = kept_errors(reference, chunk=self._subject.sampling.frames_per_chunk)
+            for one in self._measure(frames, reference, thresholds):
                 seconds = (
                     one.peer.split(frames) if split and isinstance(one.peer, RrmPeer) else None
                 )
                 key = (one.peer.runtime, one.peer.threshold)
-                by_peer.setdefault(key, []).append(_Part(one, len(frames), seconds))
+                by_peer.setdefault(key, []).append(
+                    _Part(one, len(frames), seconds, float(kept.sum()))
+                )
         return [_together(*key, parts) for key, parts in by_peer.items()]
 
     def _baseline_peers(self, frames: Tensor) -> list[Peer]:
@@ -244,6 +276,39 @@ class Timer:
         )
         self._baselines.append(_Prepared(batches, peers))
         return peers
+
+
+def kept_errors(reference: Tensor, *, chunk: int) -> Tensor:
+    """Relative L2 error of each frame if it had the feature of its key frame, (T,) float64.
+
+    What is as far from the truth as that need not have been computed at all.
+
+    Args:
+        reference: (T, D), the dense network's features.
+        chunk: frames from one key frame to the next.
+    """
+    parts = torch.split(reference, chunk)
+    return torch.cat([feature_errors(part[:1].expand_as(part), part) for part in parts])
+
+
+def error_column() -> Column:
+    """The feature's error, beside that of computing nothing after a key frame; see ERROR_NOTE."""
+
+    def cell(row: Record) -> str:
+        measured = row["measured"] or {}
+        names = ("feature_error", "feature_error_max", "feature_error_kept")
+        text = " / ".join(shown(measured.get(name), ".0e") for name in names)
+        return f"{text} **frozen**" if is_frozen(measured) else text
+
+    return Column(title="feature error: mean / worst / kept", cell=cell, kind="measured")
+
+
+def is_frozen(measured: Record) -> bool:
+    """Whether the features follow the clip hardly better than a key frame's that is kept."""
+    error, kept = measured.get("feature_error"), measured.get("feature_error_kept")
+    if not error or not kept:  # exact, nothing measured, or a picture that stands still
+        return False
+    return bool(error > max(FROZEN * kept, EXACT))
 
 
 def _together(runtime: str, threshold: float | None, parts: Sequence[_Part]) -> Record:
@@ -261,6 +326,7 @@ def _together(runtime: str, threshold: float | None, parts: Sequence[_Part]) -> 
         "frames_per_second": total / seconds,
         "feature_error": sum(float(part.measured.errors.sum()) for part in parts) / total,
         "feature_error_max": max(float(part.measured.errors.max()) for part in parts),
+        "feature_error_kept": sum(part.kept for part in parts) / total,
         "density": sum(d * n for d, n in known) / sum(n for _, n in known) if known else None,
         "work": sum(part.measured.work * part.frames for part in parts) / total,
         "split": {name: value / whole for name, value in spent.items()} if whole else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from datasets import find_datasets
 from sparsity import measure_sparsity
 from subjects import clip_frames, load_subject
+from timed_clips import is_frozen, kept_errors
 
 from rrm_extract.rrm import RecurrentNetwork, overall_sparsity
 from rrm_extract.video.synthetic import write_demo_clip
@@ -41,8 +43,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(patch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
-    patch.setattr(sys, "argv", ["table2_sparsity.py", *map(str, arguments), *OPTIONS])
+def run(
+    patch: pytest.MonkeyPatch, *arguments: str | Path, options: Sequence[str] = OPTIONS
+) -> None:
+    patch.setattr(sys, "argv", ["table2_sparsity.py", *map(str, arguments), *options])
     table2_sparsity.main()
 
 
@@ -97,6 +101,42 @@ def test_what_is_measured_stands_beside_its_error(made: Path) -> None:
         assert (measured["feature_error"] < 1e-5) == (threshold == 0)
 
 
+def test_a_feature_that_is_only_kept_is_called_frozen(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """At such a threshold nothing is propagated: the error is that of computing nothing."""
+    pytest.importorskip("matplotlib")
+    path, drawing = tmp_path / "t.json", tmp_path / "t.svg"
+    run(monkeypatch, folder / "moving", "--thresholds", "0", "1e6", "--json", path,
+        "--svg", drawing, options=[one for one in OPTIONS if one not in ("--thresholds", "0.0",
+        "0.1")])  # fmt: skip
+    exact, frozen = (row["measured"] for row in json.loads(path.read_text())["rows"])
+    assert frozen["feature_error"] == pytest.approx(frozen["feature_error_kept"], rel=1e-4)
+    assert exact["feature_error_kept"] == frozen["feature_error_kept"] > 1e-3
+    assert (is_frozen(exact), is_frozen(frozen)) == (False, True)
+    cells = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| moving")]
+    assert ["frozen" in line for line in cells] == [False, True]
+    assert b"frozen" in drawing.read_bytes()
+
+
+def test_keeping_a_feature_is_judged_by_its_own_key_frame() -> None:
+    reference = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 4.0], [0.0, 5.0]])
+    expected = torch.tensor([0.0, 0.5, 0.0, 0.2], dtype=torch.float64)
+    torch.testing.assert_close(kept_errors(reference, chunk=2), expected)
+
+
+@pytest.mark.parametrize(
+    ("error", "kept", "frozen"),
+    [(0.04, 0.1, False), (0.06, 0.1, True), (1e-7, 1e-7, False), (0.0, 0.0, False),
+     (None, None, False)],
+)  # fmt: skip
+def test_half_the_error_of_keeping_is_frozen(
+    error: float | None, kept: float | None, frozen: bool
+) -> None:
+    assert is_frozen({"feature_error": error, "feature_error_kept": kept}) == frozen
+
+
 def test_sparsities_are_the_readable_engines(folder: Path) -> None:
     """Summed by hand over both clips; each engine is asked."""
     subject = load_subject(MODEL)
@@ -128,7 +168,8 @@ def test_page_and_drawing_are_made_anew_from_the_rows(
     assert drawing.read_bytes() == (made / "t.svg").read_bytes()
     text = page.read_text(encoding="utf-8")
     for head in ("sparsity of deltas (counted)", "speedup over dense (theoretical)",
-                 "speedup over PyTorch fp32 (measured)", "feature error (measured)"):  # fmt: skip
+                 "speedup over PyTorch fp32 (measured)",
+                 "feature error: mean / worst / kept (measured)"):  # fmt: skip
         assert f"| {head} |" in text
     assert "Broken, and not counted: 1 video." in text
     assert "- moving: broken.mp4" in text
@@ -161,4 +202,4 @@ def test_nothing_is_timed_unless_asked(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(monkeypatch, folder / "still", "--timed-videos", "0", "--policy", "paper")
-    assert "| - / - |" in capsys.readouterr().out
+    assert "| - / - / - |" in capsys.readouterr().out

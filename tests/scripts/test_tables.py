@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 from datasets import Dataset, Reading, find_datasets
 from subjects import clip_frames, load_subject
-from table_page import Column, key_columns, shown, table_page, videos_column, weights_column
+from table_page import (
+    NOT_TRAINED,
+    Column,
+    key_columns,
+    shown,
+    table_page,
+    videos_column,
+    weights_column,
+    weights_of_row,
+    weights_text,
+)
 from table_rows import RowFile
 from tables import add_model_options, made_from, run_table, shown_spec, table_parser
 
@@ -230,6 +240,21 @@ def test_a_page_labels_its_columns_and_weights() -> None:
     assert "- What it means." in text
     assert "    python x.py" in text
     assert "Weights called *not trained*" in text
+
+
+@pytest.mark.parametrize(
+    ("weights", "is_said"),
+    [
+        ("random:0", True),
+        ("random", True),
+        ("file:small.dcz of random:12", True),
+        ("file:random.pth", False),
+        ("ResNet18_Weights.IMAGENET1K_V1", False),
+    ],
+)
+def test_generated_weights_are_called_so(weights: str, is_said: bool) -> None:
+    assert weights_text(weights) == (f"{weights}: {NOT_TRAINED}" if is_said else weights)
+    assert weights_of_row({"weights": weights, "weights_generated": True}).endswith(NOT_TRAINED)
 
 
 def script(patch: pytest.MonkeyPatch, *arguments: str | Path) -> Any:
