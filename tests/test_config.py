@@ -98,6 +98,45 @@ def test_identity_ignores_what_does_not_decide_results():
     assert job.replace(model="vgg16").identity() != job.identity()
 
 
+def test_a_job_for_features_has_the_identity_it_had_before_tasks():
+    identity = JobConfig(task="features").identity()
+    assert not {"task", "score_threshold", "overlap", "least_parts"} & identity.keys()
+    assert identity["pool"] == "avg"
+
+
+def test_a_task_decides_the_pool_and_has_its_own_options_in_the_identity():
+    job = JobConfig(task="detect", overlap=0.5)
+    assert job.pool == "none"
+    identity = job.identity()
+    assert (identity["task"], identity["overlap"], identity["pool"]) == ("detect", 0.5, "none")
+    assert "least_parts" not in identity
+    assert job.task_options == {"score_threshold": None, "overlap": 0.5}
+    assert JobConfig.from_mapping(json.loads(json.dumps(job.to_mapping()))) == job
+
+
+@pytest.mark.parametrize("task", ["detect", "pose"])
+def test_what_does_not_go_with_a_task_fails(task):
+    with pytest.raises(ConfigError, match=f"--pool avg does not go with --task {task}"):
+        JobConfig.from_mapping({"task": task, "pool": "avg"})
+    with pytest.raises(ConfigError, match="--dtype float16 is for features"):
+        JobConfig(task=task, dtype="float16")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"overlap": 0}, "--overlap needs --task detect"),
+        ({"task": "pose", "overlap": 0.5}, "--overlap needs --task detect"),
+        ({"task": "detect", "least_score": 0}, "--least-score needs --task pose"),
+        ({"score_threshold": 0.5}, "--score-threshold needs --task detect or pose"),
+    ],
+)
+def test_options_of_a_task_without_it_fail(options, expected):
+    with pytest.raises(ConfigError) as error:
+        JobConfig(**options)
+    assert _message(error).startswith(expected)
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [

@@ -124,7 +124,9 @@ def export_coco(source: FeatureFile, folder: Path) -> None:
             ),
         )
     with replacing(images) as temp, temp.open("w", encoding="utf-8") as file:
-        file.write(f'{{"categories": {json.dumps(_categories(source, parts))},\n')
+        about = {"description": f"frames of {source.path.name}"}
+        file.write(f'{{"info": {json.dumps(about)},\n')
+        file.write(f'"categories": {json.dumps(_categories(source, parts))},\n')
         file.write('"annotations": [],\n"images": ')
         _write_list(file, (frame.image() for frame in _frames(source)))
         file.write("}\n")

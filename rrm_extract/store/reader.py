@@ -45,6 +45,7 @@ from rrm_extract.store.schema import (
     parts_dir_of,
     sha256_of,
 )
+from rrm_extract.store.taskrows import TASK_ATTRS
 
 _READ_AS = {"detect": "detections", "pose": "people"}
 """What a video's attribute is called, by task."""
@@ -409,8 +410,11 @@ class FeatureFile(Mapping[str, VideoFeatures]):
                 f"this rrm-extract reads up to {FORMAT_MAJOR}.x; install a newer rrm-extract"
             )
 
-        task_of(self._file)  # a file of a task that is not known is no use
         stored = self._file.attrs
+        task = task_of(self._file)
+        missing = [name for name in TASK_ATTRS.get(task or "", ()) if name not in stored]
+        if missing:
+            raise ValueError(f"{missing[0]} is missing")
         if sha256_of(stored["identity_json"]) != stored["config_sha256"]:
             raise ValueError("config_sha256 does not fit identity_json")
 

@@ -31,6 +31,12 @@ person, with the shape of a row and the type it is stored in."""
 FINDS: Final[Mapping[str, str]] = {"detect": "objects", "pose": "people"}
 """What each task finds, for messages."""
 
+TASK_ATTRS: Final[Mapping[str, tuple[str, ...]]] = {
+    "detect": ("n_classes",),
+    "pose": ("keypoint_names", "limbs"),
+}
+"""By task, the attributes of the file without which its rows cannot be understood."""
+
 OFFSETS: Final = "offsets"
 """(T + 1,) int64: frame i has the rows offsets[i] to offsets[i + 1]."""
 

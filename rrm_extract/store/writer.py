@@ -199,7 +199,7 @@ class OutputStore:
         self,
         sources: Iterable[Source],
         failures: Iterable[FailureRecord],
-        root_attrs: Mapping[str, Attr],
+        root_attrs: Mapping[str, Attr | Array],
         *,
         complete: bool,
     ) -> bool:

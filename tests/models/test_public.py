@@ -7,7 +7,7 @@ import inspect
 
 from rrm_extract import models
 from rrm_extract.models import compression
-from rrm_extract.models.registry import carries_weights, is_model_file
+from rrm_extract.models.registry import carries_weights, is_classifier, is_model_file
 
 
 def test_exported_names() -> None:
@@ -83,3 +83,10 @@ def test_which_networks_bring_their_weights() -> None:
     assert all(map(carries_weights, brings))
     assert not any(map(carries_weights, ("alexnet", "timm/resnet18", "caffe_alexnet")))
     assert [is_model_file(name) for name in brings] == [True, True, True, False]
+
+
+def test_classifiers_are_known_by_name() -> None:
+    names = ["resnet18", "timm/resnet18", "caffe_alexnet", "xnor_alexnet"]
+    assert all(map(is_classifier, names))
+    others = ["yolov2", "tiny_yolov2", "rtpose", "darknet:net.cfg", "net.onnx", "a.b:network"]
+    assert not any(map(is_classifier, others))

@@ -9,8 +9,11 @@ import pytest
 
 from rrm_extract.errors import StoreFormatError, StoreWriteError, UsageError
 from rrm_extract.store import LAYOUTS, FeatureFile, Layout, export
+from rrm_extract.store.export import TASK_LAYOUTS
 
 from .helpers import expected_features, names_in, write_file
+
+FEATURE_LAYOUTS = [layout for layout in LAYOUTS if layout not in TASK_LAYOUTS]
 
 
 def test_npy(tmp_path: Path) -> None:
@@ -59,13 +62,13 @@ def test_activitynet(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, expected_features("x.y.mkv"))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", FEATURE_LAYOUTS)
 def test_no_videos(tmp_path: Path, layout: Layout) -> None:
     path = write_file(tmp_path / "feats.h5", [])
     assert export(path, tmp_path / "out", layout=layout).n_frames == 0
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", FEATURE_LAYOUTS)
 def test_existing_files_fails(tmp_path: Path, layout: Layout) -> None:
     path = write_file(tmp_path / "feats.h5", ["a.mp4"])
     out = tmp_path / "out"
@@ -123,3 +126,11 @@ def test_damaged_source_fails(tmp_path: Path) -> None:
     with FeatureFile(path), pytest.raises(StoreFormatError, match="damaged"):
         export(path, tmp_path / "out", layout="npy")
     assert names_in(tmp_path / "out") == set()
+
+
+def test_layouts_of_a_task_are_refused(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "f.h5", ["a.mp4"])
+    for layout in TASK_LAYOUTS:
+        with pytest.raises(UsageError, match=f"has features, .* no layout '{layout}'; .* npy, fl"):
+            export(path, tmp_path / "out", layout=layout)
+    assert not (tmp_path / "out").exists()
