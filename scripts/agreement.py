@@ -23,13 +23,15 @@ from network_bench import feature_errors
 from peers.rrm_peer import RrmPeer
 from subjects import Shown, shown_chunks
 from task_networks import TaskNetwork
+from timed_clips import kept_errors
 from torch import Tensor
 
-from rrm_extract.tasks import Detections, Detector, Poses
+from rrm_extract.tasks import Detector
 
 __all__ = ["Agreement", "ClipAgreement"]
 
-Found = Sequence[Detections] | Sequence[Poses]
+Found = Sequence[Any]
+"""Detections, or Poses, of each frame."""
 
 
 @dataclass
@@ -40,7 +42,9 @@ class ClipAgreement:
         frames: how many.
         dense: what the dense network finds in each of them.
         own: what the recurrent one finds, by threshold.
+        kept: what there would be if every frame had just what its chunk's first one has.
         errors: (frames,) relative L2 errors of the raw output, by threshold.
+        errors_kept: those of the first frame's raw output.
         annotated: positions of annotated frames, and people's marks in them.
         between, beyond: annotated frames that could not be looked at, see ``Matched``.
     """
@@ -48,7 +52,9 @@ class ClipAgreement:
     frames: int = 0
     dense: list[Any] = field(default_factory=list)
     own: dict[float, list[Any]] = field(default_factory=dict)
+    kept: list[Any] = field(default_factory=list)
     errors: dict[float, list[float]] = field(default_factory=dict)
+    errors_kept: list[float] = field(default_factory=list)
     annotated: list[tuple[int, AnnotatedFrame]] = field(default_factory=list)
     between: int = 0
     beyond: int = 0
@@ -60,6 +66,8 @@ class ClipAgreement:
         self.between += other.between
         self.beyond += other.beyond
         self.dense += other.dense
+        self.kept += other.kept
+        self.errors_kept += other.errors_kept
         for threshold, found in other.own.items():
             self.own.setdefault(threshold, []).extend(found)
             self.errors.setdefault(threshold, []).extend(other.errors[threshold])
@@ -119,16 +127,18 @@ class Agreement:
             reference = self._network.subject.reference(frames)
         result = ClipAgreement(frames=len(frames))
         result.dense = list(self._network.read(reference, shown))
+        result.kept = [result.dense[0]] * len(frames)
+        result.errors_kept = kept_errors(reference, chunk=len(frames)).tolist()
         for threshold, peer in self._peers.items():
             raw = peer.run(frames)
             result.own[threshold] = list(self._network.read(raw, shown))
             result.errors[threshold] = feature_errors(raw, reference).tolist()
         return result
 
-    def with_dense(self, seen: ClipAgreement, threshold: float) -> Precision:
-        """Precision of the recurrent network, what the dense one finds being true."""
+    def with_dense(self, seen: ClipAgreement, found: Found) -> Precision:
+        """Precision of what was found in each frame, what the dense network finds being true."""
         reader = self._network.reader
-        pairs = zip(seen.dense, seen.own[threshold], strict=True)
+        pairs = zip(seen.dense, found, strict=True)
         if isinstance(reader, Detector):
             names = self._names()
             return box_precision(
@@ -146,17 +156,16 @@ class Agreement:
         )
 
     def with_annotations(
-        self, seen: ClipAgreement, annotations: Annotations, threshold: float | None
+        self, seen: ClipAgreement, annotations: Annotations, found: Found
     ) -> Precision:
-        """Precision beside people's marks.
+        """Precision of what was found in each frame beside people's marks.
 
         Args:
             seen: the clips.
             annotations: which parts of bodies were looked for.
-            threshold: of the recurrence; None is the dense network.
+            found: in each frame of the clips.
         """
         reader = self._network.reader
-        found = seen.dense if threshold is None else seen.own[threshold]
         if isinstance(reader, Detector):
             names = self._names()
             return box_precision(

@@ -65,6 +65,8 @@ NOTES = (
     "of the recurrent network's is looked at. At threshold 0 nothing is truncated: what is missing "
     "to 1 comes from rounding.",
     "Error: relative L2 distance of the raw output to dense PyTorch, mean and worst frame.",
+    "Kept: the same if every frame of a chunk had just what the dense network finds in the first. "
+    "Agreement no better than that is no merit of the recurrence.",
 )
 
 NOISE_NOTE = (
@@ -190,6 +192,7 @@ class _Networks:
             for _, found in reading.each(one, clip):
                 seen.join(found)
         beside_people = self._beside_people(agreement, seen, annotations)
+        kept = agreement.with_dense(seen, seen.kept).to_json() if seen.frames else None
         return [
             {
                 "weights": network.subject.weights_id,
@@ -198,13 +201,17 @@ class _Networks:
                 **reading.to_json(),
                 "raw_error": _mean(seen.errors.get(threshold, [])),
                 "raw_error_max": max(seen.errors.get(threshold, []), default=math.nan),
-                "with_dense": agreement.with_dense(seen, threshold).to_json()
+                "raw_error_kept": _mean(seen.errors_kept),
+                "with_dense": agreement.with_dense(seen, seen.own[threshold]).to_json()
                 if seen.frames
                 else None,
+                "with_dense_kept": kept,
                 "with_annotations": beside_people
                 and {
                     **beside_people,
-                    "own": agreement.with_annotations(seen, annotations, threshold).to_json(),
+                    "own": agreement.with_annotations(
+                        seen, annotations, seen.own.get(threshold, [])
+                    ).to_json(),
                 }
                 if annotations is not None
                 else None,
@@ -223,7 +230,7 @@ class _Networks:
             "frames": len(seen.annotated),
             "frames_between": seen.between,
             "frames_beyond": seen.beyond,
-            "dense": agreement.with_annotations(seen, annotations, None).to_json(),
+            "dense": agreement.with_annotations(seen, annotations, seen.dense).to_json(),
         }
 
     def _network(self, fps: str) -> tuple[TaskNetwork, Agreement]:
@@ -277,12 +284,11 @@ def columns_of(result: Record) -> list[Column]:
             kind="measured",
         ),
         Column(
-            title="raw output's error",
-            cell=lambda row: (
-                f"{shown(row['raw_error'], '.0e')} / {shown(row['raw_error_max'], '.0e')}"
-            ),
+            title="if the first frame's were kept",
+            cell=lambda row: _precision(row["with_dense_kept"]),
             kind="measured",
         ),
+        Column(title="raw output's error: mean / worst / kept", cell=_errors, kind="measured"),
     ]
     if any(row["with_annotations"] for row in result["rows"]):
         columns += [
@@ -305,16 +311,21 @@ def draw(result: Record, path: Path) -> None:
     grid = figure.subplots(len(models), 2, squeeze=False, sharey="col")
     for (left, right), (model, weights) in zip(grid, models, strict=True):
         own = [row for row in rows if (row["key"]["model"], row["weights"]) == (model, weights)]
-        grouped_bars(left, datasets, _bars(own, datasets, _ap))
-        grouped_bars(right, datasets, _bars(own, datasets, _error))
+        least = min(row["key"]["threshold"] for row in own)
+        some = [row for row in own if row["key"]["threshold"] == least]
+        for axes, name, value in ((left, "with_dense", _ap), (right, "raw_error", _error)):
+            kept = _bars(some, datasets, partial(value, name=f"{name}_kept"))
+            series = {"first frame kept": next(iter(kept.values()))}
+            series |= _bars(own, datasets, partial(value, name=name))
+            grouped_bars(axes, datasets, series, colors={"first frame kept": "#b0b0b0"})
         left.set_title(f"{model}, weights {weights_text(weights)}", loc="left", fontsize="small")
     grid[0, 0].set_ylim(0, 1)
-    if any(_error(row) for row in rows):
+    if any(_error(row, name="raw_error") for row in rows):
         grid[0, 1].set_yscale("log")
     words = ("AP, the dense network being true", "relative error of the raw output")
     for axes, text in zip(grid[-1], words, strict=True):
         axes.set_xlabel(text, fontsize="small")
-    legend_below(figure, columns=len({row["key"]["threshold"] for row in rows}))
+    legend_below(figure, columns=1 + len({row["key"]["threshold"] for row in rows}))
     save_svg(figure, path)
 
 
@@ -333,12 +344,12 @@ def _bars(
     return series
 
 
-def _ap(row: Record) -> float | None:
-    return (row["with_dense"] or {}).get("ap")
+def _ap(row: Record, *, name: str) -> float | None:
+    return (row[name] or {}).get("ap")
 
 
-def _error(row: Record) -> float | None:
-    error: float | None = row["raw_error"]
+def _error(row: Record, *, name: str) -> float | None:
+    error: float | None = row[name]
     return error or None  # zero has no place on a logarithmic scale
 
 
@@ -353,6 +364,11 @@ def _annotated_notes(rows: Sequence[Record]) -> list[str]:
         if (marks := row["with_annotations"])
     }
     return list(notes)
+
+
+def _errors(row: Record) -> str:
+    names = ("raw_error", "raw_error_max", "raw_error_kept")
+    return " / ".join(shown(row[name], ".0e") for name in names)
 
 
 def _beside_annotations(row: Record, *, name: str) -> str:
