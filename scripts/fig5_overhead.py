@@ -37,6 +37,7 @@ from layer_times import KINDS, ordinary_times
 from network_bench import PACKAGES
 from peers import Peer
 from peers.rrm_peer import SPLIT
+from sparsity import sparsity_of_clips
 from subjects import Subject, noise_frames
 from sweep_options import threshold_number
 from table_page import (
@@ -56,15 +57,16 @@ from timed_clips import (
     Timer,
     add_measuring_options,
     error_column,
-    is_frozen,
     measuring_settings,
     subject_of,
     timed_clips,
     timing_plan,
+    verdict,
 )
 from torch import Tensor
 
 from rrm_extract.engine.backend import choose_engine
+from rrm_extract.rrm import overall_sparsity
 
 NAME = "fig5_overhead"
 MODELS = ("alexnet", "vgg16", "resnet18")
@@ -85,7 +87,9 @@ COLORS = {
 NOTES = (
     f'Clips of datasets at several thresholds; "{SQUARE}": noise at threshold 0, of which a square '
     "of that share of the pixels is new in each frame.",
-    "Counted: overall sparsity of the deltas by MACs (Eq. 9), frames that are no key frames.",
+    "Counted: overall sparsity of the deltas by MACs (Eq. 9) over frames that are no key frames, "
+    "in a run of its own on the same frames in which every layer takes deltas: a layer that runs "
+    "dense compares only some frames.",
     "Theoretical, no times, key frames included: MACs of the dense network over those of the "
     "deltas; and with all other layers, batch normalisation among them, at their share of the "
     "ordinary network's time in PyTorch (below).",
@@ -93,7 +97,7 @@ NOTES = (
     "the same engine with every layer dense (on noise, for it computes nothing twice), and over "
     "dense runtimes with their best settings; fp32, as many threads, the same rounds, medians.",
     ERROR_NOTE,
-    "Time of the engine (measured, in a run of its own, by shares): *linear*: the layers' sums, of "
+    "Time of the engine (measured, in runs of their own, by shares): *linear*: layers' sums, of "
     "deltas, or dense where lists do not pay; *lists*: comparing, truncating and listing; "
     "*activation*: ReLU and residual sums, and the pooling that is fused to a first layer; "
     "*pooling* elsewhere; *other*: moves, and handing frames in and features out. Batch "
@@ -228,18 +232,19 @@ class TimedNetwork:
             "ordinary_milliseconds": ordinary,
         }
         if own is None:  # no video of the dataset can be read
-            return {**row, "sparsity": None, **theory(None, 0, 0, ordinary), "measured": None}
+            return {**row, "sparsity": None, **theory(None, ordinary), "measured": None}
         dense = {one["runtime"]: one for one in speeds if one["threshold"] is None}
         for one in dense.values():
             if one["runtime"] == DENSE_ENGINE:  # of other pictures: it has no error
                 one["feature_error"] = one["feature_error_max"] = None
-        chunk = subject.sampling.frames_per_chunk
-        key_frames = sum(-(-len(frames) // chunk) for frames in clips.values())
-        density = own["density"]
+                one["feature_error_kept"] = None
+        sparsity = sparsity_of_clips(
+            subject, clips.values(), threshold, engine=self._options.engine
+        )
         return {
             **row,
-            "sparsity": None if density is None else 1 - density,
-            **theory(density, row["frames"], key_frames, ordinary),
+            "sparsity": overall_sparsity(sparsity.layers),
+            **theory(sparsity.work, ordinary),
             "measured": {
                 **own,
                 "dense": dense,
@@ -251,23 +256,18 @@ class TimedNetwork:
         }
 
 
-def theory(
-    density: float | None, frames: int, key_frames: int, ordinary: Mapping[str, float]
-) -> Record:
-    """What a density is worth by MACs, and with all other layers at their share of the time.
+def theory(work: float | None, ordinary: Mapping[str, float]) -> Record:
+    """What a sparsity is worth by MACs, and with all other layers at their share of the time.
 
     Args:
-        density: of the deltas by MACs; None where there are none.
-        frames: all.
-        key_frames: those of them that take all MACs.
+        work: share of the dense MACs, key frames included; None where nothing was counted.
         ordinary: milliseconds of the ordinary network by kind of layer.
     """
-    if density is None or frames == 0:
+    if work is None:
         return {"speedup_theoretical": None, "speedup_theoretical_with_other_layers": None}
-    work = (key_frames + (frames - key_frames) * density) / frames
     others = 1 - ordinary["linear"] / sum(ordinary.values())
     return {
-        "speedup_theoretical": 1 / work if work else float("inf"),
+        "speedup_theoretical": 1 / work,
         "speedup_theoretical_with_other_layers": 1 / (others + (1 - others) * work),
     }
 
@@ -409,7 +409,11 @@ def _draw_speedups(axes: Any, rows: Sequence[Record], runtimes: Sequence[str]) -
         axes.plot(sparsities, [row[name] for row in rows], style, linewidth=0.9, label=label)
     for runtime, marker in zip(runtimes, "os", strict=False):
         over = RUNTIMES.get(runtime, runtime)
-        for what_is_shown, filled in (("", True), (", generated", False), (", frozen", False)):
+        for what_is_shown, filled in (
+            ("", True),
+            (", generated", False),
+            (", frozen or worse", False),
+        ):
             some = [
                 (row["sparsity"], row["measured"]["speedup_over"][runtime])
                 for row in rows
@@ -419,7 +423,7 @@ def _draw_speedups(axes: Any, rows: Sequence[Record], runtimes: Sequence[str]) -
             what = "the same engine dense" if runtime == DENSE_ENGINE else over
             axes.plot(
                 [x for x, _ in some], [y for _, y in some],
-                "x" if what_is_shown == ", frozen" else marker, color=color, markersize=4,
+                "x" if what_is_shown == ", frozen or worse" else marker, color=color, markersize=4,
                 fillstyle="full" if filled else "none",
                 label=f"over {what}{what_is_shown} (measured)",
             )  # fmt: skip
@@ -432,8 +436,8 @@ def _draw_speedups(axes: Any, rows: Sequence[Record], runtimes: Sequence[str]) -
 
 def _group(row: Record) -> str:
     """What tells a point's mark from others."""
-    if is_frozen(row["measured"]):
-        return ", frozen"
+    if verdict(row["measured"]):
+        return ", frozen or worse"
     return "" if row["key"]["changed"] is None else ", generated"
 
 

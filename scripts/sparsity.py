@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +14,7 @@ from rrm_extract.engine.backend import Network, choose_engine
 from rrm_extract.errors import ClipError
 from rrm_extract.rrm import FrameDensities, LayerCost, RecurrentNetwork
 
-__all__ = ["Sparsity", "measure_sparsity", "pure_network"]
+__all__ = ["Sparsity", "measure_sparsity", "pure_network", "sparsity_of_clips"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +64,7 @@ def measure_sparsity(
         try:
             for frames in clip_chunks(video.path, subject, count=max_frames):
                 for network, sum_ in zip(networks, own, strict=True):
-                    network.reset()
-                    for batch in torch.split(frames, subject.recipe.time_batch):
-                        sum_.add(network.run(batch)[1])
+                    sum_.run(network, frames, subject.recipe.time_batch)
         except ClipError as error:
             reading.drop(video, error)
             continue
@@ -74,6 +72,28 @@ def measure_sparsity(
         for total, sum_ in zip(sums, own, strict=True):
             total.join(sum_)
     return [total.result(subject.recipe.layers) for total in sums], reading
+
+
+def sparsity_of_clips(
+    subject: Subject, clips: Iterable[Tensor], threshold: float, *, engine: str
+) -> Sparsity:
+    """The same of clips that are network input already.
+
+    What an engine counts while it is timed is something else: where a layer runs dense it compares
+    only some of the frames.
+
+    Args:
+        subject: the network.
+        clips: (T, *input_shape) float32 each; every chunk of them begins with a key frame.
+        threshold: of the recurrence.
+        engine: "native", "torch" or "auto".
+    """
+    network = pure_network(subject, threshold, engine=engine)
+    sums = _Sums(len(subject.recipe.layers))
+    for clip in clips:
+        for frames in torch.split(clip, subject.sampling.frames_per_chunk):
+            sums.run(network, frames, subject.recipe.time_batch)
+    return sums.result(subject.recipe.layers)
 
 
 def pure_network(subject: Subject, threshold: float, *, engine: str) -> Network:
@@ -106,6 +126,11 @@ class _Sums:
         self._delta = torch.zeros(layers, dtype=torch.float64)
         self._work = 0.0
         self._frames = self._key_frames = 0
+
+    def run(self, network: Network, chunk: Tensor, time_batch: int) -> None:
+        network.reset()
+        for batch in torch.split(chunk, time_batch):
+            self.add(network.run(batch)[1])
 
     def add(self, seen: FrameDensities) -> None:
         self._density += seen.density.sum(dim=0)

@@ -51,11 +51,11 @@ from timed_clips import (
     Timer,
     add_measuring_options,
     error_column,
-    is_frozen,
     measuring_settings,
     subject_of,
     timed_clips,
     timing_plan,
+    verdict,
 )
 
 from rrm_extract.rrm import (
@@ -312,11 +312,9 @@ def draw(result: Record, path: Path) -> None:
         grouped_bars(left, datasets, series, colors=colors)
         series, colors = _speedup_bars(own, datasets, result["settings"]["dense_runtimes"])
         theoretical = [name for name in series if "theoretical" in name]
-        frozen = [
-            {**row, "frozen": "frozen" if is_frozen(row["measured"] or {}) else ""} for row in own
-        ]
+        judged = [{**row, "verdict": verdict(row["measured"] or {})} for row in own]
         labels = {
-            name: [word or "" for word in _bars(frozen, datasets, threshold, "frozen")]
+            name: [word or "" for word in _bars(judged, datasets, threshold, "verdict")]
             for threshold in _thresholds(own)
             for name in series
             if name.endswith(f" at {threshold:g} (measured)")

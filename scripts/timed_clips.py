@@ -39,12 +39,12 @@ __all__ = [
     "Timer",
     "add_measuring_options",
     "error_column",
-    "is_frozen",
     "kept_errors",
     "measuring_settings",
     "subject_of",
     "timed_clips",
     "timing_plan",
+    "verdict",
 ]
 
 RUNTIMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "torch": "PyTorch"}
@@ -53,6 +53,9 @@ RUNTIMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "torch": "PyT
 FROZEN = 0.5
 """Of the error of keeping the key frame's feature: above it, a speedup is one of not computing."""
 
+LOST = 1.5
+"""Of that error: above it, features are further from the truth than if nothing were computed."""
+
 EXACT = 1e-5
 """Errors up to it are rounding, also on a picture of which nothing changes."""
 
@@ -60,7 +63,8 @@ ERROR_NOTE = (
     "Feature error: relative L2 distance to dense PyTorch in that very run, mean and worst frame, "
     "and, *kept*, the mean if every frame had just its key frame's feature. Where the mean is more "
     f"than {FROZEN:.0%} of that the row is called **frozen**: the threshold is too large for this "
-    "network, next to nothing reaches the feature, and the speedup is that of not computing it."
+    "network, next to nothing reaches the feature, and the speedup is that of not computing it. "
+    f"Where it is more than {LOST:.0%} the row is **worse than kept**: its speedups mean nothing."
 )
 
 
@@ -247,8 +251,8 @@ class Timer:
         Returns:
             ``runtime``, ``threshold``, ``frames_per_second`` over all clips, ``feature_error``
             (mean over frames), ``feature_error_max``, ``feature_error_kept`` (the mean if every
-            frame had its key frame's feature), ``density`` and ``work``, mean over
-            frames, ``split`` (shares of ``peers.rrm_peer.SPLIT``, or None), and ``settings`` and
+            frame had its key frame's feature), ``work`` (share of the dense MACs that were done),
+            ``split`` (shares of ``peers.rrm_peer.SPLIT``, or None), and ``settings`` and
             ``repeats`` of each clip.
         """
         by_peer: dict[tuple[str, float | None], list[_Part]] = {}
@@ -298,24 +302,24 @@ def error_column() -> Column:
         measured = row["measured"] or {}
         names = ("feature_error", "feature_error_max", "feature_error_kept")
         text = " / ".join(shown(measured.get(name), ".0e") for name in names)
-        return f"{text} **frozen**" if is_frozen(measured) else text
+        return f"{text} **{verdict(measured)}**" if verdict(measured) else text
 
     return Column(title="feature error: mean / worst / kept", cell=cell, kind="measured")
 
 
-def is_frozen(measured: Record) -> bool:
-    """Whether the features follow the clip hardly better than a key frame's that is kept."""
+def verdict(measured: Record) -> str:
+    """What a speedup is not worth: "frozen" or "worse than kept", see ERROR_NOTE; else empty."""
     error, kept = measured.get("feature_error"), measured.get("feature_error_kept")
     if not error or not kept:  # exact, nothing measured, or a picture that stands still
-        return False
-    return bool(error > max(FROZEN * kept, EXACT))
+        return ""
+    if error > max(LOST * kept, EXACT):
+        return "worse than kept"
+    return "frozen" if error > max(FROZEN * kept, EXACT) else ""
 
 
 def _together(runtime: str, threshold: float | None, parts: Sequence[_Part]) -> Record:
     total = sum(part.frames for part in parts)
     seconds = sum(part.frames / part.measured.rate for part in parts)
-    densities = [(part.measured.density, part.frames) for part in parts]
-    known = [(density, frames) for density, frames in densities if density is not None]
     spent: Counter[str] = Counter()
     for part in parts:
         spent.update(part.split or {})
@@ -327,7 +331,6 @@ def _together(runtime: str, threshold: float | None, parts: Sequence[_Part]) -> 
         "feature_error": sum(float(part.measured.errors.sum()) for part in parts) / total,
         "feature_error_max": max(float(part.measured.errors.max()) for part in parts),
         "feature_error_kept": sum(part.kept for part in parts) / total,
-        "density": sum(d * n for d, n in known) / sum(n for _, n in known) if known else None,
         "work": sum(part.measured.work * part.frames for part in parts) / total,
         "split": {name: value / whole for name, value in spent.items()} if whole else None,
         "settings": [part.measured.peer.settings for part in parts],

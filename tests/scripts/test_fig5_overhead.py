@@ -13,10 +13,12 @@ import torch
 from layer_times import KINDS, ordinary_times
 from network_bench import feature_errors
 from peers.rrm_peer import SPLIT, RrmPeer
+from sparsity import sparsity_of_clips
 from subjects import Subject, load_subject, noise_frames
 from torch import nn
 
 from rrm_extract.graph import trace
+from rrm_extract.rrm import RecurrentNetwork, overall_sparsity
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.tiny import MODEL
 
@@ -74,7 +76,6 @@ def test_a_point_for_each_threshold_and_each_share(native: Any) -> None:
     for (threshold, changed), row in rows.items():
         measured = row["measured"]
         assert row["frames"] == (12 if changed is None else 6)
-        assert row["sparsity"] == pytest.approx(1 - measured["density"])
         assert set(measured["speedup_over"]) == {"torch", fig5_overhead.DENSE_ENGINE}
         assert measured["dense"][fig5_overhead.DENSE_ENGINE]["feature_error"] is None
         assert measured["dense"][fig5_overhead.DENSE_ENGINE]["work"] == 1
@@ -134,13 +135,30 @@ def test_a_square_of_the_wanted_share_changes() -> None:
     assert torch.equal(still, noise[:1].expand_as(still))
 
 
-def test_theory_counts_key_frames_and_other_layers() -> None:
+def test_theory_leaves_other_layers_at_their_share() -> None:
     ordinary = {"linear": 8.0, "batch-norm": 1.0, "activation": 1.0}
-    found = fig5_overhead.theory(0.25, 4, 1, ordinary)
-    work = (1 + 3 * 0.25) / 4
-    assert found["speedup_theoretical"] == pytest.approx(1 / work)
-    assert found["speedup_theoretical_with_other_layers"] == pytest.approx(1 / (0.2 + 0.8 * work))
-    assert set(fig5_overhead.theory(None, 4, 1, ordinary).values()) == {None}
+    found = fig5_overhead.theory(0.25, ordinary)
+    assert found["speedup_theoretical"] == pytest.approx(4)
+    assert found["speedup_theoretical_with_other_layers"] == pytest.approx(1 / (0.2 + 0.8 * 0.25))
+    assert set(fig5_overhead.theory(None, ordinary).values()) == {None}
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_sparsity_is_the_readable_engines_where_layers_would_run_dense(
+    subject: Subject, engine: str
+) -> None:
+    """Every pixel is new in the first half and none in the second: one frame stands for none."""
+    if engine == "native":
+        pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
+    moving = noise_frames(subject, count=16)
+    clip = torch.cat([moving, moving[-1:].expand(13, -1, -1, -1)])
+    network = RecurrentNetwork(subject.recipe.program, threshold=0.0)
+    network.run(clip)
+    found = sparsity_of_clips(subject, [clip], 0.0, engine=engine)
+    assert overall_sparsity(found.layers) == pytest.approx(
+        overall_sparsity(network.stats()), abs=1e-3
+    )
+    assert (found.frames, found.key_frames) == (29, 1)
 
 
 def test_the_dense_engine_leaves_nothing_out(subject: Subject) -> None:

@@ -15,7 +15,7 @@ import torch
 from datasets import find_datasets
 from sparsity import measure_sparsity
 from subjects import clip_frames, load_subject
-from timed_clips import is_frozen, kept_errors
+from timed_clips import kept_errors, verdict
 
 from rrm_extract.rrm import RecurrentNetwork, overall_sparsity
 from rrm_extract.video.synthetic import write_demo_clip
@@ -114,7 +114,7 @@ def test_a_feature_that_is_only_kept_is_called_frozen(
     exact, frozen = (row["measured"] for row in json.loads(path.read_text())["rows"])
     assert frozen["feature_error"] == pytest.approx(frozen["feature_error_kept"], rel=1e-4)
     assert exact["feature_error_kept"] == frozen["feature_error_kept"] > 1e-3
-    assert (is_frozen(exact), is_frozen(frozen)) == (False, True)
+    assert (verdict(exact), verdict(frozen)) == ("", "frozen")
     cells = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| moving")]
     assert ["frozen" in line for line in cells] == [False, True]
     assert b"frozen" in drawing.read_bytes()
@@ -127,14 +127,21 @@ def test_keeping_a_feature_is_judged_by_its_own_key_frame() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "kept", "frozen"),
-    [(0.04, 0.1, False), (0.06, 0.1, True), (1e-7, 1e-7, False), (0.0, 0.0, False),
-     (None, None, False)],
-)  # fmt: skip
-def test_half_the_error_of_keeping_is_frozen(
-    error: float | None, kept: float | None, frozen: bool
+    ("error", "kept", "expected"),
+    [
+        (0.04, 0.1, ""),
+        (0.06, 0.1, "frozen"),
+        (0.1, 0.1, "frozen"),
+        (0.2, 0.1, "worse than kept"),
+        (1e-7, 1e-7, ""),
+        (0.0, 0.0, ""),
+        (None, None, ""),
+    ],
+)
+def test_an_error_is_judged_beside_that_of_keeping(
+    error: float | None, kept: float | None, expected: str
 ) -> None:
-    assert is_frozen({"feature_error": error, "feature_error_kept": kept}) == frozen
+    assert verdict({"feature_error": error, "feature_error_kept": kept}) == expected
 
 
 def test_sparsities_are_the_readable_engines(folder: Path) -> None:
