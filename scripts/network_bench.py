@@ -61,6 +61,7 @@ class Plan:
         trial_frames, trial_rounds: with which they are chosen.
         calibration_frames: for int8, taken evenly from the clips.
         pause: seconds before each turn, for the threads of the one before to fall asleep.
+        wake: frames of the short run before each turn, which is not counted.
     """
 
     thresholds: Sequence[float]
@@ -74,6 +75,7 @@ class Plan:
     trial_rounds: int = 3
     calibration_frames: int = 48
     pause: float = 0.05
+    wake: int = LARGEST_BATCH
 
 
 @dataclass
@@ -125,6 +127,7 @@ def bench_subject(subject: Subject, clips: Mapping[str, Tensor], plan: Plan) -> 
                 references[name],
                 repeats=plan.repeats,
                 pause=plan.pause,
+                wake=plan.wake,
             )
             kept = best_of(measured)
             basis = next(
@@ -144,7 +147,13 @@ def bench_subject(subject: Subject, clips: Mapping[str, Tensor], plan: Plan) -> 
 
 
 def measure(
-    peers: Sequence[Peer], frames: Tensor, reference: Tensor, *, repeats: int, pause: float = 0.0
+    peers: Sequence[Peer],
+    frames: Tensor,
+    reference: Tensor,
+    *,
+    repeats: int,
+    pause: float = 0.0,
+    wake: int = LARGEST_BATCH,
 ) -> list[Measurement]:
     """Error, density and speed of prepared peers on one clip, in rounds.
 
@@ -154,6 +163,7 @@ def measure(
         reference: (T, D), the features they should give.
         repeats: rounds.
         pause: seconds before each turn.
+        wake: frames of the short run before each turn, which is not counted.
     """
     measurements = [Measurement(peer) for peer in peers]
     for m in measurements:  # also the first, cold run of each
@@ -161,7 +171,8 @@ def measure(
         m.density, m.work = m.peer.density(), m.peer.work()
     spent: list[dict[str, float]] = [{} for _ in peers]
     turns = [
-        partial(_turn, m.peer, frames, pause, s) for m, s in zip(measurements, spent, strict=True)
+        partial(_turn, m.peer, frames, pause, s, wake)
+        for m, s in zip(measurements, spent, strict=True)
     ]
     rounds = interleaved(turns, repeats=repeats)
     for m, rates, stages in zip(measurements, rounds, spent, strict=True):
@@ -173,10 +184,16 @@ def measure(
     return measurements
 
 
-def _turn(peer: Peer, frames: Tensor, pause: float, stages: dict[str, float]) -> float:
+def _turn(
+    peer: Peer,
+    frames: Tensor,
+    pause: float,
+    stages: dict[str, float],
+    wake: int = LARGEST_BATCH,
+) -> float:
     """One timed run, frames/s; adds to ``stages`` what it spent where."""
     time.sleep(pause)
-    peer.run(frames[:LARGEST_BATCH])  # wakes its threads and brings its weights into the caches
+    peer.run(frames[:wake])  # wakes its threads and brings its weights into the caches
     before = peer.stages()
     began = time.perf_counter()
     peer.run(frames)
@@ -283,7 +300,7 @@ def _finalists(candidates: Sequence[Peer], frames: Tensor, plan: Plan) -> list[P
     for peer in candidates:
         peer.prepare()
         peer.run(frames)
-    turns = [partial(_turn, peer, frames, plan.pause, {}) for peer in candidates]
+    turns = [partial(_turn, peer, frames, plan.pause, {}, plan.wake) for peer in candidates]
     rates = interleaved(turns, repeats=plan.trial_rounds)
     # The best round, not the median: a rival is not to be dropped for what disturbed it.
     order = sorted(range(len(candidates)), key=lambda index: max(rates[index]), reverse=True)

@@ -110,6 +110,7 @@ def pure_network(subject: Subject, threshold: float, *, engine: str) -> Network:
         policy=recipe.policy,
         batch=recipe.time_batch,
         adaptive=False,
+        packed=recipe.packed,
     )
 
 

@@ -15,19 +15,22 @@ from rrm_extract.config import JobConfig
 from rrm_extract.errors import ClipOpenError
 from rrm_extract.graph import Program, select
 from rrm_extract.jobs import Recipe, batches, make_recipe, network_input, pooled, sampling_of
-from rrm_extract.models import load_model
+from rrm_extract.models import LoadedModel, load_model
 from rrm_extract.models.registry import is_model_file
-from rrm_extract.video import ClipReader, Sampling, count_chunks, scan_clip
+from rrm_extract.video import ClipReader, SampledFrame, Sampling, count_chunks, scan_clip
 
 __all__ = [
     "LARGEST_BATCH",
     "NOISE",
+    "Shown",
     "Subject",
     "clip_chunks",
     "clip_frames",
     "even_sample",
     "load_subject",
+    "make_subject",
     "noise_frames",
+    "shown_chunks",
     "usable_batches",
 ]
 
@@ -70,7 +73,9 @@ class Subject:
 
     def dense(self) -> DenseNetwork:
         """What the dense runtimes compute."""
-        return DenseNetwork(self.recipe.program, input_shape=self.input_shape)
+        return DenseNetwork(
+            self.recipe.program, input_shape=self.input_shape, pool=self.recipe.pool
+        )
 
     def reference(self, frames: Tensor) -> Tensor:
         """Features by torch's dense network in fp32, (T, D)."""
@@ -119,15 +124,23 @@ def load_subject(
         policy=policy,
     )
     model = load_model(config.model, weights=config.weights, preprocess=config.preprocess)
+    return make_subject(model, config, name=Path(name).name if is_file else name)
+
+
+def make_subject(model: LoadedModel, config: JobConfig, *, name: str) -> Subject:
+    """A network that is loaded already, with a job's options.
+
+    Raises:
+        UsageError: it cannot be used with them.
+    """
     recipe = make_recipe(model, config)
-    whole = model.trace()
     resize = model.preprocess.get("resize")
     return Subject(
-        name=Path(name).name if is_file else name,
+        name=name,
         weights_id=model.weights_id,
         recipe=recipe,
         sampling=sampling_of(config),
-        ordinary=select(whole, (recipe.layer,)),
+        ordinary=select(model.trace(), (recipe.layer,)),
         noise_side=resize if isinstance(resize, int) else max(model.input_shape),
     )
 
@@ -145,8 +158,36 @@ def clip_frames(path: Path, subject: Subject, *, count: int | None) -> Tensor:
     return _without_remainder(torch.cat(rows))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What a sampled frame shows.
+
+    Attributes:
+        seconds: when, since the clip's first frame.
+        number: of the frame in display order.
+        height, width: pixels, before any transform.
+    """
+
+    seconds: float
+    number: int
+    height: int
+    width: int
+
+
 def clip_chunks(path: Path, subject: Subject, *, count: int | None) -> Iterator[Tensor]:
     """The same frames chunk by chunk, each (T, *input_shape) float32, all of them.
+
+    Raises:
+        ClipError: the clip cannot be opened, or cannot be decoded from there on.
+    """
+    for _, frames in shown_chunks(path, subject, count=count):
+        yield frames
+
+
+def shown_chunks(
+    path: Path, subject: Subject, *, count: int | None
+) -> Iterator[tuple[list[Shown], Tensor]]:
+    """As :func:`clip_chunks`, and what each of the frames shows.
 
     Raises:
         ClipError: the clip cannot be opened, or cannot be decoded from there on.
@@ -156,15 +197,21 @@ def clip_chunks(path: Path, subject: Subject, *, count: int | None) -> Iterator[
     with ClipReader(info, subject.sampling) as reader:
         for chunk in range(count_chunks(info, subject.sampling)):
             source = islice(reader.read(chunk), left)
-            rows = [
-                network_input(batch, subject.recipe)
-                for batch in batches(source, subject.recipe.time_batch)
-            ]
+            shown: list[Shown] = []
+            rows: list[Tensor] = []
+            for batch in batches(source, subject.recipe.time_batch):
+                rows.append(network_input(batch, subject.recipe))
+                shown += [_shown(frame) for frame in batch]
             if rows:
-                yield torch.cat(rows)
-            left = None if left is None else left - sum(map(len, rows))
+                yield shown, torch.cat(rows)
+            left = None if left is None else left - len(shown)
             if left is not None and left <= 0:
                 return
+
+
+def _shown(frame: SampledFrame) -> Shown:
+    height, width = frame.image.shape[:2]
+    return Shown(seconds=frame.timestamp, number=frame.frame_index, height=height, width=width)
 
 
 def noise_frames(subject: Subject, *, count: int, seed: int = 0) -> Tensor:

@@ -21,7 +21,7 @@ relative error in that very run. There the engine runs a layer dense where lists
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -30,7 +30,7 @@ from typing import Any
 from benchmarking import counted, say
 from charts import grouped_bars, legend_below, new_figure, save_svg
 from datasets import Dataset
-from network_bench import PACKAGES
+from network_bench import PACKAGES, Plan
 from sparsity import Sparsity, measure_sparsity
 from subjects import Subject
 from sweep_options import threshold_number
@@ -106,11 +106,25 @@ def main() -> None:
     )
 
 
-def fill(options: argparse.Namespace, table: RowFile, datasets: Sequence[Dataset]) -> None:
-    """All rows, network by network."""
+def fill(
+    options: argparse.Namespace,
+    table: RowFile,
+    datasets: Sequence[Dataset],
+    *,
+    networks: Callable[..., Networks] | None = None,
+) -> None:
+    """All rows, network by network.
+
+    Args:
+        options: of the script.
+        table: where they go.
+        datasets: of the command line.
+        networks: makes a :class:`Networks` of a model, the options and the thresholds; by default
+            one of classifiers.
+    """
     thresholds = list(dict.fromkeys(options.thresholds))
     for spec in options.models:
-        networks = Networks(spec, options, thresholds)
+        network = (networks or Networks)(spec, options, thresholds)
         name = shown_spec(spec.partition("=")[0])
         for dataset in datasets:
             keys = [
@@ -118,7 +132,7 @@ def fill(options: argparse.Namespace, table: RowFile, datasets: Sequence[Dataset
                 for threshold in thresholds
             ]
             source = made_from(dataset, spec, options.weights, options.preprocess or "")
-            table.rows(keys, source, partial(networks.rows, dataset))
+            table.rows(keys, source, partial(network.rows, dataset))
 
 
 class Networks:
@@ -128,10 +142,23 @@ class Networks:
         spec: NAME or NAME=WEIGHTS.
         options: of the script.
         thresholds: one row for each.
+        load: loads the network, as :func:`timed_clips.subject_of` does.
+        plan: what is timed, as :func:`timed_clips.timing_plan` says.
+        values: what a row has of a sparsity.
     """
 
-    def __init__(self, spec: str, options: argparse.Namespace, thresholds: Sequence[float]) -> None:
+    def __init__(
+        self,
+        spec: str,
+        options: argparse.Namespace,
+        thresholds: Sequence[float],
+        *,
+        load: Callable[..., Subject] = subject_of,
+        plan: Callable[[argparse.Namespace, Sequence[float]], Plan] = timing_plan,
+        values: Callable[[Sparsity], Record] | None = None,
+    ) -> None:
         self._spec, self._options, self._thresholds = spec, options, thresholds
+        self._load, self._plan, self._values = load, plan, values or counted_values
         self._subjects: dict[str, Subject] = {}
         self._timers: dict[str, Timer] = {}
 
@@ -152,7 +179,7 @@ class Networks:
             {
                 "weights": subject.weights_id,
                 **reading.to_json(),
-                **counted_values(sparsity),
+                **self._values(sparsity),
                 "measured": measured_values(speeds, threshold),
             }
             for threshold, sparsity in zip(self._thresholds, sparsities, strict=True)
@@ -160,7 +187,7 @@ class Networks:
 
     def _subject(self, fps: str) -> Subject:
         if fps not in self._subjects:
-            self._subjects[fps] = subject_of(self._spec, self._options, fps=fps)
+            self._subjects[fps] = self._load(self._spec, self._options, fps=fps)
         return self._subjects[fps]
 
     def _speeds(self, subject: Subject, dataset: Dataset) -> list[Record]:
@@ -168,7 +195,7 @@ class Networks:
         if not clips:
             return []
         if dataset.fps not in self._timers:
-            plan = timing_plan(self._options, self._thresholds)
+            plan = self._plan(self._options, self._thresholds)
             self._timers[dataset.fps] = Timer(subject, plan)
         speeds = self._timers[dataset.fps].speeds(clips)
         for speed in speeds:
@@ -214,18 +241,21 @@ def measured_values(speeds: Sequence[Record], threshold: float) -> Record | None
 
 def page(result: Record) -> str:
     """The table and what its columns mean."""
-    settings = result["settings"]
-    about = (
-        f"Policy {settings['policy']}, chunks of {settings['chunk']:g} s; timed: the "
-        f"{settings['engine']} engine, {counted(settings['threads'], 'thread')}, "
-        f"{counted(settings['repeats'], 'round')}, the first {settings['timed_frames']} frames of "
-        f"{counted(settings['timed_videos'], 'clip')} of each dataset."
-    )
     return table_page(
         result,
         columns_of(result),
         title="Table 2: sparsity, and what it is worth",
-        notes=[*NOTES, about],
+        notes=[*NOTES, settings_in_words(result["settings"])],
+    )
+
+
+def settings_in_words(settings: Record) -> str:
+    """How a table was measured."""
+    return (
+        f"Policy {settings['policy']}, chunks of {settings['chunk']:g} s; timed: the "
+        f"{settings['engine']} engine, {counted(settings['threads'], 'thread')}, "
+        f"{counted(settings['repeats'], 'round')}, the first {settings['timed_frames']} frames of "
+        f"{counted(settings['timed_videos'], 'clip')} of each dataset."
     )
 
 
@@ -293,6 +323,9 @@ def draw(result: Record, path: Path) -> None:
         right.axhline(1.0, color="black", linewidth=0.8)
         left.set_title(f"{model}, weights {weights_text(weights)}", loc="left", fontsize="small")
     grid[0, 0].set_ylim(0, 1)
+    # Where little moves, theoretical speedups are tens of times those of other clips.
+    grid[0, 1].set_yscale("log")
+    grid[0, 1].yaxis.set_major_formatter("{x:g}")
     for axes, words in zip(grid[-1], ("sparsity by MACs", "times as fast"), strict=True):
         axes.set_xlabel(words, fontsize="small")
     legend_below(figure, columns=2)

@@ -63,9 +63,20 @@ def table_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def add_model_options(
-    parser: argparse.ArgumentParser, *, models: Sequence[str], weights: str = "default"
+    parser: argparse.ArgumentParser,
+    *,
+    models: Sequence[str],
+    weights: str = "default",
+    preprocess: str = "for ONNX files and package.module:factory; other models bring their own",
 ) -> None:
-    """Networks, and the weights of those that name none."""
+    """Networks, and the weights of those that name none.
+
+    Args:
+        parser: gets the options.
+        models: by default.
+        weights: by default.
+        preprocess: what that option is for.
+    """
     parser.add_argument(
         "--models", nargs="+", default=list(models), metavar="NAME[=WEIGHTS]",
         help="as rrm-extract --model takes them, each with weights of its own if need be "
@@ -77,7 +88,7 @@ def add_model_options(
     )  # fmt: skip
     parser.add_argument(
         "--preprocess", metavar="SPEC",
-        help="for ONNX files and package.module:factory; other models bring their own",
+        help=preprocess,
     )  # fmt: skip
 
 

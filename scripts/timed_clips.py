@@ -229,7 +229,10 @@ class Timer:
         ]
         peers = [*self._baseline_peers(frames), *recurrent]
         plan = self._plan
-        return best_of(measure(peers, frames, reference, repeats=plan.repeats, pause=plan.pause))
+        measured = measure(
+            peers, frames, reference, repeats=plan.repeats, pause=plan.pause, wake=plan.wake
+        )
+        return best_of(measured)
 
     def speeds(
         self,

@@ -15,6 +15,7 @@ from rrm_extract.config import OPTIONS, JobConfig, load_job, parse_threshold
 from rrm_extract.errors import ConfigError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+PUBLISHED_CONFIGS = ("bbc_pose", "charades", "merl", "mpii_video_pose", "ucf101", "youtube_bb")
 
 
 @pytest.fixture
@@ -433,7 +434,28 @@ def test_published_job_files(monkeypatch, name, variable):
     assert (job.fps, job.threshold, job.model) == ("24", 1e-4, "resnet18")
 
 
-@pytest.mark.parametrize("name", ["charades", "ucf101", "merl"])
+@pytest.mark.parametrize(
+    ("name", "model", "task"),
+    [
+        ("bbc_pose", "rtpose", "pose"),
+        ("mpii_video_pose", "rtpose", "pose"),
+        ("youtube_bb", "yolov2", "detect"),
+    ],
+)
+def test_published_job_files_of_detection_and_pose(monkeypatch, name, model, task):
+    monkeypatch.setenv(name.upper(), "/data/x")
+    job = load_job(CONFIGS / f"{name}.yaml")
+    assert (job.inputs, job.root, job.output) == (("/data/x",), "/data/x", f"{name}.h5")
+    assert (job.model, job.task, job.layer) == (model, task, None)
+    assert job.weights.endswith((".caffemodel", ".weights"))
+    assert (job.threshold, job.policy) == (1e-4, "bounded")
+
+
+def test_every_published_job_file_has_a_test():
+    assert {path.stem for path in CONFIGS.iterdir()} == {*PUBLISHED_CONFIGS}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_CONFIGS)
 def test_published_job_files_fails(monkeypatch, name):
     monkeypatch.delenv(name.upper(), raising=False)
     with pytest.raises(ConfigError, match=f"environment variable {name.upper()} "):

@@ -29,15 +29,17 @@ class DenseNetwork:
     Args:
         program: the network up to the feature, batch normalisation folded.
         input_shape: of one frame.
+        pool: "avg" or "none": of a feature that is a map, as in an extraction.
     """
 
-    def __init__(self, program: Program, *, input_shape: Sequence[int]) -> None:
+    def __init__(self, program: Program, *, input_shape: Sequence[int], pool: str = "avg") -> None:
         self.program = program
         self.input_shape = tuple(input_shape)
+        self.pool = pool
 
     def module(self) -> nn.Module:
         """(N, *input_shape) to (N, D), with weights of its own."""
-        return feature_module(self.program, in_place=True)
+        return feature_module(self.program, in_place=True, pool=self.pool)
 
     @cached_property
     def onnx(self) -> bytes:
@@ -48,7 +50,7 @@ class DenseNetwork:
             # needs yet another package.
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                feature_module(self.program, in_place=False),
+                feature_module(self.program, in_place=False, pool=self.pool),
                 (torch.zeros(1, *self.input_shape),),
                 file,
                 dynamo=False,
@@ -62,21 +64,22 @@ class DenseNetwork:
 
 
 class _Feature(nn.Module):
-    """The network and, where the feature is a map, its mean over space; (N, D)."""
+    """The network and, where the feature is a map to be pooled, its mean over space; (N, D)."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, pool: str) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.pool = network, pool
 
     def forward(self, x: Tensor) -> Tensor:
-        return pooled(self.network(x), "avg").flatten(1)
+        return pooled(self.network(x), self.pool).flatten(1)
 
 
-def feature_module(program: Program, *, in_place: bool) -> nn.Module:
+def feature_module(program: Program, *, in_place: bool, pool: str = "avg") -> nn.Module:
     """A Program with one output as a module from frames to features, with weights of its own.
 
     Args:
         program: the network.
         in_place: see :func:`rrm_extract.graph.dense_module`.
+        pool: "avg" or "none".
     """
-    return freeze(_Feature(dense_module(program, in_place=in_place)))
+    return freeze(_Feature(dense_module(program, in_place=in_place), pool))

@@ -201,4 +201,6 @@ def _open(recipe: Recipe, engine: str, threshold: float, precision: str) -> Any:
         precision=precision,
         input_shape=recipe.transform.output_shape,
         batch=recipe.time_batch,
+        # One copy of the weights for all thresholds: large networks would not fit else.
+        packed=recipe.packed if precision == recipe.precision else None,
     )

@@ -205,6 +205,7 @@ def test_an_engine_is_opened_once_and_forked(
         "precision": "bf16",
         "input_shape": (3, 32, 32),
         "batch": 8,
+        "packed": None,  # those at hand are in fp32
     }
     assert calls == [asked, "fork", "fork"]
     assert peer.runtime == "rrm-native"
