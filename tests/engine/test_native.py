@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
@@ -533,6 +535,47 @@ def test_thresholds_are_scaled_from_the_next_frame_on() -> None:
     assert seen.truncated is None, "nobody asked"
     network.scale_thresholds(0.0)
     torch.testing.assert_close(network.run(frames[2:])[0][0], program(frames[2:])[0])
+
+
+def several_layers(kind: str) -> nn.Sequential:
+    """Layers one after the other that share the engine's scratch memory."""
+    torch.manual_seed(0)
+    whole: list[nn.Module] = [nn.Conv2d(16, 32, 3, padding=1), nn.LeakyReLU(0.1)]
+    if kind == "connected":
+        whole += [nn.Flatten(), nn.Linear(2048, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU()]
+        return nn.Sequential(*whole, nn.Linear(32, 16))
+    # Weights that are too many to stay in the cache from one frame to the next.
+    whole += [nn.Conv2d(32, 2048, 1), nn.LeakyReLU(0.1), nn.Conv2d(2048, 64, 1), nn.ReLU()]
+    stride = 2 if kind == "wide" else 1
+    return nn.Sequential(*whole, nn.Conv2d(64, 512, 3, stride, 1), nn.ReLU(), nn.Conv2d(512, 8, 3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(["connected", "wide", "winograd"]),
+    batch=st.integers(2, 8),
+    shares=st.lists(st.sampled_from([0, 0, 0.02, 0.1, 0.5, 1]), min_size=16, max_size=32),
+    seed=st.integers(0, 99),
+)
+def test_layers_that_turn_dense_and_back_leave_nothing_behind(
+    kind: str, batch: int, shares: list[float], seed: int
+) -> None:
+    """Frames that repeat the one before reach nothing, also where a layer runs dense."""
+    program = program_of(several_layers(kind))
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(16, 8, 8, generator=generator)
+    frames = [x]
+    for share in shares:  # of the numbers that move a little
+        where = torch.rand(x.shape, generator=generator) < share
+        x = torch.where(where, x + 0.05 * torch.randn(x.shape, generator=generator), x)
+        frames.append(x)
+    clip = torch.stack(frames)
+    network = native(program, (16, 8, 8), threshold=0.01, batch=batch)
+    expected = program(clip)[0]
+    truth = RecurrentNetwork(program, threshold=0.01).run(clip)[0][0]
+    # A layer that runs dense truncates nothing, so the error can only be less.
+    allowed = 1.5 * relative_l2(truth, expected) + 1e-4
+    assert relative_l2(network.run(clip)[0][0], expected) < allowed
 
 
 def test_dense_layers_truncate_nothing() -> None:

@@ -261,6 +261,21 @@ void Convolution::finish(State& state, const Layout& l, const Stage& stage, int 
         }
         state.emit(tensor, frame, stage.first_block, stage.blocks, row, to.data, to.block,
                    changes.sent(row));
+        if (change == nullptr || !args.replace) continue;
+        // Computed with the rest of the row, and wanted by nobody: the scratch is zero between layers.
+        int begin = 0;
+        const auto clear = [&](int end) {
+            for (int block = 0; block < stage.blocks && begin < end; block++) {
+                float* const left = change + block * l.block + row * l.row;
+                std::fill(left + static_cast<ptrdiff_t>(begin) * kBlock,
+                          left + static_cast<ptrdiff_t>(end) * kBlock, 0.0f);
+            }
+        };
+        for (const Run& run : changes.made(row)) {
+            clear(run.begin);
+            begin = run.end;
+        }
+        clear(l.columns);
     }
     if (change == nullptr || l.margin_columns == 0) return;
     // What fell beside the image must not pile up.
@@ -364,10 +379,14 @@ void Convolution::run_stage(State& state, const Layout& l, const Stage& stage, i
         if (dense[frame] != 0 && !together)
             compute_dense(state, l, stage, 0, l.rows, frame, {target, l.row, l.block});
     }
+    // A frame whose input is the one before's has its sums already.
+    const auto anew = [&](int frame) {
+        return dense[frame] != 0 && !changes[frame - first].made(0).empty();
+    };
     for (int from = begin, to = begin; together && from < end; from = to) {
         to = from + 1;
-        if (dense[from] == 0) continue;
-        while (to < end && dense[to] != 0) to++;
+        if (!anew(from)) continue;
+        while (to < end && anew(to)) to++;
         compute_together(state, l, stage, from, to,
                          scratch + (from - begin) * frame_stride + l.origin, frame_stride);
     }
