@@ -147,6 +147,14 @@ struct DeltaState {
     ColumnList& column_list(int frame) { return columns[frame % columns.size()]; }
 };
 
+// What layers of codes work with while some frames pass; nothing is kept.
+struct CodedScratch {
+    Buffer<float> x;                  // [columns][frames]
+    Buffer<uint32_t> columns;
+    Buffer<float> sums;               // [outputs][frames]
+    Buffer<float> response;           // [outputs] of one frame
+};
+
 struct OperationState {
     Buffer<float> accumulators;
     Buffer<int16_t> sums;             // of a binary layer
@@ -222,6 +230,7 @@ public:
     std::vector<Array> inputs;
     std::vector<DeltaState> deltas;
     std::vector<OperationState> operations;
+    CodedScratch coded;
 
 private:
     bool all_dense(int delta) const;
