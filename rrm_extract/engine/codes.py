@@ -10,7 +10,7 @@ from rrm_extract.graph import Convolution
 
 __all__ = ["CODED_DENSITY", "codebook_of"]
 
-CODED_DENSITY = 0.45
+CODED_DENSITY = 0.3
 """Share of non-zero weights above which a column is quicker to read as it is, see
 scripts/compressed_timings.py."""
 
