@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 from benchmarking import require
 
-__all__ = ["caption", "new_figure", "save_svg"]
+__all__ = ["caption", "grouped_bars", "new_figure", "save_svg"]
 
 _NAME_WIDTH = 22
 
@@ -29,3 +30,32 @@ def save_svg(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with require("matplotlib").rc_context({"svg.hashsalt": "rrm-extract"}):
         figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def grouped_bars(
+    axes: Any,
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[float | None]],
+    *,
+    hatched: Collection[str] = (),
+) -> None:
+    """Upright bars side by side, a group of one of each series.
+
+    Args:
+        axes: of matplotlib.
+        groups: what stands below each group.
+        series: by name, the height in each group; None leaves a gap.
+        hatched: series that are to be told apart, such as theoretical ones beside measured ones.
+    """
+    width = 0.85 / max(1, len(series))
+    for number, (name, values) in enumerate(series.items()):
+        left = (number - (len(series) - 1) / 2) * width
+        places = [place + left for place, value in enumerate(values) if value is not None]
+        heights = [value for value in values if value is not None]
+        hatch = "////" if name in hatched else None
+        axes.bar(places, heights, width=width, label=name, hatch=hatch, edgecolor="white",
+                 linewidth=0.4)  # fmt: skip
+    axes.set_xticks(range(len(groups)), [caption(name) for name in groups], fontsize="small")
+    axes.tick_params(axis="y", labelsize="x-small")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

@@ -26,10 +26,12 @@ __all__ = [
     "Measurement",
     "Plan",
     "Record",
+    "baseline_peers",
     "bench_subject",
     "best_of",
     "feature_errors",
     "measure",
+    "recurrent_peers",
 ]
 
 PACKAGES = (
@@ -113,8 +115,8 @@ def bench_subject(subject: Subject, clips: Mapping[str, Tensor], plan: Plan) -> 
     records: list[Record] = []
     for threads in plan.threads:
         torch.set_num_threads(threads)
-        baselines = _baselines(subject, dense, clips, plan, threads)
-        recurrent = _recurrent(subject, plan, threads)
+        baselines = baseline_peers(subject, dense, clips, plan, threads)
+        recurrent = recurrent_peers(subject, plan, threads)
         for name, frames in clips.items():
             say(f"{subject.name}, {name}, {counted(threads, 'thread')}: {plan.repeats} rounds")
             measured = measure(
@@ -239,7 +241,7 @@ def _record(m: Measurement, basis: Measurement | None) -> Record:
     }
 
 
-def _baselines(
+def baseline_peers(
     subject: Subject,
     network: DenseNetwork,
     clips: Mapping[str, Tensor],
@@ -288,7 +290,8 @@ def _finalists(candidates: Sequence[Peer], frames: Tensor, plan: Plan) -> list[P
     return [candidates[index] for index in order[: plan.finalists]]
 
 
-def _recurrent(subject: Subject, plan: Plan, threads: int) -> list[Peer]:
+def recurrent_peers(subject: Subject, plan: Plan, threads: int) -> list[Peer]:
+    """The recurrent network on each engine, in each precision, at each threshold, prepared."""
     peers: list[Peer] = [
         RrmPeer(
             subject.recipe,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,6 +12,7 @@ from peers import DenseNetwork
 from torch import Tensor
 
 from rrm_extract.config import JobConfig
+from rrm_extract.errors import ClipOpenError
 from rrm_extract.graph import Program, select
 from rrm_extract.jobs import Recipe, batches, make_recipe, network_input, pooled, sampling_of
 from rrm_extract.models import load_model
@@ -22,6 +23,7 @@ __all__ = [
     "LARGEST_BATCH",
     "NOISE",
     "Subject",
+    "clip_chunks",
     "clip_frames",
     "even_sample",
     "load_subject",
@@ -84,8 +86,10 @@ def load_subject(
     *,
     weights: str = "default",
     preprocess: str | None = None,
+    fps: str = "24",
     chunk: float = 10.0,
     time_batch: int = 8,
+    policy: str = "bounded",
 ) -> Subject:
     """Loads a network and what is needed to run it either way.
 
@@ -94,8 +98,10 @@ def load_subject(
         weights: for networks whose spec names none; files of networks bring their own.
         preprocess: for networks that bring no transform of their own, which are ONNX files and
             ``package.module:factory``.
+        fps: frames per second that are sampled, as ``rrm-extract --fps`` takes it.
         chunk: seconds between key frames.
         time_batch: frames taken through one layer before the next.
+        policy: "bounded" or "paper".
 
     Raises:
         UsageError: there is no such network, or it cannot be used.
@@ -107,8 +113,10 @@ def load_subject(
         model=name,
         weights=own_weights or ("default" if is_file else weights),
         preprocess=preprocess if is_undescribed else None,
+        fps=fps,
         chunk=chunk,
         time_batch=time_batch,
+        policy=policy,
     )
     model = load_model(config.model, weights=config.weights, preprocess=config.preprocess)
     recipe = make_recipe(model, config)
@@ -130,18 +138,33 @@ def clip_frames(path: Path, subject: Subject, *, count: int | None) -> Tensor:
     Raises:
         ClipError: the clip cannot be opened or decoded.
     """
+    rows = list(clip_chunks(path, subject, count=count))
+    if not rows:
+        msg = f"{path}: no frame can be decoded; expected a video"
+        raise ClipOpenError(msg)
+    return _without_remainder(torch.cat(rows))
+
+
+def clip_chunks(path: Path, subject: Subject, *, count: int | None) -> Iterator[Tensor]:
+    """The same frames chunk by chunk, each (T, *input_shape) float32, all of them.
+
+    Raises:
+        ClipError: the clip cannot be opened, or cannot be decoded from there on.
+    """
     info = scan_clip(path)
-    rows: list[Tensor] = []
     left = count
     with ClipReader(info, subject.sampling) as reader:
         for chunk in range(count_chunks(info, subject.sampling)):
             source = islice(reader.read(chunk), left)
-            for batch in batches(source, subject.recipe.time_batch):
-                rows.append(network_input(batch, subject.recipe))
-                left = None if left is None else left - len(batch)
+            rows = [
+                network_input(batch, subject.recipe)
+                for batch in batches(source, subject.recipe.time_batch)
+            ]
+            if rows:
+                yield torch.cat(rows)
+            left = None if left is None else left - sum(map(len, rows))
             if left is not None and left <= 0:
-                break
-    return _without_remainder(torch.cat(rows))
+                return
 
 
 def noise_frames(subject: Subject, *, count: int, seed: int = 0) -> Tensor:

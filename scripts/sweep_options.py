@@ -21,7 +21,7 @@ from threshold_sweep import INFINITE, ErrorControl, Point, Sweep, shown_threshol
 from rrm_extract.errors import RrmError, StoreMismatchError
 from rrm_extract.jobs import discover
 
-__all__ = ["add_sweep_options", "error_control", "markdown", "run_sweep"]
+__all__ = ["add_sweep_options", "error_control", "markdown", "run_sweep", "threshold_number"]
 
 PACKAGES = ("rrm-extract", "torch", "torchvision", "av", "numpy")
 INTERRUPTED = 130
@@ -43,7 +43,7 @@ def add_sweep_options(parser: argparse.ArgumentParser, *, thresholds: Sequence[f
     parser.add_argument("--layer", help="as rrm-extract takes it")
     parser.add_argument("--preprocess", metavar="SPEC", help="as rrm-extract takes it")
     parser.add_argument(
-        "--thresholds", nargs="+", type=_threshold, default=list(thresholds), metavar="X",
+        "--thresholds", nargs="+", type=threshold_number, default=list(thresholds), metavar="X",
         help="0 or more; inf: nothing is propagated after a key frame",
     )  # fmt: skip
     parser.add_argument(
@@ -205,7 +205,8 @@ def _shown(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _threshold(text: str) -> float:
+def threshold_number(text: str) -> float:
+    """Reads a threshold for argparse: 0 or more, or inf."""
     try:
         number = float(text)
     except ValueError:

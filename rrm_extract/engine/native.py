@@ -323,6 +323,29 @@ class NativeNetwork:
                 seconds[name] = seconds.get(name, 0.0) + time
         return seconds
 
+    def split_times(self, on: bool = True) -> None:
+        """Whether the time of a step is told apart by what it goes to; takes some time itself."""
+        for lane in self._lanes:
+            if lane is not None:
+                lane.split_times(on)
+
+    def profile_split(self) -> dict[str, dict[str, float]]:
+        """Seconds in each step while :meth:`split_times` was on, by name and by what they went to.
+
+        Returns:
+            For each step of :meth:`profile` its ``own`` work (a layer's sums, a pooling),
+            ``finish`` (the residual sum and activation that are fused to it, and the pooling of a
+            first layer), and ``lists``: comparing what it makes, and what it reads, with the frame
+            before, truncating, and listing what changed.
+        """
+        split: dict[str, dict[str, float]] = {}
+        for lane in self._lanes:
+            for name, own, finish, lists in [] if lane is None else lane.profile_split():
+                sums = split.setdefault(name, {"own": 0.0, "finish": 0.0, "lists": 0.0})
+                for share, seconds in (("own", own), ("finish", finish), ("lists", lists)):
+                    sums[share] += seconds
+        return split
+
     def step(self, frame: Tensor) -> Any:
         """The network's output for the next frame.
 

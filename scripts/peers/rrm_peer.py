@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,21 @@ from rrm_extract.graph import Program
 from rrm_extract.jobs import Recipe, pooled
 from rrm_extract.rrm import RecurrentNetwork
 
-__all__ = ["RrmPeer"]
+__all__ = ["SPLIT", "RrmPeer"]
+
+SPLIT = ("linear", "lists", "activation", "pooling", "other")
+"""What the native engine's time goes to: ``linear``, the layers' sums, of deltas or dense;
+``lists``, comparing, truncating and listing; ``activation``, residual sums and all that is fused to
+a layer's end, the pooling behind a first layer among it; ``pooling`` elsewhere; and ``other``:
+islands, moves, and handing frames in and features out."""
+
+_OWN_WORK = {
+    "ConvStep": "linear",
+    "PoolStep": "pooling",
+    "GlobalAverageStep": "pooling",
+    "PointwiseStep": "activation",
+    "InputStep": "lists",
+}
 
 
 @dataclass(frozen=True)
@@ -119,6 +134,36 @@ class RrmPeer(Peer):
         for network in self._networks:
             if hasattr(network, "profile"):
                 seconds.update(network.profile())
+        return seconds
+
+    def split(self, frames: Tensor) -> dict[str, float] | None:
+        """Where the time of the native engine goes, in another run of one core.
+
+        That run is slower than :meth:`run`: only shares are to be taken from it.
+
+        Returns:
+            Seconds by :data:`SPLIT`; None for an engine that cannot tell.
+        """
+        network = self._networks[0]
+        if not hasattr(network, "split_times"):
+            return None
+        kinds = {
+            step.name: type(step).__name__
+            for part in network.sequence
+            for step in getattr(part, "steps", ())
+        }
+        before, began = network.profile_split(), time.thread_time()
+        network.split_times(True)
+        self._part(network, frames)
+        network.split_times(False)
+        seconds = dict.fromkeys(SPLIT, 0.0)
+        for step, shares in network.profile_split().items():
+            # What is no step hands an input to the first layers.
+            own = _OWN_WORK.get(kinds.get(step, "InputStep"), "other")
+            for share, name in (("own", own), ("finish", "activation"), ("lists", "lists")):
+                seconds[name] += shares[share] - before[step][share]
+        whole = time.thread_time() - began
+        seconds["other"] += max(0.0, whole - sum(seconds.values()))
         return seconds
 
 

@@ -557,6 +557,24 @@ def test_the_profile_has_a_time_for_each_layer() -> None:
     assert len(seconds) >= len(network.program.linear_ops)
 
 
+def test_the_profile_tells_apart_what_a_step_does_while_asked() -> None:
+    network = opened("resnet18", threshold=0)
+    frames = moving_frames(4, 64)
+    expected = network.run(frames[:2])[0]
+    assert not any(value for split in network.profile_split().values() for value in split.values())
+    network.reset()
+    network.split_times()
+    assert torch.equal(network.run(frames[:2])[0][0], expected[0])
+    split = network.profile_split()
+    assert set(split) == set(network.profile())
+    for op in network.program.linear_ops:
+        assert set(split[op.name]) == {"own", "finish", "lists"}
+        assert all(value > 0 for value in split[op.name].values())
+    network.split_times(False)
+    network.run(frames[2:])
+    assert network.profile_split() == split
+
+
 def test_two_instruction_sets_in_one_process() -> None:
     frames = moving_frames(3, 64)
     networks = [opened("mobilenet_v2", isa=isa, threshold=0) for isa in ISAS]

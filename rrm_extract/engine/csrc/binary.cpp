@@ -163,6 +163,7 @@ void BinaryConvolution::update(State& state, const Taps& seen, FlipLists& lists,
 
 void BinaryConvolution::finish(State& state, int frame, int first, int blocks, int row,
                                const Changes& changes) const {
+    const Timed timed(state, Share::finish);
     const Network& network = *state.network;
     const Tensor& out = network.tensors[tensor];
     const int outputs = sum_outputs(out);

@@ -142,6 +142,7 @@ void CodedLayer::finish(State& state, int frame, int slot, int slots) const {
     float* const response = room(state.coded.response, outputs);
     for (int output = 0; output < outputs; output++)
         response[output] = state.coded.sums.data()[output * slots + slot];
+    const Timed timed(state, Share::finish);
     FinishArgs args{};
     args.y_block = args.delta_block = kBlock;
     args.replace = state.deltas[delta].dense[frame] != 0;

@@ -164,6 +164,7 @@ void ColumnConvolution::compute_dense(State& state, const Strip& strip, const Fr
 }
 
 void ColumnConvolution::finish(State& state, const Strip& strip, const Frame& frame) const {
+    const Timed timed(state, Share::finish);
     const int first = strip.first_block, blocks = strip.blocks;
     const ptrdiff_t row_floats = static_cast<ptrdiff_t>(columns(state)) * kBlock;
     FinishArgs args{};
@@ -199,6 +200,7 @@ void ColumnConvolution::finish(State& state, const Strip& strip, const Frame& fr
 // The maxima whose last row lies in the strip, before the activation: it never falls, so that the
 // order is the same to it.
 void ColumnConvolution::finish_pooled(State& state, const Strip& strip, Frame& frame) const {
+    const Timed timed(state, Share::finish);
     const Kernels& kernels = state.network->kernels;
     const Tensor& out = state.network->tensors[tensor];
     const int map_rows = rows(state);

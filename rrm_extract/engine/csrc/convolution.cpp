@@ -226,6 +226,7 @@ void Convolution::compute_together(State& state, const Layout& l, const Stage& s
 void Convolution::finish(State& state, const Layout& l, const Stage& stage, int frame,
                          int row_begin, int row_end, const Changes& changes, const Sums& sums,
                          float* change) const {
+    const Timed timed(state, Share::finish);
     const Network& network = *state.network;
     FinishArgs args{};
     args.y_block = sums.block;
@@ -274,6 +275,7 @@ void Convolution::finish(State& state, const Layout& l, const Stage& stage, int 
 
 // The pixels of the output that may have changed; false when all of them have to be finished.
 bool Convolution::find_changes(State& state, int frame, std::vector<uint8_t>& mask) const {
+    const Timed timed(state, Share::lists);
     const Tensor& out = state.network->tensors[tensor];
     const Delta& plan = state.network->deltas[delta];
     const uint8_t* hits = state.hits(delta, frame);
@@ -415,6 +417,7 @@ void DepthwiseConvolution::run(State& state, int begin, int end) const {
                         args.y = to.data + b * to.block + at;
                         network.kernels.depthwise(args);
                     }
+                    const Timed timed(state, Share::finish);
                     FinishArgs finish{};
                     finish.y = to.data + at;
                     finish.y_block = to.block;

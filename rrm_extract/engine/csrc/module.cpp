@@ -291,6 +291,15 @@ struct Lane {
             for (int frame = 0; frame < ran; frame++) values.push_back(delta.counts[frame].truncated);
         return nb::cast(to_array(values));
     }
+    // For each operation its name and the seconds of each share, while they are told apart.
+    nb::list profile_split() const {
+        nb::list list;
+        for (const auto& operation : state.network->operations) {
+            const auto& split = state.operations[operation->index].split;
+            list.append(nb::make_tuple(operation->name, split[0], split[1], split[2]));
+        }
+        return list;
+    }
     std::vector<std::pair<std::string, double>> profile() const {
         std::vector<std::pair<std::string, double>> list;
         for (const auto& operation : state.network->operations)
@@ -357,6 +366,8 @@ void bind_engine(nb::module_& m) {
         .def("track", [](Lane& lane, bool on) { lane.state.track(on); })
         .def("scale_thresholds", [](Lane& lane, float factor) { lane.state.scale_thresholds(factor); })
         .def("profile", &Lane::profile)
+        .def("split_times", [](Lane& lane, bool on) { lane.state.split_times(on); })
+        .def("profile_split", &Lane::profile_split)
         .def("bytes", [](const Lane& lane) { return lane.state.bytes(); });
 }
 

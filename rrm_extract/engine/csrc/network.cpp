@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <ctime>
+#include <utility>
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -306,6 +307,15 @@ void State::end(int frames) {
     }
 }
 
+Share State::count_for(Share share) {
+    const auto now = std::chrono::steady_clock::now();
+    if (split_ != nullptr)
+        (*split_)[static_cast<size_t>(share_)] +=
+            std::chrono::duration<double>(now - since_).count();
+    since_ = now;
+    return std::exchange(share_, share);
+}
+
 bool State::run(std::vector<Array> given, int frames) {
     [[maybe_unused]] const FlushDenormals flush;
     inputs = std::move(given);
@@ -315,7 +325,11 @@ bool State::run(std::vector<Array> given, int frames) {
             const int last = std::min(frames, first + segment.frames);
             double began = thread_seconds();
             for (size_t i = segment.begin; i < segment.end; i++) {
+                turn_to(Share::own);
+                split_ = &operations[i].split;
                 network->operations[i]->run(*this, first, last);
+                turn_to(Share::own);
+                split_ = nullptr;
                 const double ended = thread_seconds();
                 operations[i].seconds += ended - began;
                 began = ended;
@@ -481,6 +495,7 @@ const uint8_t* State::hits(int delta, int frame) const {
 
 void State::emit(int tensor, int frame, int block, int blocks, int row, const float* x,
                  ptrdiff_t x_block, const std::vector<Run>& runs) {
+    const Timed timed(*this, Share::lists);
     const Kernels& kernels = network->kernels;
     for (const int index : network->tensors[tensor].deltas) {
         const Delta& plan = network->deltas[index];
@@ -602,6 +617,7 @@ void State::emit(int tensor, int frame, int block, int blocks, int row, const fl
 }
 
 void State::emit_input(int index, int frame, int row, const float* x) {
+    const Timed timed(*this, Share::lists);
     const Delta& plan = network->deltas[index];
     DeltaState& state = deltas[index];
     const size_t count = static_cast<size_t>(plan.width) * plan.channels;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -155,10 +156,16 @@ struct CodedScratch {
     Buffer<float> response;           // [outputs] of one frame
 };
 
+// What an operation spends its time on: its own work (sums, pooling, ...), what is fused to its end
+// (residual sum, activation), and finding and listing what has changed, for itself and for others.
+enum class Share { own, finish, lists };
+constexpr int kShares = 3;
+
 struct OperationState {
     Buffer<float> accumulators;
     Buffer<int16_t> sums;             // of a binary layer
     double seconds = 0;
+    std::array<double, kShares> split{};  // seconds by share, while they are told apart
 };
 
 // (frames, C, H, W) floats with their distances in floats.
@@ -179,6 +186,10 @@ public:
     void track(bool on);
     // All thresholds times a factor, from the next frame on.
     void scale_thresholds(float factor) { threshold_scale_ = factor; }
+    // Whether times are told apart by share, which takes some time itself.
+    void split_times(bool on) { splits_ = on; }
+    // Counts the time from here on for another share; returns the one so far.
+    Share turn_to(Share share) { return splits_ ? count_for(share) : share; }
     // Runs `frames` (at most the batch) consecutive frames; each input is (frames, C, H, W) floats,
     // in any order in memory.
     // Returns false when something was infinite or not a number: the lane then starts over.
@@ -237,15 +248,33 @@ private:
     void settle(int delta);
     void begin(int frames);
     void end(int frames);
+    Share count_for(Share share);
     float threshold(int delta) const { return network->deltas[delta].threshold * threshold_scale_; }
     float* energy(int delta, int row, int group);
 
     float threshold_scale_ = 1;
     bool tracked_ = false;
+    bool splits_ = false;
+    Share share_ = Share::own;
+    std::array<double, kShares>* split_ = nullptr;  // of the operation that runs
+    std::chrono::steady_clock::time_point since_;
     std::vector<Buffer<float>> values_;
     Buffer<float> row_scratch_, batch_scratch_, winograd_scratch_, strip_scratch_;
     std::vector<Buffer<uint8_t>> changed_;
     std::vector<float> pixels_;
+};
+
+// Counts the time of a block of code for a share.
+class Timed {
+public:
+    Timed(State& state, Share share) : state_(state), before_(state.turn_to(share)) {}
+    ~Timed() { state_.turn_to(before_); }
+    Timed(const Timed&) = delete;
+    Timed& operator=(const Timed&) = delete;
+
+private:
+    State& state_;
+    const Share before_;
 };
 
 }  // namespace rrm

@@ -1,0 +1,138 @@
+"""How sparse a network's inputs and deltas are over the videos of a dataset (Eq. 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from datasets import Dataset, Reading
+from subjects import Subject, clip_chunks
+from torch import Tensor
+
+from rrm_extract.engine.backend import Network, choose_engine
+from rrm_extract.errors import ClipError
+from rrm_extract.rrm import FrameDensities, LayerCost, RecurrentNetwork
+
+__all__ = ["Sparsity", "measure_sparsity", "pure_network"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparsity:
+    """Of one network at one threshold.
+
+    Attributes:
+        layers: means over frames; densities of the deltas over frames that are no key frames.
+        frames, key_frames: counts.
+        work: mean share of the dense MACs over all frames, key frames counting in full.
+    """
+
+    layers: tuple[LayerCost, ...]
+    frames: int
+    key_frames: int
+    work: float
+
+
+def measure_sparsity(
+    subject: Subject,
+    dataset: Dataset,
+    thresholds: Sequence[float],
+    *,
+    max_frames: int | None,
+    engine: str,
+) -> tuple[list[Sparsity], Reading]:
+    """The recurrence as the paper has it over all videos: no layer but a key frame's runs dense.
+
+    A video that cannot be decoded to its end, or to ``max_frames``, counts in nothing.
+
+    Args:
+        subject: the network; each chunk of its sampling begins with a key frame.
+        dataset: the videos.
+        thresholds: one result for each.
+        max_frames: most of each video.
+        engine: "native", "torch" or "auto".
+
+    Returns:
+        Results in the order of ``thresholds``, with no frame if no video is usable; and what was
+        read.
+    """
+    networks = [pure_network(subject, threshold, engine=engine) for threshold in thresholds]
+    sums = [_Sums(len(subject.recipe.layers)) for _ in thresholds]
+    reading = Reading()
+    for video in dataset.videos:
+        own = [_Sums(len(subject.recipe.layers)) for _ in thresholds]
+        try:
+            for frames in clip_chunks(video.path, subject, count=max_frames):
+                for network, sum_ in zip(networks, own, strict=True):
+                    network.reset()
+                    for batch in torch.split(frames, subject.recipe.time_batch):
+                        sum_.add(network.run(batch)[1])
+        except ClipError as error:
+            reading.drop(video, error)
+            continue
+        reading.used += 1
+        for total, sum_ in zip(sums, own, strict=True):
+            total.join(sum_)
+    return [total.result(subject.recipe.layers) for total in sums], reading
+
+
+def pure_network(subject: Subject, threshold: float, *, engine: str) -> Network:
+    """The network whose layers never choose to run dense, on either engine."""
+    recipe = subject.recipe
+    if choose_engine(engine).engine == "torch":
+        return RecurrentNetwork(recipe.program, threshold=threshold, policy=recipe.policy)
+    from rrm_extract.engine import NativeNetwork
+
+    return NativeNetwork(
+        recipe.program,
+        input_shape=subject.input_shape,
+        threshold=threshold,
+        policy=recipe.policy,
+        batch=recipe.time_batch,
+        adaptive=False,
+    )
+
+
+class _Sums:
+    """Over frames.
+
+    Args:
+        layers: how many.
+    """
+
+    def __init__(self, layers: int) -> None:
+        self._density = torch.zeros(layers, dtype=torch.float64)
+        self._delta = torch.zeros(layers, dtype=torch.float64)
+        self._work = 0.0
+        self._frames = self._key_frames = 0
+
+    def add(self, seen: FrameDensities) -> None:
+        self._density += seen.density.sum(dim=0)
+        self._delta += seen.density_delta[~seen.key_frame].sum(dim=0)
+        self._work += float(seen.work.sum())
+        self._frames += len(seen.key_frame)
+        self._key_frames += int(seen.key_frame.sum())
+
+    def join(self, other: _Sums) -> None:
+        self._density += other._density
+        self._delta += other._delta
+        self._work += other._work
+        self._frames += other._frames
+        self._key_frames += other._key_frames
+
+    def result(self, layers: Sequence[LayerCost]) -> Sparsity:
+        density = _means(self._density, self._frames)
+        delta = _means(self._delta, self._frames - self._key_frames)
+        return Sparsity(
+            layers=tuple(
+                replace(layer, density=one, density_delta=other)
+                for layer, one, other in zip(layers, density, delta, strict=True)
+            ),
+            frames=self._frames,
+            key_frames=self._key_frames,
+            work=self._work / self._frames if self._frames else float("nan"),
+        )
+
+
+def _means(sums: Tensor, count: int) -> list[float]:
+    return [float(value) / count if count else float("nan") for value in sums]
