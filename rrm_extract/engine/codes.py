@@ -20,7 +20,7 @@ MOST_VALUES = 256
 MOST_WEIGHTS = 2**32
 """Of a layer: where a column begins is a number of 32 bits."""
 
-PART = 1 << 20
+PART = 1 << 16
 """Weights that are looked at together: a layer with too many values is told from the first."""
 
 
