@@ -23,33 +23,44 @@ A native lane has one thread; on two threads there are two lanes, of half a clip
 ``layers`` are single layers of 4096 by 4096 with weights of growing density, a fifth of whose
 inputs change from frame to frame: where codes stop to pay is ``CODED_DENSITY`` of
 rrm_extract/engine/codes.py.
+
+``--json`` keeps each part as it is finished; the same command, or one for another network, goes on
+there.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
-from benchmarking import counted, machine, say, versions, write_json
+from benchmarking import counted, machine, say, versions
 from compressed_models import compressed_file
 from network_bench import Measurement, measure
 from peers import DenseNetwork, Peer, baseline_candidates
 from peers.base import Workers, consecutive_parts
 from subjects import clip_frames, load_subject, usable_batches
+from table_rows import RowFile
+from tables import file_stamps
 from torch import Tensor, nn
 
 from rrm_extract.engine import NativeNetwork
 from rrm_extract.engine import lower as lowering
+from rrm_extract.engine.build import Packed
 from rrm_extract.graph import Program, fold_batch_norm, trace
 from rrm_extract.models import load_model
 
 TREATMENT = "pruned and shared at the paper's densities, not trained"
+
+PARTS = ("fully-connected", "network")
 
 BATCHES = (8, 1)
 
@@ -78,7 +89,15 @@ class Part:
 
 
 class LanesPeer(Peer):
-    """The native engine: a lane for each thread, with or without layers on codes."""
+    """The native engine: a lane for each thread, with or without layers on codes.
+
+    Args:
+        program, input_shape, threshold: as for NativeNetwork.
+        threads: and lanes.
+        batch: frames that pass a layer together.
+        codes: whether layers may run on codes.
+        packed: weights of a peer before with the same program and ``codes``; filled by the first.
+    """
 
     runtime = "rrm-native"
     precision = "fp32"
@@ -92,7 +111,9 @@ class LanesPeer(Peer):
         threads: int,
         batch: int,
         codes: bool,
+        packed: dict[str, Packed],
     ) -> None:
+        self._packed = packed
         self.settings = "codes" if codes else "weights"
         self.threshold, self.threads, self.batch = threshold, threads, batch
         self._program, self._input_shape = program, input_shape
@@ -107,7 +128,9 @@ class LanesPeer(Peer):
                 input_shape=(channels, height, width),
                 threshold=self.threshold or 0.0,
                 batch=self.batch,
+                packed=self._packed,
             )
+        self._packed.update(first.packed)
         self._networks = [first, *(first.fork() for _ in range(1, self.threads))]
         self._workers = Workers(self.threads)
 
@@ -152,34 +175,60 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--work", type=Path, required=True, help="folder for the .dcz files")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="keeps what is finished; goes on there"
+    )
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    layers = [layer_record(density, options.repeats) for density in DENSITIES]
-    records = []
+    head = {
+        "machine": machine(),
+        "versions": versions(["rrm-extract", "torch", "openvino"]),
+        "weights": f"{options.weights}, {TREATMENT}",
+        "settings": {
+            "thresholds": options.thresholds,
+            "frames": options.frames,
+            "repeats": options.repeats,
+        },
+    }
+    table = RowFile(options.json, head)
+    for density in DENSITIES:
+        table.row({"layer_density": density}, {}, partial(layer_record, density, options.repeats))
     for name in options.models:
         path = compressed_file(name, options.weights, options.work)
         for clip in options.videos:
-            for part in parts_of(path, clip, options.frames):
+            parts = Parts(path, clip, options.frames)
+            for part in PARTS:
                 for threads in options.threads:
-                    torch.set_num_threads(threads)
-                    say(f"{name}, {clip.name}, {part.name}, {counted(threads, 'thread')}")
-                    common = {"model": name, "clip": clip.name, "part": part.name}
-                    found = records_of(part, options.thresholds, threads, options.repeats)
-                    for record in found:
-                        records.append({**common, **record})
-                        say(in_words(records[-1]))
-    write_json(
-        {
-            "machine": machine(),
-            "versions": versions(["rrm-extract", "torch", "openvino"]),
-            "weights": f"{options.weights}, {TREATMENT}",
-            "repeats": options.repeats,
-            "records": records,
-            "layers": layers,
-        },
-        options.json,
-    )
+                    key = {"model": name, "clip": clip.name, "part": part, "threads": threads}
+                    made_from = {"files": file_stamps(name, options.weights, str(clip))}
+                    table.row(key, made_from, partial(part_record, parts, part, threads, options))
+    print(json.dumps(table.result, indent=2))
+
+
+class Parts:
+    """A compressed network on one clip, loaded when first needed."""
+
+    def __init__(self, path: Path, clip: Path, count: int) -> None:
+        self._asked = (path, clip, count)
+        self._parts: dict[str, Part] = {}
+
+    def __getitem__(self, name: str) -> Part:
+        if not self._parts:
+            self._parts = {part.name: part for part in parts_of(*self._asked)}
+        return self._parts[name]
+
+
+def part_record(
+    parts: Parts, name: str, threads: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    """All contestants on one part, with so many threads."""
+    torch.set_num_threads(1)
+    part = parts[name]
+    torch.set_num_threads(threads)
+    say(f"{name}, {counted(threads, 'thread')}: {counted(options.repeats, 'round')}")
+    records = records_of(part, options.thresholds, threads, options.repeats)
+    for record in records:
+        say(in_words(record))
+    return {"records": records}
 
 
 def parts_of(path: Path, clip: Path, count: int) -> list[Part]:
@@ -214,10 +263,12 @@ def records_of(
 ) -> list[dict[str, Any]]:
     """All contestants on one part."""
     shape = tuple(part.frames.shape[1:])
+    packed: dict[bool, dict[str, Packed]] = {True: {}, False: {}}
     peers = [
         LanesPeer(
             part.program, input_shape=shape, threshold=threshold, threads=threads, batch=batch,
             codes=codes,
+            packed=packed[codes],
         )
         for threshold in thresholds
         for batch in BATCHES
@@ -263,12 +314,20 @@ def openvino_peers(part: Part, threads: int) -> list[Peer]:
         threads=threads,
         batches=usable_batches([part.frames]),
     )
-    for peer in peers:
+    rates: dict[int, float] = {}
+    for number, peer in enumerate(peers):  # each by itself: a compiled model has its own weights
+        trial = copy.copy(peer)
+        trial.prepare()
+        rates[number] = measure([trial], part.frames, part.reference, repeats=1)[0].rate
+        del trial
+    best = max(rates, key=lambda number: rates[number])
+    at_one = max(
+        (number for number in rates if at_batch_1(peers[number])), key=lambda number: rates[number]
+    )
+    chosen = [peers[number] for number in dict.fromkeys((best, at_one))]
+    for peer in chosen:
         peer.prepare()
-    trials = measure(peers, part.frames, part.reference, repeats=1)
-    best = max(trials, key=lambda m: m.rate).peer
-    at_one = max((m for m in trials if at_batch_1(m.peer)), key=lambda m: m.rate).peer
-    return [best] if best is at_one else [best, at_one]
+    return chosen
 
 
 def at_batch_1(peer: Peer) -> bool:
@@ -306,7 +365,7 @@ def layer_record(density: float, repeats: int) -> dict[str, Any]:
         peers = [
             LanesPeer(
                 program, input_shape=(4096, 1, 1), threshold=0.0, threads=1, batch=batch,
-                codes=on_codes,
+                codes=on_codes, packed={},
             )
             for batch in BATCHES
             for on_codes in (True, False)

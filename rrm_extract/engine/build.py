@@ -280,7 +280,7 @@ class _Builder:
         if step.codebook is not None:
             codebook = step.codebook
             codes = cache(lambda: native.pack_codes(contiguous(), codebook))
-            entries = self._packed(step.name, lambda: (codes()[0], ()))
+            entries = self._packed(f"{step.name}.codes", lambda: (codes()[0], ()))
             starts = self._packed(f"{step.name}.starts", lambda: (codes()[1], ()))
             network.coded(
                 step.name, delta, out, entries.numpy(), starts.numpy(), codebook, bias, epilogue

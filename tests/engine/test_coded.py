@@ -293,7 +293,7 @@ def test_packed_weights_are_used_again() -> None:
 def test_a_weight_takes_two_bytes() -> None:
     weight = some_weights(5)
     packed = one_layer(weight).packed
-    entries = next(value for name, value in packed.items() if not name.endswith(".starts"))
+    entries = next(value for name, value in packed.items() if name.endswith(".codes"))
     assert 4 * entries.elements.numel() == 2 * int((weight != 0).sum())
     # Inputs are filled up to whole blocks of 16; there is one segment of outputs.
     starts = next(value for name, value in packed.items() if name.endswith(".starts"))
