@@ -36,6 +36,8 @@ LAYERS: dict[
     "1x1 to 24": ("very narrow taps", 96, 56, lambda: nn.Conv2d(96, 24, 1)),
     "1x1 from 16": ("very narrow taps", 16, 112, lambda: nn.Conv2d(16, 96, 1)),
     "connected": ("whole taps", 4096, 1, lambda: nn.Conv2d(4096, 4096, 1)),
+    "codes connected": ("codes", 4096, 1, lambda: _coded(4096, 4096, density=0.09)),
+    "codes to 1000": ("codes", 4096, 1, lambda: _coded(4096, 1000, density=0.25)),
     "1x1 wide": ("taps", 64, 28, lambda: nn.Conv2d(64, 256, 1)),
     "3x3 stride 2": ("taps", 128, 28, lambda: nn.Conv2d(128, 256, 3, stride=2, padding=1)),
     "5x5": ("taps", 64, 27, lambda: nn.Conv2d(64, 192, 5, padding=2)),
@@ -149,6 +151,14 @@ def _signs(shape: tuple[int, int, int], frames: int, density: float) -> torch.Te
 
 def _binary(inputs: int, outputs: int, size: int = 3) -> nn.Module:
     return nn.Sequential(Sign(), BinaryConv2d(inputs, outputs, size, padding=size // 2))
+
+
+def _coded(inputs: int, outputs: int, *, density: float) -> nn.Module:
+    """A layer as Deep Compression leaves it: few weights, 31 different ones."""
+    layer = nn.Conv2d(inputs, outputs, 1)
+    kept = torch.rand(layer.weight.shape) < density
+    layer.weight.data = torch.randn(31)[torch.randint(31, layer.weight.shape)] * kept
+    return layer
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -274,6 +275,15 @@ class _Builder:
                 scale,
                 shift + scale * bias,
                 epilogue,
+            )
+            return
+        if step.codebook is not None:
+            codebook = step.codebook
+            codes = cache(lambda: native.pack_codes(contiguous(), codebook))
+            entries = self._packed(f"{step.name}.codes", lambda: (codes()[0], ()))
+            starts = self._packed(f"{step.name}.starts", lambda: (codes()[1], ()))
+            network.coded(
+                step.name, delta, out, entries.numpy(), starts.numpy(), codebook, bias, epilogue
             )
             return
         if step.form == "columns":

@@ -25,6 +25,7 @@ BREAK_EVEN = {
     "narrow taps": 0.55,
     "very narrow taps": 0.30,
     "whole taps": 0.10,
+    "codes": 0.40,
     "columns": 0.62,
     "small columns": 0.36,
     "depthwise": 0.3,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rrm_extract.engine.codes import codebook_of
 from rrm_extract.engine.forms import (
     as_convolution,
     break_even,
@@ -199,7 +200,11 @@ class _Lowering:
         threshold = self.thresholds[op.name]
         # Bits hold whatever flips: there is nothing to truncate.
         packed = binary and threshold == 0 and fits_bits(linear)
-        form = "xnor" if packed else form_of(linear, window, source)
+        codebook = None if binary else codebook_of(linear, window, source)
+        if codebook is not None:
+            form = "codes"
+        else:
+            form = "xnor" if packed else form_of(linear, window, source)
         # Tiles would round what is exact otherwise.
         tiles = None if binary else tiles_of(form, window, source)
         key = {"columns": "columns", "depthwise": "select", "xnor": "bits"}.get(form, "list")
@@ -230,6 +235,7 @@ class _Lowering:
                 linear=linear,
                 window=window,
                 winograd=tiles is not None,
+                codebook=codebook,
             )
         )
         return out

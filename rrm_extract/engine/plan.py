@@ -144,13 +144,14 @@ class ConvStep(Step):
 
     Attributes:
         delta: its input.
-        form: "window", "taps", "columns", "depthwise" or "xnor": which kernel.
+        form: "window", "taps", "columns", "depthwise", "xnor" or "codes": which kernel.
         linear: the layer; a fully-connected one as a convolution over its whole input.
         winograd: whether it runs dense in Winograd's tiles.
         residual: tensor that is added before the activation.
         pool: window of the maximum that follows, only for "columns"; ``out`` is what that makes.
         scale, shift: of each output before all that, [blocks * 16], only for "xnor"; None for 1
             and 0.
+        codebook: (2^bits,) the weights that are not 0, only for "codes".
     """
 
     delta: DeltaInput
@@ -163,6 +164,7 @@ class ConvStep(Step):
     pool: Window | None = None
     scale: NDArray[np.float32] | None = None
     shift: NDArray[np.float32] | None = None
+    codebook: NDArray[np.float32] | None = None
 
     def sources(self) -> list[PlanTensor]:
         """See :meth:`Step.sources`."""

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from rrm_extract.engine import NativeNetwork
 from rrm_extract.engine.forms import Tiles, tiles_of
 from rrm_extract.engine.native import native_module
+from rrm_extract.engine.parts import Part
+from rrm_extract.engine.plan import ConvStep
 from rrm_extract.graph import Program, fold_batch_norm, trace
 from rrm_extract.rrm import FrameDensities, LayerCost, RecurrentNetwork
 
@@ -60,6 +62,11 @@ def native(
     with forced(isa):
         channels, height, width = shape
         return NativeNetwork(program, input_shape=(channels, height, width), **options)
+
+
+def forms_of(network: NativeNetwork) -> list[str]:
+    parts = [part for part in network.sequence if isinstance(part, Part)]
+    return [step.form for part in parts for step in part.steps if isinstance(step, ConvStep)]
 
 
 def readable(

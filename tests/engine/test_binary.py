@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
 
-from rrm_extract.engine import NativeNetwork, forms
+from rrm_extract.engine import forms
 from rrm_extract.engine.compiled import CompiledNetwork
 from rrm_extract.engine.parts import Part
 from rrm_extract.engine.plan import ConvStep
@@ -25,6 +25,7 @@ from tests.engine.running import (
     assert_same_costs,
     assert_same_densities,
     clip,
+    forms_of,
     make_coarse,
     native,
     program_of,
@@ -51,11 +52,6 @@ def exact(module: nn.Module, generator: torch.Generator) -> nn.Module:
 def break_even(density: float) -> AbstractContextManager[object]:
     names = [name for name in forms.BREAK_EVEN if "xnor" in name]
     return mock.patch.dict(forms.BREAK_EVEN, dict.fromkeys(names, density))
-
-
-def forms_of(network: NativeNetwork) -> list[str]:
-    parts = [part for part in network.sequence if isinstance(part, Part)]
-    return [step.form for part in parts for step in part.steps if isinstance(step, ConvStep)]
 
 
 def check(

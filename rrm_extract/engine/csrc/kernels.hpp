@@ -334,6 +334,29 @@ struct ScaleSumsArgs {
     int columns, blocks;
 };
 
+// A fully-connected layer whose weights are few different numbers and mostly 0, as Deep Compression
+// leaves them (arXiv 1510.00149): only what is not 0 is kept, column by column as in EIE (arXiv
+// 1602.01528), two bytes each. Outputs go in segments of coded_rows(code_bits), so that an entry has
+// room for its row in the segment, and the segment's sums stay in the first-level cache.
+inline constexpr int kCodedFrames = 8;   // that share the decoding
+inline constexpr int kMostCodedRows = 1024;
+inline constexpr int coded_rows(int code_bits) {
+    return 1 << (16 - code_bits) < kMostCodedRows ? 1 << (16 - code_bits) : kMostCodedRows;
+}
+
+// y += W * x for one segment of outputs and 1 or kCodedFrames frames side by side.
+struct CodedArgs {
+    const uint16_t* entries;     // row << code_bits | code
+    const uint32_t* starts;      // [columns + 1] where the columns of the segment begin in `entries`
+    const float* codebook;       // [1 << code_bits]
+    int code_bits;               // 1 to 8
+    const uint32_t* columns;     // [count] inputs that are not 0 in every frame
+    const float* x;              // [count][frames]
+    int count;
+    int frames;
+    float* y;                    // [row of the segment][frames]
+};
+
 // The sign is 1 from 0 on and -1 below, as XNOR-Net's packed layers have it.
 enum class Activation {
     none, relu, clamp, leaky_relu, sigmoid, silu, hardsigmoid, hardswish, tanh, sign
@@ -400,6 +423,7 @@ struct Kernels {
     void (*xnor)(const XnorArgs&);
     void (*flips)(const FlipArgs&);
     void (*scale_sums)(const ScaleSumsArgs&);
+    void (*coded)(const CodedArgs&);
     void (*finish)(const FinishArgs&);
     void (*map)(const MapArgs&);
     void (*pool)(const PoolArgs&);

@@ -60,6 +60,12 @@ Weights weights_of(const Floats& w, int groups) {
             static_cast<int>(w.shape(2)), static_cast<int>(w.shape(3))};
 }
 
+int code_bits_of(const Floats& codebook) {
+    for (int bits = 1; bits <= 8; bits++)
+        if (codebook.size() == size_t{1} << bits) return bits;
+    throw std::invalid_argument("a codebook has 2, 4, 8, ... 256 numbers");
+}
+
 // Begins at a cache line: a vector of weights that straddles two costs twice the loads.
 template <class T>
 nb::ndarray<nb::numpy, T, nb::ndim<1>> to_array(const std::vector<T>& values) {
@@ -180,6 +186,13 @@ struct Builder {
             reinterpret_cast<const uint64_t*>(keep(weights)),
             reinterpret_cast<const int8_t*>(keep(rows)), keep(scale), keep(shift),
             epilogue_of(epilogue)));
+    }
+    void coded(std::string name, int delta, int tensor, Elements entries, Elements starts,
+               Floats codebook, Floats bias, const EpilogueTuple& epilogue) {
+        const int code_bits = code_bits_of(codebook);
+        network->add(std::make_unique<CodedLayer>(
+            std::move(name), delta, tensor, reinterpret_cast<const uint16_t*>(keep(entries)),
+            keep(starts), keep(codebook), code_bits, keep(bias), epilogue_of(epilogue)));
     }
     void pool(std::string name, int source, int tensor, const std::vector<int>& geometry,
               bool maximum, bool count_padding) {
@@ -316,6 +329,10 @@ void bind_engine(nb::module_& m) {
     m.def("pack_columns_dense",
           [](Floats w) { return to_array(pack_columns_dense(weights_of(w, 1))); });
     m.def("pack_signs", [](Floats w) { return to_array(pack_signs(weights_of(w, 1))); });
+    m.def("pack_codes", [](Floats w, Floats codebook) {
+        const PackedCodes packed = pack_codes(weights_of(w, 1), codebook.data(), code_bits_of(codebook));
+        return nb::make_tuple(to_array(packed.entries), to_array(packed.starts));
+    });
     m.def("pack_sign_rows", [](Floats w) { return to_array(pack_sign_rows(weights_of(w, 1))); });
 
     nb::class_<Builder>(m, "Network")
@@ -332,6 +349,7 @@ void bind_engine(nb::module_& m) {
         .def("columns", &Builder::columns)
         .def("depthwise", &Builder::depthwise)
         .def("binary", &Builder::binary)
+        .def("coded", &Builder::coded)
         .def("pool", &Builder::pool)
         .def("global_average", &Builder::global_average)
         .def("pointwise", &Builder::pointwise)

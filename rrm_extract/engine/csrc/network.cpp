@@ -671,6 +671,7 @@ void State::output(int number, int frame, float* to) const {
 size_t State::bytes() const {
     size_t sum = 4 * (row_scratch_.size() + batch_scratch_.size() + winograd_scratch_.size() +
                       strip_scratch_.size());
+    sum += 4 * (coded.x.size() + coded.columns.size() + coded.sums.size() + coded.response.size());
     for (const auto& value : values_) sum += 4 * value.size();
     for (const auto& operation : operations)
         sum += 4 * operation.accumulators.size() + 2 * operation.sums.size();

@@ -148,6 +148,14 @@ struct DeltaState {
     ColumnList& column_list(int frame) { return columns[frame % columns.size()]; }
 };
 
+// What layers of codes work with while some frames pass; nothing is kept.
+struct CodedScratch {
+    Buffer<float> x;                  // [columns][frames]
+    Buffer<uint32_t> columns;
+    Buffer<float> sums;               // [outputs][frames]
+    Buffer<float> response;           // [outputs] of one frame
+};
+
 // What an operation spends its time on: its own work (sums, pooling, ...), what is fused to its end
 // (residual sum, activation), and finding and listing what has changed, for itself and for others.
 enum class Share { own, finish, lists };
@@ -233,6 +241,7 @@ public:
     std::vector<Array> inputs;
     std::vector<DeltaState> deltas;
     std::vector<OperationState> operations;
+    CodedScratch coded;
 
 private:
     bool all_dense(int delta) const;

@@ -208,6 +208,41 @@ private:
     void finish(State&, int frame, int first, int blocks, int row, const Changes&) const;
 };
 
+// A fully-connected layer whose weights are read as codes, see CodedArgs. Dense frames and frames of
+// deltas go the same way, side by side: inputs that are 0 in all of them cost nothing.
+class CodedLayer : public Operation {
+public:
+    CodedLayer(std::string name, int delta, int tensor, const uint16_t* entries,
+               const uint32_t* starts, const float* codebook, int code_bits, const float* bias,
+               Epilogue epilogue)
+        : Operation(std::move(name)), delta(delta), tensor(tensor), entries(entries),
+          starts(starts), codebook(codebook), code_bits(code_bits), bias(bias),
+          epilogue(epilogue) {}
+
+    void prepare(State&) const override;
+    void run(State&, int begin, int end) const override;
+    std::vector<int> sources() const override {
+        return epilogue.residual < 0 ? std::vector<int>() : std::vector<int>{epilogue.residual};
+    }
+    int source_delta() const override { return delta; }
+    int target() const override { return tensor; }
+
+    const int delta, tensor;
+    const uint16_t* const entries;     // as CodedArgs has them
+    const uint32_t* const starts;      // [segment][columns + 1]
+    const float* const codebook;
+    const int code_bits;
+    const float* const bias;           // [blocks * 16]
+    const Epilogue epilogue;
+
+private:
+    int columns(const State&) const;   // of the dense form: channels filled up to whole blocks
+    // `slots` frames lie side by side.
+    void take(State&, int frame, int slot, int slots) const;
+    void multiply(State&, int first, int count, int slots) const;
+    void finish(State&, int frame, int slot, int slots) const;
+};
+
 // An input of the network as a tensor, and straight into the lists of a first layer.
 class Input : public Operation {
 public:

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
+#include <unordered_map>
 
 namespace rrm {
 
@@ -187,6 +189,50 @@ std::vector<uint32_t> pack_sign_rows(const Weights& w) {
                 rows[(static_cast<size_t>(tap) * w.inputs + channel) * stride + output] =
                     from[tap] < 0 ? -1 : 1;
         }
+    return packed;
+}
+
+PackedCodes pack_codes(const Weights& w, const float* codebook, int code_bits) {
+    // A column of all rows and channels in the order of the weights, as one of the dense form.
+    const int taps = w.rows * w.columns;
+    const size_t inputs = static_cast<size_t>(w.inputs) * taps;
+    const size_t columns = static_cast<size_t>((w.inputs + kBlock - 1) / kBlock) * taps * kBlock;
+    std::vector<uint32_t> column_of(inputs);
+    for (int channel = 0; channel < w.inputs; channel++)
+        for (int tap = 0; tap < taps; tap++)
+            column_of[static_cast<size_t>(channel) * taps + tap] = static_cast<uint32_t>(
+                (channel / kBlock * taps + tap) * kBlock + channel % kBlock);
+    std::unordered_map<uint32_t, uint16_t> codes;
+    for (int code = 0; code < 1 << code_bits; code++)
+        codes.emplace(bits_of(codebook[code]), static_cast<uint16_t>(code));
+    const int rows = coded_rows(code_bits), segments = (w.outputs + rows - 1) / rows;
+    PackedCodes packed;
+    packed.starts.assign(static_cast<size_t>(segments) * (columns + 1), 0);
+    std::vector<uint16_t> sorted;
+    for (int segment = 0; segment < segments; segment++) {
+        uint32_t* const starts = packed.starts.data() + segment * (columns + 1);
+        const int first = segment * rows, last = std::min(w.outputs, first + rows);
+        const float* const from = w.data + static_cast<size_t>(first) * inputs;
+        for (int row = 0; row < last - first; row++)
+            for (size_t i = 0; i < inputs; i++)
+                starts[column_of[i] + 1] += from[row * inputs + i] != 0;
+        starts[0] = static_cast<uint32_t>(sorted.size());
+        for (size_t column = 0; column < columns; column++) starts[column + 1] += starts[column];
+        sorted.resize(starts[columns]);
+        std::vector<uint32_t> next(starts, starts + columns);
+        for (int row = 0; row < last - first; row++)
+            for (size_t i = 0; i < inputs; i++) {
+                const float value = from[row * inputs + i];
+                if (value == 0) continue;
+                const auto code = codes.find(bits_of(value));
+                if (code == codes.end()) throw std::invalid_argument("a weight is not in the codebook");
+                sorted[next[column_of[i]]++] =
+                    static_cast<uint16_t>(row << code_bits | code->second);
+            }
+    }
+    packed.entries.resize((sorted.size() + 1) / 2);
+    if (!sorted.empty())
+        std::memcpy(packed.entries.data(), sorted.data(), sizeof(uint16_t) * sorted.size());
     return packed;
 }
 

@@ -31,5 +31,12 @@ std::vector<uint32_t> pack_columns_dense(const Weights&);
 // and rows of bytes as FlipArgs has them, [tap][channel][outputs].
 std::vector<uint32_t> pack_signs(const Weights&);
 std::vector<uint32_t> pack_sign_rows(const Weights&);
+// For CodedLayer: entries, two a word, and where each column of each segment begins in them,
+// [segment][columns + 1]. Columns are in the order of a dense form without halo,
+// [block][row][column][16]. Every weight that is not 0 is one of `codebook`, which has 2^code_bits.
+struct PackedCodes {
+    std::vector<uint32_t> entries, starts;
+};
+PackedCodes pack_codes(const Weights&, const float* codebook, int code_bits);
 
 }  // namespace rrm

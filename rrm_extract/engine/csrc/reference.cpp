@@ -528,13 +528,26 @@ void scale_sums(const ScaleSumsArgs& args) {
                 args.shift[output];
 }
 
+void coded(const CodedArgs& args) {
+    for (int i = 0; i < args.count; i++) {
+        const uint32_t column = args.columns[i];
+        for (uint32_t e = args.starts[column]; e < args.starts[column + 1]; e++) {
+            const int row = args.entries[e] >> args.code_bits;
+            const int code = args.entries[e] & ((1 << args.code_bits) - 1);
+            for (int frame = 0; frame < args.frames; frame++)
+                args.y[row * args.frames + frame] +=
+                    args.x[i * args.frames + frame] * args.codebook[code];
+        }
+    }
+}
+
 }  // namespace
 
 const Kernels& reference_kernels() {
     static const Kernels table = {
         "reference", window, tap, dense, winograd_weights, winograd_input, winograd_output,
         column, depthwise, compress, keep, select, compress_columns, keep_columns,
-        truncated, sign_bits, xnor, flips, scale_sums, finish, map, pool,
+        truncated, sign_bits, xnor, flips, scale_sums, coded, finish, map, pool,
     };
     return table;
 }

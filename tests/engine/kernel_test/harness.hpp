@@ -136,7 +136,7 @@ struct Case {
 
 using Check = void (*)(Case&);
 
-// The kernels of sparse.cpp, dense.cpp, changes.cpp, binary.cpp and elementwise.cpp.
+// The kernels of sparse.cpp, dense.cpp, changes.cpp, binary.cpp, coded.cpp and elementwise.cpp.
 void check_window(Case&);
 void check_tap(Case&);
 void check_column(Case&);
@@ -156,6 +156,7 @@ void check_sign_bits(Case&);
 void check_xnor(Case&);
 void check_flips(Case&);
 void check_scale_sums(Case&);
+void check_coded(Case&);
 void check_finish(Case&);
 void check_map(Case&);
 void check_pool(Case&);

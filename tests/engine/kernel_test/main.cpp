@@ -39,6 +39,7 @@ constexpr Entry kEntries[] = {
     {"xnor", check_xnor, false},
     {"flips", check_flips, false},
     {"scale_sums", check_scale_sums, false},
+    {"coded", check_coded, false},
     {"finish", check_finish, false},
     {"map", check_map, false},
     {"pool", check_pool, false},

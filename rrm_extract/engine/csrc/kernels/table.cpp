@@ -1,4 +1,5 @@
 // The table of kernels of one instruction set; compiled once for each, with RRM_ISA its name.
+#include "coded.hpp"
 #include "column.hpp"
 #include "compress.hpp"
 #include "dense.hpp"
@@ -24,7 +25,7 @@ const Kernels& RRM_PASTE(RRM_ISA, _kernels)() {
     static const Kernels table = {
         RRM_TEXT(RRM_ISA), window, tap, dense, winograd_weights, winograd_input, winograd_output,
         column, depthwise, compress, keep, select, compress_columns, keep_columns,
-        truncated, sign_bits, xnor, flips, scale_sums, finish, map, pool,
+        truncated, sign_bits, xnor, flips, scale_sums, coded, finish, map, pool,
     };
     return table;
 }

@@ -1,0 +1,153 @@
+"""Table 4 on generated clips and a tiny network."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import table4_compressed
+import torch
+from compressed_models import compressed_file, origin_of, weight_densities
+from subjects import load_subject
+
+from rrm_extract.errors import ConfigError
+from rrm_extract.models.compression import read_dcz
+from rrm_extract.video.synthetic import write_demo_clip
+from tests.clips import write_clip
+from tests.tiny import MODEL
+
+THRESHOLDS = (0.0, 0.1)
+ENGINE = "native" if find_spec("rrm_extract.engine._native") else "torch"
+
+
+def run(patch: pytest.MonkeyPatch, folder: Path, *arguments: str | Path) -> None:
+    options = (
+        "--models", MODEL, "--density", "0.4,fc=0.2", "--work", folder / "work",
+        "--thresholds", *THRESHOLDS, "--repeats", "1", "--timed-frames", "4", "--dense", "torch",
+    )  # fmt: skip
+    patch.setattr(sys, "argv", ["table4_compressed.py", *map(str, (*arguments, *options))])
+    table4_compressed.main()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of clips and outputs."""
+    pytest.importorskip("matplotlib")
+    folder = tmp_path_factory.mktemp("table4")
+    for name in ("moving", "still"):
+        (folder / name).mkdir()
+    write_demo_clip(folder / "moving" / "one.mp4", seconds=1, size=(64, 48), seed=0)
+    (folder / "moving" / "broken.mp4").write_bytes(b"no video")
+    write_clip(folder / "still" / "one.mp4", n_frames=3)
+    with pytest.MonkeyPatch.context() as patch:
+        run(
+            patch, folder, folder / "moving", folder / "still", "--max-frames", "6",
+            "--json", folder / "t.json", "--markdown", folder / "t.md", "--svg", folder / "t.svg",
+        )  # fmt: skip
+    return folder
+
+
+def result_of(made: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((made / "t.json").read_text(encoding="utf-8"))
+    return result
+
+
+def rows_of(made: Path) -> dict[tuple[str, float], Any]:
+    rows = result_of(made)["rows"]
+    return {(row["key"]["dataset"], row["key"]["threshold"]): row for row in rows}
+
+
+def test_a_row_for_each_dataset_and_threshold(made: Path) -> None:
+    rows = rows_of(made)
+    assert list(rows) == [(name, one) for name in ("moving", "still") for one in THRESHOLDS]
+    for (name, _), row in rows.items():
+        assert row["weights"] == f"factory:{MODEL}, compressed"
+        assert (row["videos_used"], row["frames"]) == ((1, 6) if name == "moving" else (1, 3))
+        assert [one["video"] for one in row["videos_broken"]] == (
+            ["broken.mp4"] if name == "moving" else []
+        )
+
+
+def test_theoretical_speedups_count_both_zeros(made: Path) -> None:
+    for row in rows_of(made).values():
+        densities = row["weight_densities"]
+        assert all(density == pytest.approx(0.4, abs=0.01) for density in densities.values())
+        assert row["weights_kept"] == pytest.approx(0.4, abs=0.01)
+        # All layers have the same density here, so that the weights' factor stands alone.
+        assert row["compressed_speedup_theoretical"] == pytest.approx(
+            row["speedup_theoretical"] / 0.4, rel=0.02
+        )
+        over = row["compressed_speedup_theoretical_over_compression"]
+        assert over == pytest.approx(row["speedup_theoretical_over_sparse_input"], rel=0.02)
+        assert row["eie"]["theoretical_speedup_delta_frames"] == pytest.approx(over)
+        assert row["eie"]["simulated_speedup_delta_frames"] > 0
+
+
+@pytest.mark.skipif(ENGINE == "torch", reason="built without a C++ compiler")
+def test_what_is_measured_stands_beside_its_error(made: Path) -> None:
+    for (_, threshold), row in rows_of(made).items():
+        measured = row["measured"]
+        assert measured["threshold"] == threshold
+        assert set(measured["speedup_over"]) == {"torch"}
+        ours, plain = measured["frames_per_second"], measured["uncompressed"]["frames_per_second"]
+        assert measured["speedup_over_uncompressed"] == pytest.approx(ours / plain)
+        if threshold == 0:
+            assert measured["feature_error"] < 1e-4
+
+
+def test_page_tells_what_is_theoretical_and_what_is_measured(made: Path) -> None:
+    page = (made / "t.md").read_text(encoding="utf-8")
+    head = next(line for line in page.splitlines() if line.startswith("| dataset"))
+    for part in (
+        "speedup over dense, MACs (theoretical)",
+        "EIE by cycles, us and speedup (theoretical)",
+        "speedup over PyTorch fp32 (measured)",
+        "feature error (measured)",
+    ):
+        assert f"| {part} |" in head
+    assert "broken.mp4" in page
+    assert "<svg" in (made / "t.svg").read_text(encoding="utf-8")
+
+
+def test_goes_on_where_it_was(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = result_of(made)
+    monkeypatch.setattr(table4_compressed, "measure_sparsity", None)  # nothing may be measured
+    inputs = (made / "moving", made / "still", "--max-frames", "6", "--json", made / "t.json")
+    run(monkeypatch, made, *inputs)
+    assert "there already" in capsys.readouterr().err
+    assert result_of(made)["rows"] == before["rows"]
+
+
+def test_other_densities_are_refused_in_the_same_file(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = ("--max-frames", "7", "--json", made / "t.json")
+    with pytest.raises(SystemExit, match="rows made otherwise"):
+        run(monkeypatch, made, made / "moving", *inputs)
+
+
+def test_compressed_file_is_made_once(tmp_path: Path) -> None:
+    path = compressed_file(MODEL, "default", tmp_path, density="0.3")
+    stamp = path.stat().st_mtime_ns
+    assert compressed_file(MODEL, "default", tmp_path, density="0.3") == path
+    assert path.stat().st_mtime_ns == stamp
+    other = compressed_file(MODEL, "default", tmp_path, density="0.5")
+    assert other != path
+    assert origin_of(path) == f"factory:{MODEL}, compressed"
+    kept = {layer.name: layer.density for layer in read_dcz(path).layers}
+    subject = load_subject(f"{MODEL}={path}")
+    for name, density in weight_densities(subject.recipe.program).items():
+        assert density == kept[f"{name}.weight"]
+        assert density == pytest.approx(0.3, abs=0.01)
+    assert torch.is_tensor(subject.recipe.program.linear_ops[0].linear_map.weight)
+
+
+def test_unknown_density_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no density"):
+        compressed_file(MODEL, "default", tmp_path, density="much")
