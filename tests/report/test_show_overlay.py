@@ -15,7 +15,7 @@ from rrm_extract import FeatureFile
 from rrm_extract.cli import main
 from rrm_extract.config import JobConfig
 from rrm_extract.errors import ClipDamagedError, ConfigError, LayerError
-from rrm_extract.jobs import sampling_of
+from rrm_extract.jobs import calibrate_target, sampling_of
 from rrm_extract.report.show import Moment, Overlay, OverlaySummary, overlay_text, sink
 from rrm_extract.video import ClipReader, count_chunks, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
@@ -179,7 +179,11 @@ def test_the_work_is_that_of_an_extraction(tmp_path: Path) -> None:
     assert sum(summary.work.key_frames) == 2, "a chunk has 8 frames"
 
 
-def test_calibrated_thresholds_and_frames_computed_twice(tmp_path: Path) -> None:
+def test_calibrated_thresholds_and_frames_computed_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whether errors win time with so small a network depends on what else the machine does.
+    monkeypatch.setattr(calibrate_target, "WORTH", float("inf"))
     clip = write_demo_clip(tmp_path / "a.mp4", seconds=4, size=(64, 48))
     found = tmp_path / "thresholds.json"
     arguments = [
