@@ -47,8 +47,9 @@ FEWEST_GAIN_FRAMES = 24
 REPEATS = 3
 """Timings of which the median counts, in turn."""
 
-WORTH = 0.98
-"""Share of the time at threshold 0 above which errors are not worth what they win."""
+WORTH = 1.02
+"""Times the time at threshold 0 above which errors win nothing; in samples, which are short, key
+frames and probes weigh more than they do in a run."""
 
 
 @dataclass
@@ -264,13 +265,13 @@ def _aim(bench: Bench, estimate: ErrorEstimate, trial: Trial, percentile: float)
     """Where the mean estimate of a batch has to be for the asked share of frames to keep 1.
 
     What counts is how far a frame's error is above the mean estimate of the batch before its own,
-    which is all that the governor knows when it chooses the thresholds. Frames whose estimate is
-    over the ceiling become key frames, and have no error.
+    which is all that the governor knows when it chooses the thresholds, corrected for each clip as
+    it does. Frames whose estimate is over the ceiling become key frames, and have no error.
     """
     size = bench.recipe.time_batch
     true, told = [np.empty(0)], [np.empty(0)]
     for errors, truncated in zip(trial.errors, trial.truncated, strict=True):
-        known = estimate.of(truncated)
+        known = estimate.of(truncated, correction=_correction(estimate, truncated, errors))
         for begin in range(size, len(errors), size):
             before = known[begin - size : begin]
             if (before > 0).any():
@@ -284,6 +285,16 @@ def _aim(bench: Bench, estimate: ErrorEstimate, trial: Trial, percentile: float)
         if len(left) == 0 or _percentile(left, percentile) <= 1:
             return float(aim)
     return LOWEST_AIM
+
+
+def _correction(estimate: ErrorEstimate, truncated: Floats, errors: Floats) -> float:
+    """What the governor learns of one clip: by how much its estimates are too low or too high."""
+    use = np.isfinite(errors) & (truncated.sum(axis=1) > 0)
+    if not use.any():
+        return 1.0
+    held = np.sqrt(np.maximum(np.square(errors[use]) - estimate.floor, 0.0))
+    told = np.sqrt(truncated[use] @ estimate.gains)
+    return float(np.median(held / np.maximum(told, 1e-300)))
 
 
 def _report(
