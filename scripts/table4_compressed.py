@@ -373,10 +373,11 @@ def draw(result: Record, path: Path) -> None:
         right.axhline(1.0, color="black", linewidth=0.8)
         left.set_title(f"{model}, weights {weights_text(weights)}", loc="left", fontsize="small")
     grid[0, 0].set_ylim(0, 1)
+    grid[0, 1].set_yscale("log")
     for axes, words in zip(grid[-1], ("sparsity by MACs", "times as fast"), strict=True):
         axes.set_xlabel(words, fontsize="small")
-    for axes in grid[0]:
-        axes.legend(fontsize="x-small", frameon=False, loc="upper left")
+    for axes, place in zip(grid[0], ("lower right", "upper left"), strict=True):
+        axes.legend(fontsize="x-small", loc=place)
     save_svg(figure, path)
 
 
