@@ -32,6 +32,9 @@ EVENTS = ("cuts", "refreshes", "rounds", "recomputed", "breaches", "audited", "b
 """What is counted: scene cuts, refreshes, ends of rounds, frames that were computed twice, true
 errors over the target, frames audited, rounds that ended where the calibration's data end."""
 
+LONGEST_SPAN = 1 << 20
+"""Frames that are computed before one looks at their errors; more than any call has."""
+
 ROUNDING = 1e-6
 """Seconds by which two frames may be less apart than they are meant to be."""
 
@@ -151,6 +154,7 @@ class ControlledNetwork:
         self._total = 0.0
         self._key_time: float | None = None
         self._again = False
+        self._span = LONGEST_SPAN
         self._clip = ""
 
     def begin(self, clip: str) -> None:
@@ -169,6 +173,7 @@ class ControlledNetwork:
         self._total = 0.0
         self._key_time = None
         self._again = False
+        self._span = LONGEST_SPAN
         self._clip = clip
         self.events.clear()
 
@@ -190,7 +195,7 @@ class ControlledNetwork:
         begin = 0
         while begin < count:
             self._begin_at(timestamps[begin], is_cut=begin in cuts)
-            end = self._next_key_frame(begin, cuts, timestamps)
+            end = min(self._next_key_frame(begin, cuts, timestamps), begin + self._span)
             outputs, seen = self._core.run(x[begin:end])
             self._learn(outputs[0])
             keep, estimate, again = self._judge(seen)
@@ -212,6 +217,7 @@ class ControlledNetwork:
                     audit_error=audit.astype(np.float32),
                 )
                 parts.append((outputs, seen.first(keep), watch))
+            self._limit_waste(end - begin, keep)
             self.events["recomputed"] += end - begin - keep
             begin += keep
             self._again = again
@@ -221,6 +227,13 @@ class ControlledNetwork:
             np.concatenate(some) for some in zip(*(part[0] for part in parts), strict=True)
         )
         return outputs, joined([part[1] for part in parts]), Watch.joined([p[2] for p in parts])
+
+    def _limit_waste(self, computed: int, keep: int) -> None:
+        """After frames that were computed for nothing fewer are computed at once, and then more."""
+        if computed - keep > 1:  # one is what a probe takes
+            self._span = max(keep, 1)
+        elif keep == computed:
+            self._span = min(self._span + 1, LONGEST_SPAN)
 
     def _is_probed(self, frames: int, seen: Seen) -> bool:
         due = self._governor is not None and self._governor.probe_is_due(frames)

@@ -259,6 +259,17 @@ def test_all_frames_come_out_in_order(
             assert network.events[event] == one[3].events[event]
 
 
+@pytest.mark.parametrize("portion", [8, 32])
+def test_little_is_computed_for_nothing_where_rounds_are_short(portion: int) -> None:
+    """Whatever the portions: a round of two frames must not cost a whole batch."""
+    core = Core()
+    x = frames([6.0] * 96)
+    _, seen, _, network = run(core, accumulating(0.1), x, portions=(portion,))
+    assert keys(seen) == list(range(0, 96, 2))
+    assert network.events["recomputed"] < 1.5 * len(x)
+    assert seen.work.sum() == core.work < len(x), "no more than all of them computed densely"
+
+
 @pytest.mark.parametrize("portions", PORTIONS)
 def test_a_key_frame_over_the_limit_stays(portions: tuple[int, ...]) -> None:
     """As with bfloat16, where rounding alone may be too much."""
