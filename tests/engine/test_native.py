@@ -410,6 +410,40 @@ def test_a_bad_frame_does_not_spoil_the_next(name: str, bad: float, batch: int) 
         assert relative_l2(result, values[5:]) < EXACT_RECURRENCE
 
 
+class Expansion(nn.Module):
+    """1x1 layers with a sum before the activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.Sequential(nn.Conv2d(24, 40, 1), nn.ReLU(), nn.Conv2d(40, 24, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.inside(x))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -float("inf")])
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_bad_frame_where_everything_changes(isa: str, bad: float) -> None:
+    """Dense kernels then finish what they compute, and most frames are not compared."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 24, 3, padding=1),
+        nn.ReLU6(),
+        Expansion(),
+        nn.Conv2d(24, 24, 3, padding=1, groups=24),
+        nn.ReLU6(),
+        nn.Conv2d(24, 9, 1),
+    ).eval()
+    frames = torch.randn(24, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+    network = native(program_of(module), (3, 12, 12), threshold=0, batch=8, isa=isa)
+    with torch.inference_mode():
+        torch.testing.assert_close(network.run(frames)[0][0], module(frames), rtol=1e-4, atol=1e-5)
+        frames[13, 1, 4, 7] = bad
+        torch.testing.assert_close(
+            network.run(frames)[0][0], module(frames), rtol=1e-4, atol=1e-5, equal_nan=True
+        )
+
+
 def test_an_infinity_stays_one() -> None:
     module = nn.Sequential(nn.Conv2d(1, 5, 1, bias=False), nn.ReLU(), nn.Conv2d(5, 2, 1))
     with torch.no_grad():

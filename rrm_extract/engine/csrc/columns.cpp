@@ -49,7 +49,7 @@ void ColumnConvolution::run(State& state, int begin, int end) const {
         Frame& frame = frames[number - begin];
         frame.number = number;
         frame.changed_rows.assign(map_rows, 1);
-        const uint8_t* hits = state.hits(delta, number);
+        const uint8_t* hits = state.some_hits(delta, number);
         const int64_t pixels = static_cast<int64_t>(out.height) * out.width;
         if (hits == nullptr || epilogue.residual >= 0) {
             state.reach(delta, pixels, nullptr);
@@ -141,8 +141,7 @@ void ColumnConvolution::compute_dense(State& state, const Strip& strip, const Fr
     args.x = state.whole(delta, frame.number) - geometry.row_padding * x_row -
              geometry.column_padding * channels + strip.row_begin * args.x_row;
     args.x_step = channels * geometry.column_stride;
-    args.x_blocks = 1;
-    args.block_units = channels;
+    args.units = args.block_units = channels;
     args.taps = taps;
     args.tap_offsets = offsets.data();
     args.unit_stride = static_cast<ptrdiff_t>(taps) * kBlock;

@@ -112,7 +112,7 @@ void Convolution::add_stage(State& state, const Layout& l, const Stage& stage, i
 }
 
 void Convolution::compute_dense(State& state, const Layout& l, const Stage& stage, int row_begin,
-                                int row_end, int frame, const Sums& sums) const {
+                                int row_end, int frame, const Sums& sums, Trace* trace) const {
     const int unit_block = state.network->block_units();
     const ptrdiff_t x_row = state.whole_row(delta), x_block = state.whole_block(delta);
     const uint32_t* x = state.whole(delta, frame) +
@@ -138,11 +138,19 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
     args.y_column = kBlock;
     args.rows = row_end - row_begin;
     args.columns = l.columns;
+    LayerEnd end{};
+    if (trace != nullptr) {
+        end.low = epilogue.lowest();
+        end.high = epilogue.highest();
+        end.trace = trace->numbers();
+        end.residual_row = static_cast<ptrdiff_t>(l.columns) * kBlock;
+        args.end = &end;
+    }
     for (size_t s = stage.first_set; s < stage.last_set; s++) {
         const WeightSet& set = sets[s];
         const int units = set.unit_end - set.unit_begin;
         args.x = x + (set.unit_begin / unit_block) * x_block;
-        args.x_blocks = (units + unit_block - 1) / unit_block;
+        args.units = set.units_of(state.network->deltas[delta], unit_block);
         if (form == Form::window) {
             args.unit_stride = 9 * kBlock;
             args.tap_stride = kBlock;
@@ -156,6 +164,10 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
                 args.weights[slot] = weights + from.offset + static_cast<size_t>(b) * kBlock;
                 args.bias[slot] = bias + static_cast<size_t>(from.first_block + b) * kBlock;
                 args.y[slot] = sums.y + (from.first_block + b - stage.first_block) * sums.block;
+                if (trace != nullptr && epilogue.residual >= 0)
+                    end.residual[slot] =
+                        state.plane(epilogue.residual, from.first_block + b, frame) +
+                        row_begin * end.residual_row;
             };
             take(0, set, block);
             args.blocks = 1;
@@ -173,6 +185,24 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
             block += args.blocks;
         }
     }
+}
+
+void Convolution::compute_finished(State& state, const Layout& l, const Stage& stage,
+                                   int row_begin, int row_end, int frame,
+                                   const Changes& changes) const {
+    const Tensor& out = state.network->tensors[tensor];
+    Sums sums = strip_sums(state, l, stage, frame, row_begin, row_end - row_begin);
+    if (out.stored)
+        sums = {state.plane(tensor, stage.first_block, frame) +
+                    static_cast<ptrdiff_t>(row_begin) * out.width * kBlock,
+                static_cast<ptrdiff_t>(out.width) * kBlock, static_cast<ptrdiff_t>(out.plane())};
+    {
+        Trace trace(state.finite(delta, tensor, frame));
+        compute_dense(state, l, stage, row_begin, row_end, frame, sums, &trace);
+    }
+    for (int row = row_begin; row < row_end; row++)
+        state.emit(tensor, frame, stage.first_block, stage.blocks, row,
+                   sums.y + (row - row_begin) * sums.row, sums.block, changes.sent(row));
 }
 
 void Convolution::compute_together(State& state, const Layout& l, const Stage& stage, int begin,
@@ -193,7 +223,7 @@ void Convolution::compute_together(State& state, const Layout& l, const Stage& s
     for (size_t s = stage.first_set; s < stage.last_set; s++) {
         const WeightSet& set = sets[s];
         const int units = set.unit_end - set.unit_begin;
-        args.x_blocks = (units + unit_block - 1) / unit_block;
+        args.units = set.units_of(state.network->deltas[delta], unit_block);
         args.unit_stride = static_cast<ptrdiff_t>(set.blocks) * kBlock;
         // The next tap's weights come from memory meanwhile; of a single tap, those of later units.
         args.ahead = args.unit_stride * (geometry.taps() > 1 ? units : std::min(units, kUnitsAhead));
@@ -293,7 +323,7 @@ bool Convolution::find_changes(State& state, int frame, std::vector<uint8_t>& ma
     const Timed timed(state, Share::lists);
     const Tensor& out = state.network->tensors[tensor];
     const Delta& plan = state.network->deltas[delta];
-    const uint8_t* hits = state.hits(delta, frame);
+    const uint8_t* hits = state.some_hits(delta, frame);
     if (hits == nullptr) return false;
     const uint8_t* residual = nullptr;
     if (epilogue.residual >= 0) {
@@ -359,10 +389,14 @@ void Convolution::run_stage(State& state, const Layout& l, const Stage& stage, i
             const int last = std::min(l.rows, row + strip);
             float* const target = accumulators(state, l, stage, 0).y;
             for (int frame = begin; frame < end; frame++) {
+                if (!kept && epilogue.limits()) {
+                    compute_finished(state, l, stage, row, last, frame, changes[frame - first]);
+                    continue;
+                }
                 const Sums sums = kept ? accumulators(state, l, stage, row)
                                        : strip_sums(state, l, stage, frame, row, strip);
                 if (dense[frame] != 0)
-                    compute_dense(state, l, stage, row, last, frame, sums);
+                    compute_dense(state, l, stage, row, last, frame, sums, nullptr);
                 else
                     add_stage(state, l, stage, row, last, frame, frame + 1, &target);
                 finish(state, l, stage, frame, row, last, changes[frame - first], sums, nullptr);
@@ -377,7 +411,7 @@ void Convolution::run_stage(State& state, const Layout& l, const Stage& stage, i
         float* const target = scratch + (frame - begin) * frame_stride + l.origin;
         y[frame - begin] = dense[frame] != 0 ? nullptr : target;
         if (dense[frame] != 0 && !together)
-            compute_dense(state, l, stage, 0, l.rows, frame, {target, l.row, l.block});
+            compute_dense(state, l, stage, 0, l.rows, frame, {target, l.row, l.block}, nullptr);
     }
     // A frame whose input is the one before's has its sums already.
     const auto anew = [&](int frame) {
@@ -402,13 +436,17 @@ void DepthwiseConvolution::run(State& state, int begin, int end) const {
     const Delta& plan = network.deltas[delta];
     const ptrdiff_t x_row = state.whole_row(delta), x_block = state.whole_block(delta);
     const int64_t pixels = static_cast<int64_t>(out.height) * out.width;
+    const bool limits = epilogue.limits();
     Changes changes;
+    std::vector<uint8_t> mask;
     for (int frame = begin; frame < end; frame++) {
-        const uint8_t* hits = state.hits(delta, frame);
+        Trace trace(state.finite(delta, tensor, frame));
+        const uint8_t* hits = state.some_hits(delta, frame);
         const bool some = hits != nullptr;
-        std::vector<uint8_t> mask(static_cast<size_t>(out.height) * out.width, 0);
-        if (some)
+        if (some) {
+            mask.assign(static_cast<size_t>(pixels), 0);
             spread(hits, plan.height, plan.width, geometry, mask.data(), out.height, out.width);
+        }
         changes.set(state, tensor, frame, some ? &mask : nullptr, state.deltas[delta].everywhere);
         state.reach(delta, pixels, some ? &mask : nullptr);
         const float* x = state.selected(delta, frame) - geometry.row_padding * x_row -
@@ -427,6 +465,9 @@ void DepthwiseConvolution::run(State& state, int begin, int end) const {
                     args.row_dilation = geometry.row_dilation;
                     args.column_dilation = geometry.column_dilation;
                     args.columns = run.end - run.begin;
+                    args.low = epilogue.lowest();
+                    args.high = epilogue.highest();
+                    args.trace = limits ? trace.numbers() : nullptr;
                     for (int b = 0; b < blocks; b++) {
                         args.x = x + (first + b) * x_block + row * geometry.row_stride * x_row +
                                  at * geometry.column_stride;
@@ -436,6 +477,7 @@ void DepthwiseConvolution::run(State& state, int begin, int end) const {
                         args.y = to.data + b * to.block + at;
                         network.kernels.depthwise(args);
                     }
+                    if (limits) continue;
                     const Timed timed(state, Share::finish);
                     FinishArgs finish{};
                     finish.y = to.data + at;

@@ -62,11 +62,19 @@ struct TapArgs {
 };
 
 // A dense convolution for one or two blocks of outputs: y = bias + W * x, or y += W * x.
+// What is left to do to a finished sum, while it is in a register: y = limited(sum + residual).
+struct LayerEnd {
+    float low, high;          // a NaN stays one
+    const float* residual[2]; // of output (0, 0); null: none
+    ptrdiff_t residual_row;   // 16 floats between neighbouring outputs
+    float* trace;             // 16 numbers, made other than 0 by sums that are not finite; or null
+};
+
 struct DenseArgs {
     const uint32_t* x;        // units; input pixel of output (0, 0) and tap offset 0
     ptrdiff_t x_block, x_row; // strides in units; x_row is that of one *output* row
     int x_step;               // units between the inputs of neighbouring outputs
-    int x_blocks, block_units;
+    int units, block_units;   // the last block may have fewer
     int taps;
     const int32_t* tap_offsets;   // [taps] in units
     const uint32_t* weights[2];
@@ -77,6 +85,7 @@ struct DenseArgs {
     ptrdiff_t y_row, y_column; // y_column: floats between neighbouring outputs, 16 in a map
     int rows, columns;
     ptrdiff_t ahead = 0;      // elements between weights and those to fetch ahead; 0: none
+    const LayerEnd* end = nullptr;  // null: the sums are written as they are
 };
 
 // A dense 3x3 convolution of stride 1 by Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray,
@@ -160,6 +169,8 @@ struct DepthwiseArgs {
     const float* bias;
     float* y;
     int columns;
+    float low, high;           // of what is written; a NaN stays one
+    float* trace;              // as LayerEnd has it
 };
 
 // What the layers see, counted while compressing.

@@ -493,6 +493,13 @@ const uint8_t* State::hits(int delta, int frame) const {
     return state.hits[frame % state.hits.size()].data();
 }
 
+const uint8_t* State::some_hits(int delta, int frame) const {
+    const uint8_t* const all = hits(delta, frame);
+    const Delta& plan = network->deltas[delta];
+    const size_t pixels = static_cast<size_t>(plan.height) * plan.width;
+    return all == nullptr || std::memchr(all, 0, pixels) == nullptr ? nullptr : all;
+}
+
 void State::emit(int tensor, int frame, int block, int blocks, int row, const float* x,
                  ptrdiff_t x_block, const std::vector<Run>& runs) {
     const Timed timed(*this, Share::lists);

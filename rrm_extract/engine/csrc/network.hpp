@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -55,6 +56,39 @@ struct Epilogue {
     int residual = -1;                // tensor that is added before the activation
     Activation activation = Activation::none;
     float low = 0, high = 0;
+
+    // Whether kernels can take the activation with them as limits of what they write.
+    bool limits() const {
+        return activation == Activation::none || activation == Activation::relu ||
+               activation == Activation::clamp;
+    }
+    float lowest() const {
+        if (activation == Activation::clamp) return low;
+        return activation == Activation::relu ? 0 : -std::numeric_limits<float>::infinity();
+    }
+    float highest() const {
+        return activation == Activation::clamp ? high : std::numeric_limits<float>::infinity();
+    }
+};
+
+// What is not finite among numbers that kernels write, see LayerEnd.
+class Trace {
+public:
+    // Of results that tell of themselves in `*finite`; null: nobody asks.
+    explicit Trace(bool* finite) : finite_(finite) {}
+    ~Trace() {
+        if (finite_ == nullptr) return;
+        float sum = 0;
+        for (const float number : numbers_) sum += number;
+        *finite_ = *finite_ && sum == 0.0f;
+    }
+    Trace(const Trace&) = delete;
+    Trace& operator=(const Trace&) = delete;
+    float* numbers() { return finite_ == nullptr ? nullptr : numbers_; }
+
+private:
+    bool* const finite_;
+    float numbers_[kBlock] = {};
 };
 
 // One step of the plan.
@@ -212,6 +246,8 @@ public:
     // Null: everywhere.
     const uint8_t* changed(int tensor, int frame) const;
     const uint8_t* hits(int delta, int frame) const;
+    // The same where it makes no difference whether all is known to have changed or nothing known.
+    const uint8_t* some_hits(int delta, int frame) const;
     // Where a layer between an input and a tensor notes what is not finite; null where others look.
     bool* finite(int delta, int tensor, int frame);
     // Notes how many of a layer's `pixels` outputs may have changed; a null mask stands for all.

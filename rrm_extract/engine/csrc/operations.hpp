@@ -2,6 +2,7 @@
 // blocks go out through State::emit as soon as they are finished.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 
 #include "network.hpp"
@@ -30,6 +31,12 @@ struct WeightSet {
     int first_block, blocks;
     int unit_begin, unit_end;  // multiples of the list's group, except the very last
     size_t offset;             // into the packed weights, in elements
+
+    // Units that an input has; those up to `unit_end` are zeros. A block holds `unit_block`.
+    int units_of(const Delta& delta, int unit_block) const {
+        const int pair = kBlock / unit_block;
+        return std::min(unit_end, (delta.channels + pair - 1) / pair) - unit_begin;
+    }
 };
 
 // What changes in one frame of a tensor, row by row.
@@ -92,8 +99,12 @@ private:
     Sums strip_sums(State&, const Layout&, const Stage&, int frame, int row, int rows) const;
     void add_stage(State&, const Layout&, const Stage&, int row_begin, int row_end, int begin,
                    int end, float* const* y) const;
+    // `trace`: the sums are finished, too; null: they are written as they are.
     void compute_dense(State&, const Layout&, const Stage&, int row_begin, int row_end, int frame,
-                       const Sums&) const;
+                       const Sums&, Trace* trace) const;
+    // Some rows of a frame from the input to the readers, where nobody asks for their sums again.
+    void compute_finished(State&, const Layout&, const Stage&, int row_begin, int row_end,
+                          int frame, const Changes&) const;
     // Dense frames of a map of one pixel, side by side: the weights pass once for all of them.
     void compute_together(State&, const Layout&, const Stage&, int begin, int end, float* y,
                           ptrdiff_t frame_stride) const;

@@ -85,6 +85,11 @@ void tap(const TapArgs& args, Arithmetic arithmetic) {
         }
 }
 
+// A NaN stays one.
+float limited(float value, float low, float high) {
+    return value < low ? low : (value > high ? high : value);
+}
+
 void dense(const DenseArgs& args, Arithmetic arithmetic) {
     for (int block = 0; block < args.blocks; block++)
         for (int row = 0; row < args.rows; row++)
@@ -93,19 +98,24 @@ void dense(const DenseArgs& args, Arithmetic arithmetic) {
                     float& y =
                         args.y[block][row * args.y_row + column * args.y_column + lane];
                     float sum = args.bias[block] == nullptr ? y : args.bias[block][lane];
-                    for (int xb = 0; xb < args.x_blocks; xb++)
-                        for (int unit = 0; unit < args.block_units; unit++)
-                            for (int tap = 0; tap < args.taps; tap++) {
-                                const uint32_t x =
-                                    args.x[xb * args.x_block + row * args.x_row +
-                                           static_cast<ptrdiff_t>(column) * args.x_step + unit +
-                                           args.tap_offsets[tap]];
-                                const uint32_t w =
-                                    args.weights[block][(xb * args.block_units + unit) *
-                                                            args.unit_stride +
-                                                        tap * args.tap_stride + lane];
-                                sum += respond(x, w, arithmetic);
-                            }
+                    for (int unit = 0; unit < args.units; unit++)
+                        for (int tap = 0; tap < args.taps; tap++) {
+                            const uint32_t x =
+                                args.x[unit / args.block_units * args.x_block + row * args.x_row +
+                                       static_cast<ptrdiff_t>(column) * args.x_step +
+                                       unit % args.block_units + args.tap_offsets[tap]];
+                            const uint32_t w =
+                                args.weights[block][unit * args.unit_stride +
+                                                    tap * args.tap_stride + lane];
+                            sum += respond(x, w, arithmetic);
+                        }
+                    if (args.end != nullptr) {
+                        const float* const residual = args.end->residual[block];
+                        if (residual != nullptr)
+                            sum += residual[row * args.end->residual_row + column * kBlock + lane];
+                        if (args.end->trace != nullptr) args.end->trace[lane] += sum * 0;
+                        sum = limited(sum, args.end->low, args.end->high);
+                    }
                     y = sum;
                 }
 }
@@ -235,7 +245,8 @@ void depthwise(const DepthwiseArgs& args) {
                                   (column * args.column_stride + c * args.column_dilation) * kBlock +
                                   lane] *
                            args.weights[(r * args.kernel_columns + c) * kBlock + lane];
-            args.y[column * kBlock + lane] = sum;
+            if (args.trace != nullptr) args.trace[lane] += sum * 0;
+            args.y[column * kBlock + lane] = limited(sum, args.low, args.high);
         }
 }
 
@@ -415,18 +426,15 @@ void truncated(const TruncatedArgs& args) {
 }
 
 float activate(float x, Activation activation, float low, float high) {
-    const auto clamp = [](float value, float least, float most) {
-        return value < least ? least : (value > most ? most : value);
-    };
     switch (activation) {
         case Activation::none: return x;
         case Activation::relu: return x < 0 ? 0 : x;
-        case Activation::clamp: return clamp(x, low, high);
+        case Activation::clamp: return limited(x, low, high);
         case Activation::leaky_relu: return x < 0 ? x * low : x;
         case Activation::sigmoid: return 1 / (1 + std::exp(-x));
         case Activation::silu: return x / (1 + std::exp(-x));
-        case Activation::hardsigmoid: return clamp(x + 3, 0, 6) / 6;
-        case Activation::hardswish: return x * clamp(x + 3, 0, 6) / 6;
+        case Activation::hardsigmoid: return limited(x + 3, 0, 6) / 6;
+        case Activation::hardswish: return x * limited(x + 3, 0, 6) / 6;
         case Activation::tanh: return std::tanh(x);
         case Activation::sign: return std::isnan(x) ? x : x < 0 ? -1.0f : 1.0f;
     }

@@ -94,7 +94,7 @@ void Convolution::multiply(State& state, const Stage& stage, size_t first_set, i
     const float zeros[kBlock] = {};
     const int32_t no_offset = 0;
     DenseArgs args{};
-    args.x_blocks = count;
+    args.units = count * kBlock;
     args.x_block = in.block();
     args.x_row = in.group();
     args.x_step = kBlock;

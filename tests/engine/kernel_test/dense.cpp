@@ -1,7 +1,26 @@
 // Kernels that multiply everything.
+#include <cmath>
+
 #include "harness.hpp"
 
 namespace rrm::test {
+
+// Numbers of which some are not finite, in some cases.
+Array<float> with_accidents(Case& c, size_t count) {
+    Array<float> numbers = c.exacts(count);
+    if (c.random.chance(0.2))
+        numbers[static_cast<size_t>(c.random.between(0, static_cast<int>(count) - 1))] =
+            c.random.one_of({NAN, INFINITY, -INFINITY});
+    return numbers;
+}
+
+// Limits of what is written, as an activation has them.
+struct Limits {
+    float low, high;
+};
+Limits some_limits(Random& random) {
+    return random.one_of({Limits{-INFINITY, INFINITY}, Limits{0, INFINITY}, Limits{-1, 2}});
+}
 
 void check_dense(Case& c) {
     Random& random = c.random;
@@ -22,27 +41,41 @@ void check_dense(Case& c) {
     for (int r = 0; r < kernel_rows; r++)
         for (int s = 0; s < kernel_columns; s++)
             offsets.push_back((r * width + s) * dilation * block_units);
-    const int taps = kernel_rows * kernel_columns, units = x_blocks * block_units;
+    const int taps = kernel_rows * kernel_columns;
+    const int units = x_blocks * block_units - (frame ? 0 : random.between(0, block_units - 1));
     const bool units_first = random.chance(0.5);
     const int blocks = random.between(1, 2);
     const bool add = random.chance(0.3);
     const size_t weight_count = static_cast<size_t>(units) * taps * kBlock;
     const Array<uint32_t> weights[2] = {c.elements(weight_count, 0.9), c.elements(weight_count, 0.9)};
-    const Array<float> bias[2] = {c.exacts(kBlock), c.exacts(kBlock)};
+    const Array<float> bias[2] = {with_accidents(c, kBlock), c.exacts(kBlock)};
     const ptrdiff_t y_column = kBlock * random.between(1, 2), y_row = columns * y_column;
     const size_t y_count = static_cast<size_t>(rows * y_row);
     Array<float> expected[2] = {c.exacts(y_count), c.exacts(y_count)};
     Array<float> actual[2] = {expected[0], expected[1]};
     DenseArgs args = {x.data(), height * row_units, row_stride * row_units,
-                      column_stride * block_units, x_blocks, block_units, taps, offsets.data(),
+                      column_stride * block_units, units, block_units, taps, offsets.data(),
                       {weights[0].data(), weights[1].data()},
                       units_first ? taps * kBlock : kBlock, units_first ? kBlock : units * kBlock,
                       {add ? nullptr : bias[0].data(), add ? nullptr : bias[1].data()}, {expected[0].data(), expected[1].data()},
                       blocks, y_row, y_column, rows, columns};
+    const ptrdiff_t residual_row = (columns + random.between(0, 2)) * kBlock;
+    const auto residual_count = static_cast<size_t>(rows * residual_row);
+    const Array<float> residual[2] = {with_accidents(c, residual_count), c.exacts(residual_count)};
+    const Limits limits = some_limits(random);
+    const bool adds_residual = random.chance(0.5), traces = random.chance(0.7);
+    Array<float> expected_trace(kBlock), actual_trace(kBlock);
+    LayerEnd end = {limits.low, limits.high,
+                    {adds_residual ? residual[0].data() : nullptr,
+                     adds_residual ? residual[1].data() : nullptr},
+                    residual_row, traces ? expected_trace.data() : nullptr};
+    if (random.chance(0.6)) args.end = &end;
     reference_kernels().dense(args, c.arithmetic);
     for (int block = 0; block < 2; block++) args.y[block] = actual[block].data();
+    if (traces) end.trace = actual_trace.data();
     c.kernels.dense(args, c.arithmetic);
     for (int block = 0; block < 2; block++) c.equal("y", actual[block], expected[block]);
+    c.equal("trace", actual_trace, expected_trace);
 }
 
 // The transforms have irrational factors: equal but for rounding, whose size is that of the
@@ -145,7 +178,7 @@ void check_winograd(Case& c) {
     std::vector<int32_t> offsets(9);
     for (int r = 0; r < 3; r++)
         for (int s = 0; s < 3; s++) offsets[(2 - s) * 3 + 2 - r] = (r * 6 + s) * pixel;
-    DenseArgs args = {x.data(), 0, 6 * pixel, pixel, 1, pixel, 9, offsets.data(),
+    DenseArgs args = {x.data(), 0, 6 * pixel, pixel, pixel, pixel, 9, offsets.data(),
                       {weights.data(), nullptr}, 9 * kBlock, kBlock, {bias.data(), nullptr},
                       {expected.data(), nullptr}, 1, 4 * kBlock, kBlock, 4, 4};
     reference_kernels().dense(args, c.arithmetic);
@@ -164,15 +197,21 @@ void check_depthwise(Case& c) {
     const int height = (kernel_rows - 1) * dilation + 1;
     const Array<float> x = c.exacts(static_cast<size_t>(height) * width * kBlock);
     const Array<float> weights = c.exacts(static_cast<size_t>(kernel_rows) * kernel_columns * kBlock);
-    const Array<float> bias = c.exacts(kBlock);
+    const Array<float> bias = with_accidents(c, kBlock);
     Array<float> expected = c.exacts(static_cast<size_t>(columns) * kBlock), actual = expected;
+    const Limits limits = some_limits(random);
+    const bool traces = random.chance(0.7);
+    Array<float> expected_trace(kBlock), actual_trace(kBlock);
     DepthwiseArgs args = {x.data(), static_cast<ptrdiff_t>(width) * kBlock, kernel_rows,
                           kernel_columns, stride, dilation, dilation, weights.data(), bias.data(),
-                          expected.data(), columns};
+                          expected.data(), columns, limits.low, limits.high,
+                          traces ? expected_trace.data() : nullptr};
     reference_kernels().depthwise(args);
     args.y = actual.data();
+    if (traces) args.trace = actual_trace.data();
     c.kernels.depthwise(args);
     c.equal("y", actual, expected);
+    c.equal("trace", actual_trace, expected_trace);
 }
 
 }  // namespace rrm::test

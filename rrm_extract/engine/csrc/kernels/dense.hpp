@@ -13,10 +13,25 @@ namespace rrm::RRM_ISA {
 template <int kVectors>
 inline constexpr int kTile = kRegisters == 32 ? (kVectors == 1 ? 14 : 14) : (kVectors == 1 ? 12 : 6);
 
-// kRows tiles lie below each other: for maps narrower than a tile.
+// One or two vectors of outputs, for all of a frame.
+template <int kVectors>
+struct DensePanel {
+    const uint32_t* weights[kVectors];
+    const float* bias[kVectors];
+    float* y[kVectors];
+    const float* residual[kVectors];
+    float* trace[kVectors];
+};
+
+// kRows tiles lie below each other: for maps narrower than a tile. `row` and `column` are those of
+// the first output.
 template <class A, int kStep, int kVectors, int kRows, int kColumns>
-void dense_tile(const DenseArgs& args, const uint32_t* x, const uint32_t* const* weights,
-                const float* const* bias, float* const* y) {
+void dense_tile(const DenseArgs& args, const DensePanel<kVectors>& panel, int row, int column) {
+    const ptrdiff_t step = kStep > 0 ? kStep : args.x_step;
+    const uint32_t* x = args.x + row * args.x_row + column * step;
+    float* y[kVectors];
+    for (int v = 0; v < kVectors; v++)
+        y[v] = panel.y[v] + row * args.y_row + column * args.y_column;
     Vec acc[kRows][kColumns][kVectors];
 #pragma GCC unroll 2
     for (int r = 0; r < kRows; r++)
@@ -24,43 +39,90 @@ void dense_tile(const DenseArgs& args, const uint32_t* x, const uint32_t* const*
         for (int c = 0; c < kColumns; c++)
 #pragma GCC unroll 2
             for (int v = 0; v < kVectors; v++)
-                acc[r][c][v] = load(bias[v] != nullptr ? bias[v]
-                                                       : y[v] + r * args.y_row + c * args.y_column);
-    const ptrdiff_t step = kStep > 0 ? kStep : args.x_step;
-    const uint32_t* unit_weights[kVectors];
-    for (int v = 0; v < kVectors; v++) unit_weights[v] = weights[v];
-    for (int block = 0; block < args.x_blocks; block++, x += args.x_block) {
-        for (int unit = 0; unit < args.block_units; unit++) {
-            // What the next tile of the row reads and writes.
-            if (block == 0 && unit < kColumns) {
-                __builtin_prefetch(x + (kColumns + unit) * step, 0, 3);
+                acc[r][c][v] = load(panel.bias[v] != nullptr
+                                        ? panel.bias[v]
+                                        : y[v] + r * args.y_row + c * args.y_column);
+    const uint32_t* w[kVectors];
+    for (int v = 0; v < kVectors; v++) w[v] = panel.weights[v];
+    const auto multiply = [&](const uint32_t* p,
+                              const uint32_t* const* at) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+        for (int r = 0; r < kRows; r++) {
+            const uint32_t* q = p + r * args.x_row;
+#pragma GCC unroll 16
+            for (int c = 0; c < kColumns; c++) {
+                const typename A::Value value = A::broadcast(q + c * step);
 #pragma GCC unroll 2
                 for (int v = 0; v < kVectors; v++)
-                    __builtin_prefetch(y[v] + (kColumns + unit) * args.y_column, 1, 3);
+                    acc[r][c][v] = A::multiply_add(acc[r][c][v], value, at[v]);
             }
-            const uint32_t* w[kVectors];
+        }
+    };
+    // What the next tile of the row reads and writes.
+#pragma GCC unroll 16
+    for (int c = 0; c < kColumns; c++) {
+        __builtin_prefetch(x + (kColumns + c) * step, 0, 3);
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; v++)
+            __builtin_prefetch(y[v] + (kColumns + c) * args.y_column, 1, 3);
+    }
+    for (int units = args.units; units > 0; x += args.x_block, units -= args.block_units) {
+        const int count = units < args.block_units ? units : args.block_units;
+        // So few instructions beside the products count where there are few units.
+        if (args.taps == 1 && args.ahead == 0) {
+            const uint32_t* p = x + args.tap_offsets[0];
+            for (int unit = 0; unit < count; unit++, p++) {
+                multiply(p, w);
+#pragma GCC unroll 2
+                for (int v = 0; v < kVectors; v++) w[v] += args.unit_stride;
+            }
+            continue;
+        }
+        for (int unit = 0; unit < count; unit++) {
+            const uint32_t* at[kVectors];
 #pragma GCC unroll 2
             for (int v = 0; v < kVectors; v++) {
-                w[v] = unit_weights[v];
+                at[v] = w[v];
                 if (args.ahead != 0) __builtin_prefetch(w[v] + args.ahead, 0, 2);
-                unit_weights[v] += args.unit_stride;
+                w[v] += args.unit_stride;
             }
             for (int tap = 0; tap < args.taps; tap++) {
-                const uint32_t* p = x + unit + args.tap_offsets[tap];
+                multiply(x + unit + args.tap_offsets[tap], at);
 #pragma GCC unroll 2
-                for (int r = 0; r < kRows; r++) {
-                    const uint32_t* q = p + r * args.x_row;
+                for (int v = 0; v < kVectors; v++) at[v] += args.tap_stride;
+            }
+        }
+    }
+    if (args.end != nullptr) {
+        const Vec low = splat(args.end->low), high = splat(args.end->high);
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; v++) {
+            const float* const residual =
+                panel.residual[v] == nullptr
+                    ? nullptr
+                    : panel.residual[v] + row * args.end->residual_row + column * kBlock;
+            if (residual != nullptr)
+#pragma GCC unroll 2
+                for (int r = 0; r < kRows; r++)
 #pragma GCC unroll 16
                     for (int c = 0; c < kColumns; c++) {
-                        const typename A::Value value = A::broadcast(q + c * step);
-#pragma GCC unroll 2
-                        for (int v = 0; v < kVectors; v++)
-                            acc[r][c][v] = A::multiply_add(acc[r][c][v], value, w[v]);
+                        acc[r][c][v] += load(residual + r * args.end->residual_row + c * kBlock);
+                        __builtin_prefetch(residual + (kColumns + c) * kBlock, 0, 3);
                     }
-                }
+            if (panel.trace[v] != nullptr) {
+                // A plain sum first: additions find idle units beside the next tile's products.
+                Vec sum[2] = {};
 #pragma GCC unroll 2
-                for (int v = 0; v < kVectors; v++) w[v] += args.tap_stride;
+                for (int r = 0; r < kRows; r++)
+#pragma GCC unroll 16
+                    for (int c = 0; c < kColumns; c++) sum[c % 2] += acc[r][c][v];
+                store(panel.trace[v], load(panel.trace[v]) + (sum[0] + sum[1]) * splat(0.0f));
             }
+#pragma GCC unroll 2
+            for (int r = 0; r < kRows; r++)
+#pragma GCC unroll 16
+                for (int c = 0; c < kColumns; c++)
+                    acc[r][c][v] = limited(acc[r][c][v], low, high);
         }
     }
 #pragma GCC unroll 2
@@ -72,12 +134,11 @@ void dense_tile(const DenseArgs& args, const uint32_t* x, const uint32_t* const*
                 store(y[v] + r * args.y_row + c * args.y_column, acc[r][c][v]);
 }
 
-template <class A, int kStep, int kVectors>
-using DenseTile = void (*)(const DenseArgs&, const uint32_t*, const uint32_t* const*,
-                           const float* const*, float* const*);
+template <int kVectors>
+using DenseTile = void (*)(const DenseArgs&, const DensePanel<kVectors>&, int row, int column);
 
 template <class A, int kStep, int kVectors, int kRows>
-DenseTile<A, kStep, kVectors> dense_tile_of(int columns) {
+DenseTile<kVectors> dense_tile_of(int columns) {
     switch (columns) {
 #define RRM_CASE(n) \
     case n:         \
@@ -90,14 +151,12 @@ DenseTile<A, kStep, kVectors> dense_tile_of(int columns) {
 }
 
 template <class A, int kStep, int kVectors>
-void dense_panel(const DenseArgs& args, const uint32_t* const* weights, const float* const* bias,
-                 float* const* y) {
+void dense_panel(const DenseArgs& args, const DensePanel<kVectors>& panel) {
     constexpr int tile = kTile<kVectors>;
     int row = 0;
-    float* at[kVectors];
     if (args.columns <= tile / 2) {
         // Narrow maps: two rows make one tile.
-        const auto both = [&]() -> DenseTile<A, kStep, kVectors> {
+        const auto both = [&]() -> DenseTile<kVectors> {
             if constexpr (tile / 2 == 7) {
                 switch (args.columns) {
                     case 7: return dense_tile<A, kStep, kVectors, 2, 7>;
@@ -110,10 +169,7 @@ void dense_panel(const DenseArgs& args, const uint32_t* const* weights, const fl
             return nullptr;
         }();
         if (both != nullptr)
-            for (; row + 2 <= args.rows; row += 2) {
-                for (int v = 0; v < kVectors; v++) at[v] = y[v] + row * args.y_row;
-                both(args, args.x + row * args.x_row, weights, bias, at);
-            }
+            for (; row + 2 <= args.rows; row += 2) both(args, panel, row, 0);
     }
     const int tiles = (args.columns + tile - 1) / tile;
     const int wide = (args.columns + tiles - 1) / tiles;  // tiles of nearly the same width
@@ -123,37 +179,34 @@ void dense_panel(const DenseArgs& args, const uint32_t* const* weights, const fl
     for (; row < args.rows; row++) {
         int column = 0;
         for (int t = 0; t < tiles; t++) {
-            for (int v = 0; v < kVectors; v++)
-                at[v] = y[v] + row * args.y_row + column * args.y_column;
-            const ptrdiff_t step = kStep > 0 ? kStep : args.x_step;
-            const uint32_t* x = args.x + row * args.x_row + column * step;
-            (t < wides ? first : then)(args, x, weights, bias, at);
+            (t < wides ? first : then)(args, panel, row, column);
             column += t < wides ? wide : wide - 1;
         }
     }
 }
 
+template <class A, int kStep, int kVectors>
+void dense_vectors(const DenseArgs& args, int first) {
+    DensePanel<kVectors> panel;
+    for (int v = 0; v < kVectors; v++) {
+        const int block = (first + v) / kSlices;
+        const ptrdiff_t lane = static_cast<ptrdiff_t>((first + v) % kSlices) * kLanes;
+        const auto at = [&](auto* all) { return all == nullptr ? nullptr : all + lane; };
+        panel.weights[v] = args.weights[block] + lane;
+        panel.bias[v] = at(args.bias[block]);
+        panel.y[v] = args.y[block] + lane;
+        panel.residual[v] = args.end == nullptr ? nullptr : at(args.end->residual[block]);
+        panel.trace[v] = args.end == nullptr ? nullptr : at(args.end->trace);
+    }
+    dense_panel<A, kStep, kVectors>(args, panel);
+}
+
 template <class A, int kStep>
 void dense_frame(const DenseArgs& args) {
     const int vectors = args.blocks * kSlices;
-    for (int first = 0; first < vectors;) {
-        const int count = vectors - first >= 2 ? 2 : 1;
-        const uint32_t* weights[2];
-        const float* bias[2];
-        float* y[2];
-        for (int v = 0; v < count; v++) {
-            const int block = (first + v) / kSlices;
-            const ptrdiff_t lane = static_cast<ptrdiff_t>((first + v) % kSlices) * kLanes;
-            weights[v] = args.weights[block] + lane;
-            bias[v] = args.bias[block] == nullptr ? nullptr : args.bias[block] + lane;
-            y[v] = args.y[block] + lane;
-        }
-        if (count == 2)
-            dense_panel<A, kStep, 2>(args, weights, bias, y);
-        else
-            dense_panel<A, kStep, 1>(args, weights, bias, y);
-        first += count;
-    }
+    int first = 0;
+    for (; first + 2 <= vectors; first += 2) dense_vectors<A, kStep, 2>(args, first);
+    if (first < vectors) dense_vectors<A, kStep, 1>(args, first);
 }
 
 void dense(const DenseArgs& args, Arithmetic arithmetic) {

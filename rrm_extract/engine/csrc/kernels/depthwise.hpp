@@ -9,7 +9,7 @@ namespace rrm::RRM_ISA {
 // kTile outputs share the loads of their inputs.
 template <int kSize, int kStride, int kTile>
 RRM_INLINE void depthwise_tile(const DepthwiseArgs& args, const float* x, const float* weights,
-                               Vec bias, float* y) {
+                               Vec bias, float* y, float* trace) {
     Vec acc[kTile];
 #pragma GCC unroll 8
     for (int t = 0; t < kTile; t++) acc[t] = bias;
@@ -33,8 +33,15 @@ RRM_INLINE void depthwise_tile(const DepthwiseArgs& args, const float* x, const 
 #pragma GCC unroll 8
             for (int i = 0; i < kTile * kStride; i++)
                 __builtin_prefetch(x + (kSize + r) * args.x_row + i * kBlock, 0, 2);
+    if (trace != nullptr) {
+        Vec sum = load(trace);
 #pragma GCC unroll 8
-    for (int t = 0; t < kTile; t++) store(y + t * kBlock, acc[t]);
+        for (int t = 0; t < kTile; t++) sum += acc[t] * splat(0.0f);
+        store(trace, sum);
+    }
+    const Vec low = splat(args.low), high = splat(args.high);
+#pragma GCC unroll 8
+    for (int t = 0; t < kTile; t++) store(y + t * kBlock, limited(acc[t], low, high));
 }
 
 template <int kSize, int kStride>
@@ -45,17 +52,21 @@ void depthwise_row(const DepthwiseArgs& args) {
     for (int slice = 0; slice < kBlock; slice += kLanes) {
         const float* x = args.x + slice;
         float* y = args.y + slice;
+        float* const trace = args.trace == nullptr ? nullptr : args.trace + slice;
         const Vec bias = load(args.bias + slice);
         int column = 0;
         for (; column + tile <= args.columns; column += tile)
             depthwise_tile<kSize, kStride, tile>(args, x + column * kStride * kBlock,
-                                                 args.weights + slice, bias, y + column * kBlock);
+                                                 args.weights + slice, bias, y + column * kBlock,
+                                                 trace);
         for (; column + rest <= args.columns; column += rest)
             depthwise_tile<kSize, kStride, rest>(args, x + column * kStride * kBlock,
-                                                 args.weights + slice, bias, y + column * kBlock);
+                                                 args.weights + slice, bias, y + column * kBlock,
+                                                 trace);
         for (; column < args.columns; column++)
             depthwise_tile<kSize, kStride, 1>(args, x + column * kStride * kBlock,
-                                              args.weights + slice, bias, y + column * kBlock);
+                                              args.weights + slice, bias, y + column * kBlock,
+                                              trace);
     }
 }
 
@@ -69,7 +80,10 @@ inline void depthwise_any(const DepthwiseArgs& args) {
                     acc += load(x + r * args.row_dilation * args.x_row +
                                 s * args.column_dilation * kBlock + slice) *
                            load(args.weights + (r * args.kernel_columns + s) * kBlock + slice);
-            store(args.y + column * kBlock + slice, acc);
+            if (args.trace != nullptr)
+                store(args.trace + slice, load(args.trace + slice) + acc * splat(0.0f));
+            store(args.y + column * kBlock + slice,
+                  limited(acc, splat(args.low), splat(args.high)));
         }
 }
 

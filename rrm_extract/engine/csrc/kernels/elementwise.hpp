@@ -38,7 +38,7 @@ RRM_INLINE Vec activate(Vec x, Vec low, Vec high) {
     if constexpr (kActivation == Activation::none) return x;
     // The second operand of a maximum is what a NaN gives way to, so x comes second.
     if constexpr (kActivation == Activation::relu) return maximum(zero, x);
-    if constexpr (kActivation == Activation::clamp) return minimum(high, maximum(low, x));
+    if constexpr (kActivation == Activation::clamp) return limited(x, low, high);
     if constexpr (kActivation == Activation::leaky_relu) {
         const VecInt negative = x < zero;
         return negative ? x * low : x;

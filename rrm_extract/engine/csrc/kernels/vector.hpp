@@ -61,6 +61,8 @@ RRM_INLINE Vec minimum(Vec a, Vec b) {
     return a < b ? a : b;
 #endif
 }
+// A NaN stays one: both instructions return their second operand then.
+RRM_INLINE Vec limited(Vec x, Vec low, Vec high) { return minimum(high, maximum(low, x)); }
 RRM_INLINE Vec magnitude(Vec a) { return (Vec)((VecBits)a & 0x7fffffffu); }
 
 // Pairwise: one after the other, every addition would wait for the one before.
