@@ -7,32 +7,12 @@ from typing import Any
 
 import click
 
-from rrm_extract.cli.options import job_from, job_options
+from rrm_extract.cli.options import TRIAL_OPTIONS, job_from, job_options
 from rrm_extract.errors import ConfigError
 
 __all__ = ["calibrate"]
 
-OPTIONS = (  # of a job, those that a calibration has a use for
-    "root",
-    "include",
-    "model",
-    "task",
-    "weights",
-    "layer",
-    "pool",
-    "preprocess",
-    "threshold",
-    "policy",
-    "target_error",
-    "percentile",
-    "fps",
-    "chunk",
-    "engine",
-    "precision",
-    "device",
-    "threads",
-    "time_batch",
-)
+OPTIONS = (*TRIAL_OPTIONS, "threshold", "target_error", "percentile")
 
 
 @click.command(short_help="Find thresholds for an error, on sample clips.")

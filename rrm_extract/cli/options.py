@@ -9,9 +9,29 @@ import click
 
 from rrm_extract.config import OPTIONS, JobConfig
 
-__all__ = ["job_from", "job_options"]
+__all__ = ["TRIAL_OPTIONS", "job_from", "job_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+TRIAL_OPTIONS = (
+    "root",
+    "include",
+    "model",
+    "task",
+    "weights",
+    "layer",
+    "pool",
+    "preprocess",
+    "policy",
+    "fps",
+    "chunk",
+    "engine",
+    "precision",
+    "device",
+    "threads",
+    "time_batch",
+)
+"""Of a job, what any command needs that runs the network on some frames of some videos."""
 
 
 def job_options(names: Iterable[str] | None = None) -> Callable[[F], F]:

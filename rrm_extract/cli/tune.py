@@ -8,31 +8,13 @@ from typing import Any
 
 import click
 
-from rrm_extract.cli.options import job_from, job_options
+from rrm_extract.cli.options import TRIAL_OPTIONS, job_from, job_options
 from rrm_extract.config import parse_threshold
 from rrm_extract.errors import ConfigError
 
 __all__ = ["tune"]
 
-OPTIONS = (  # of a job, those that a trial has a use for
-    "root",
-    "include",
-    "model",
-    "task",
-    "weights",
-    "layer",
-    "pool",
-    "preprocess",
-    "policy",
-    "cuts",
-    "fps",
-    "chunk",
-    "engine",
-    "precision",
-    "device",
-    "threads",
-    "time_batch",
-)
+OPTIONS = (*TRIAL_OPTIONS, "cuts")
 
 THRESHOLDS = "0,1e-4,3e-4,1e-3,3e-3,1e-2,3e-2,1e-1"
 """From exact to far beyond what the features of trained networks bear."""

@@ -7,35 +7,12 @@ from typing import Any
 
 import click
 
-from rrm_extract.cli.options import job_from, job_options
+from rrm_extract.cli.options import TRIAL_OPTIONS, job_from, job_options
 from rrm_extract.errors import ClipError, ConfigError
 
 __all__ = ["verify"]
 
-OPTIONS = (  # of a job, those that a comparison has a use for
-    "root",
-    "include",
-    "model",
-    "task",
-    "weights",
-    "layer",
-    "pool",
-    "preprocess",
-    "threshold",
-    "policy",
-    "thresholds",
-    "aecs",
-    "error_limit",
-    "cuts",
-    "refresh",
-    "fps",
-    "chunk",
-    "engine",
-    "precision",
-    "device",
-    "threads",
-    "time_batch",
-)
+OPTIONS = (*TRIAL_OPTIONS, "threshold", "thresholds", "aecs", "error_limit", "cuts", "refresh")
 
 
 @click.command(short_help="Compare with the ordinary network on the same frames.")
