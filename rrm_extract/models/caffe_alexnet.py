@@ -7,12 +7,11 @@ and conv5, local response normalisation behind conv1 and conv2, an input of 227 
 from __future__ import annotations
 
 from collections import OrderedDict
-from pathlib import Path
 
 from torch import nn
 
 from ..errors import WeightsError
-from .checkpoint import all_nan_keys, fit_checkpoint, read_checkpoint
+from .checkpoint import all_nan_keys, load_chosen_file
 from .loaded import LoadedModel, Transform, freeze, hash_state
 from .preprocess import Preprocess
 from .weights import WeightsChoice, seeded
@@ -80,11 +79,7 @@ def load_caffe_alexnet(
         )
     with seeded(choice.seed):
         module = freeze(caffe_alexnet())
-    unexpected: frozenset[str] = frozenset()
-    if choice.kind == "file":
-        tensors = read_checkpoint(Path(choice.text))
-        what = f"weights file {choice.text!r}"
-        unexpected = fit_checkpoint(module, tensors, what=what).unexpected
+    unexpected = load_chosen_file(module, choice)
     transform = preprocess or CAFFE_PREPROCESS
     return LoadedModel(
         name=name,

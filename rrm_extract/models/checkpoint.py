@@ -24,8 +24,9 @@ from . import caffemodel
 from .compression.dcz import CompressedNetwork
 from .compression.dcz_reader import read_dcz
 from .compression.published_net import PublishedNet, read_published_net
+from .weights import WeightsChoice
 
-__all__ = ["Fit", "all_nan_keys", "fit_checkpoint", "read_checkpoint"]
+__all__ = ["Fit", "all_nan_keys", "fit_checkpoint", "load_chosen_file", "read_checkpoint"]
 
 _NESTS = (
     "state_dict",
@@ -141,6 +142,31 @@ def _find_state_dict(content: object) -> dict[str, Tensor]:
         for name, tensor in content.items()
         if isinstance(name, str) and isinstance(tensor, Tensor)
     }
+
+
+def load_chosen_file(
+    module: nn.Module,
+    choice: WeightsChoice,
+    *,
+    renamed: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+) -> frozenset[str]:
+    """Copy the weights file into ``module``, in place, if a file was chosen; else do nothing.
+
+    Args:
+        module: any network.
+        choice: what the user asked for.
+        renamed: from the file's tensors to those with names that can be fitted.
+
+    Returns:
+        The file's names that the network lacks.
+
+    Raises:
+        WeightsError: as :func:`read_checkpoint` and :func:`fit_checkpoint` do.
+    """
+    if choice.kind != "file":
+        return frozenset()
+    tensors = renamed(read_checkpoint(Path(choice.text)))
+    return fit_checkpoint(module, tensors, what=f"weights file {choice.text!r}").unexpected
 
 
 def fit_checkpoint(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> Fit:

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from ..errors import ModelError, PreprocessError, WeightsError
-from .checkpoint import all_nan_keys, fit_checkpoint, read_checkpoint
+from .checkpoint import all_nan_keys, load_chosen_file
 from .loaded import LoadedModel, Transform, freeze, hash_state
 from .preprocess import EXAMPLE, parse_preprocess
 from .weights import WeightsChoice, seeded
@@ -42,11 +42,7 @@ def load_factory(name: str, choice: WeightsChoice, preprocess: Transform | None)
         raise ModelError(f"{name} returned {type(module).__name__}; expected a torch.nn.Module")
     transform = preprocess or _own_preprocess(name, module)
     freeze(module)
-    unexpected: frozenset[str] = frozenset()
-    if choice.kind == "file":
-        tensors = read_checkpoint(Path(choice.text))
-        what = f"weights file {choice.text!r}"
-        unexpected = fit_checkpoint(module, tensors, what=what).unexpected
+    unexpected = load_chosen_file(module, choice)
     return LoadedModel(
         name=name,
         module=module,

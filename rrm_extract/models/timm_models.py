@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 
 from ..errors import ModelError, WeightsError
-from .checkpoint import all_nan_keys, fit_checkpoint, read_checkpoint
+from .checkpoint import all_nan_keys, load_chosen_file
 from .download import TIMEOUT_SECONDS, network_timeout, one_line
 from .frames import check_frames
 from .loaded import LoadedModel, Transform, freeze, hash_state
@@ -127,16 +127,12 @@ def load_timm(name: str, choice: WeightsChoice, preprocess: Transform | None) ->
         near = difflib.get_close_matches(timm_name, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(PREFIX + found for found in near)}?" if near else ""
         raise ModelError(f"timm has no model {timm_name!r}; {hint}".rstrip("; "))
-    unexpected: frozenset[str] = frozenset()
     if choice.kind in ("default", "named"):
         module = _pretrained(timm, name, timm_name)
     else:
         with seeded(choice.seed):
             module = timm.create_model(timm_name, pretrained=False)
-        if choice.kind == "file":
-            tensors = read_checkpoint(Path(choice.text))
-            what = f"weights file {choice.text!r}"
-            unexpected = fit_checkpoint(module, tensors, what=what).unexpected
+    unexpected = load_chosen_file(module, choice)
     freeze(module)
     transform: Transform = preprocess or _own_transform(module)
     registry = importlib.import_module("timm.models")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torchvision import models
 
 from ..errors import WeightsError
-from .checkpoint import Fit, all_nan_keys, fit_checkpoint, read_checkpoint
+from .checkpoint import all_nan_keys, load_chosen_file
 from .download import ensure_cached
 from .entry import ModelEntry
 from .loaded import LoadedModel, Transform, freeze, hash_state
@@ -80,8 +79,7 @@ def load_torchvision(name: str, choice: WeightsChoice, preprocess: Transform | N
     else:
         with seeded(choice.seed):
             module = models.get_model(name, weights=None, **_construction(name))
-        if choice.kind == "file":
-            unexpected = _load_file(module, choice.text).unexpected
+        unexpected = load_chosen_file(module, choice)
         module = _drop_aux_heads(module, name)
     freeze(module)
     transform: Transform = preprocess or from_preset((entry or default).transforms())
@@ -115,11 +113,6 @@ def _drop_aux_heads(module: nn.Module, name: str) -> nn.Module:
         module.aux_logits = False  # type: ignore[assignment]
         setattr(module, head, None)
     return module
-
-
-def _load_file(module: nn.Module, text: str) -> Fit:
-    path = Path(text)
-    return fit_checkpoint(module, read_checkpoint(path), what=f"weights file {text!r}")
 
 
 def _find_weights(name: str, text: str) -> Any:

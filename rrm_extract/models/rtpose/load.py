@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ...errors import PreprocessError, WeightsError
-from ..checkpoint import all_nan_keys, fit_checkpoint, read_checkpoint
+from ..checkpoint import all_nan_keys, load_chosen_file
 from ..entry import ModelEntry
 from ..letterbox import Letterbox
 from ..loaded import LoadedModel, Transform, freeze, hash_state
@@ -70,11 +68,7 @@ def load_rtpose(name: str, choice: WeightsChoice, preprocess: Transform | None) 
         raise _refusal(name, choice)
     with seeded(choice.seed):
         module = freeze(RtPose())
-    unexpected: frozenset[str] = frozenset()
-    if choice.kind == "file":
-        tensors = with_caffes_names(read_checkpoint(Path(choice.text)))
-        what = f"weights file {choice.text!r}"
-        unexpected = fit_checkpoint(module, tensors, what=what).unexpected
+    unexpected = load_chosen_file(module, choice, renamed=with_caffes_names)
     return LoadedModel(
         name=name,
         module=module,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import nn
 
 from ...errors import WeightsError
 from ...graph.binary import BINARY_MODULES
-from ..checkpoint import all_nan_keys, fit_checkpoint, read_checkpoint
+from ..checkpoint import all_nan_keys, load_chosen_file
 from ..loaded import LoadedModel, Transform, freeze, hash_state
 from ..weights import WeightsChoice, seeded
 from .published import NETWORKS
@@ -38,11 +36,7 @@ def load_xnor(name: str, choice: WeightsChoice, preprocess: Transform | None) ->
         )
     with seeded(choice.seed):
         module = freeze(network.build())
-    unexpected: frozenset[str] = frozenset()
-    if choice.kind == "file":
-        tensors = read_checkpoint(Path(choice.text))
-        what = f"weights file {choice.text!r}"
-        unexpected = fit_checkpoint(module, tensors, what=what).unexpected
+    unexpected = load_chosen_file(module, choice)
     _binarise(module)
     transform = preprocess or network.preprocess
     return LoadedModel(
