@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -246,12 +247,7 @@ def _groups(bench: Bench) -> list[list[int]]:
 
 def _adjusted(estimate: ErrorEstimate, trial: Trial) -> ErrorEstimate:
     """The estimate such that its median is right where all layers truncate at once."""
-    truncated, errors = np.concatenate(trial.truncated), np.concatenate(trial.errors)
-    use = (errors > 0) & np.isfinite(errors) & (truncated.sum(axis=1) > 0)
-    if not use.any():
-        return estimate
-    squares = np.maximum(np.square(errors[use]) - estimate.floor, 0.0)
-    factor = float(np.median(squares / np.maximum(truncated[use] @ estimate.gains, 1e-300)))
+    factor = _held_for_told(estimate, np.concatenate(trial.truncated), np.concatenate(trial.errors))
     return ErrorEstimate(gains=estimate.gains * max(factor, 1e-6), floor=estimate.floor)
 
 
@@ -289,12 +285,16 @@ def _aim(bench: Bench, estimate: ErrorEstimate, trial: Trial, percentile: float)
 
 def _correction(estimate: ErrorEstimate, truncated: Floats, errors: Floats) -> float:
     """What the governor learns of one clip: by how much its estimates are too low or too high."""
-    use = np.isfinite(errors) & (truncated.sum(axis=1) > 0)
+    return math.sqrt(_held_for_told(estimate, truncated, errors))
+
+
+def _held_for_told(estimate: ErrorEstimate, truncated: Floats, errors: Floats) -> float:
+    """Squared errors, but for the floor, over their estimates: the median; 1 without any."""
+    use = (errors > 0) & np.isfinite(errors) & (truncated.sum(axis=1) > 0)
     if not use.any():
         return 1.0
-    held = np.sqrt(np.maximum(np.square(errors[use]) - estimate.floor, 0.0))
-    told = np.sqrt(truncated[use] @ estimate.gains)
-    return float(np.median(held / np.maximum(told, 1e-300)))
+    held = np.maximum(np.square(errors[use]) - estimate.floor, 0.0)
+    return float(np.median(held / np.maximum(truncated[use] @ estimate.gains, 1e-300)))
 
 
 def _report(
