@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarking import counted, say
+from benchmarking import say
 from charts import legend_below, new_figure, save_svg
 from datasets import Dataset, Reading
 from layer_times import KINDS, ordinary_times
@@ -40,6 +40,7 @@ from peers.rrm_peer import SPLIT
 from sparsity import sparsity_of_clips
 from subjects import Subject, noise_frames
 from sweep_options import threshold_number
+from table2_sparsity import measured_values, settings_in_words
 from table_page import (
     Column,
     key_columns,
@@ -223,7 +224,7 @@ class TimedNetwork:
         threshold: float,
         ordinary: Record,
     ) -> Record:
-        own = next((one for one in speeds if one["threshold"] == threshold), None)
+        measured = measured_values(speeds, threshold)
         row = {
             "weights": subject.weights_id,
             **reading.to_json(),
@@ -231,10 +232,9 @@ class TimedNetwork:
             "clips": {name: len(frames) for name, frames in clips.items()},
             "ordinary_milliseconds": ordinary,
         }
-        if own is None:  # no video of the dataset can be read
+        if measured is None:  # no video of the dataset can be read
             return {**row, "sparsity": None, **theory(None, ordinary), "measured": None}
-        dense = {one["runtime"]: one for one in speeds if one["threshold"] is None}
-        for one in dense.values():
+        for one in measured["dense"].values():
             if one["runtime"] == DENSE_ENGINE:  # of other pictures: it has no error
                 one["feature_error"] = one["feature_error_max"] = None
                 one["feature_error_kept"] = None
@@ -245,14 +245,7 @@ class TimedNetwork:
             **row,
             "sparsity": overall_sparsity(sparsity.layers),
             **theory(sparsity.work, ordinary),
-            "measured": {
-                **own,
-                "dense": dense,
-                "speedup_over": {
-                    name: own["frames_per_second"] / one["frames_per_second"]
-                    for name, one in dense.items()
-                },
-            },
+            "measured": measured,
         }
 
 
@@ -297,18 +290,11 @@ def changing_square(noise: Tensor, *, changed: float) -> Tensor:
 
 def page(result: Record) -> str:
     """The table, what its columns mean, and the ordinary networks' shares."""
-    settings = result["settings"]
-    about = (
-        f"Policy {settings['policy']}, chunks of {settings['chunk']:g} s; the {settings['engine']} "
-        f"engine, {counted(settings['threads'], 'thread')}, "
-        f"{counted(settings['repeats'], 'round')}, the first {settings['timed_frames']} frames of "
-        f"{counted(settings['timed_videos'], 'clip')} of each dataset."
-    )
     table = table_page(
         result,
         columns_of(result),
         title="Fig. 5: total speedup against sparsity, and where the time goes",
-        notes=[*NOTES, about],
+        notes=[*NOTES, settings_in_words(result["settings"])],
     )
     return table + "\n" + _ordinary_table(result["rows"])
 
