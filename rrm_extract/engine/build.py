@@ -291,9 +291,13 @@ class _Builder:
             packed = self._packed(
                 step.name, lambda: (native.pack_columns(contiguous(), stride), ())
             )
-            dense = self._packed(
-                f"{step.name}.dense", lambda: (native.pack_columns_dense(contiguous()), ())
-            )
+
+            def pack_dense() -> Any:
+                if step.tile:
+                    return native.pack_column_tiles(contiguous(), stride, step.tile)
+                return native.pack_columns_dense(contiguous())
+
+            dense = self._packed(f"{step.name}.dense", lambda: (pack_dense(), ()))
             network.columns(
                 step.name,
                 delta,
@@ -304,6 +308,7 @@ class _Builder:
                 bias,
                 epilogue,
                 [] if step.pool is None else step.pool.numbers(),
+                step.tile,
             )
             return
         pack = native.pack_window if step.form == "window" else native.pack_taps
@@ -325,7 +330,7 @@ class _Builder:
             bias,
             epilogue,
             in_place,
-            step.winograd,
+            step.tile,
         )
 
     def _packed(self, name: str, pack: Callable[[], tuple[Any, Any]]) -> Packed:

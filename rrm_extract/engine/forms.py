@@ -60,45 +60,82 @@ VERY_NARROW_SUMS = 64
 """Outputs of a binary layer: what flips costs about as much for one as for 64 of them."""
 
 WINOGRAD_BREAK_EVEN = 0.95
-"""The density of a window that runs dense in Winograd's tiles, for each product these need."""
+"""The density of a layer that runs dense in Winograd's tiles, for each product these need."""
 
 WINOGRAD_MOST = 0.6
 """Where tiles take more products than this, per product of the direct sum, they do not pay."""
 
-TILE = 4
-"""Rows and columns of outputs in one of Winograd's tiles; each takes 36 products a channel."""
+TILE_INPUTS = 6
+"""Rows and columns of inputs of one of Winograd's tiles; each takes 36 products a channel."""
+
+TILE_OUTPUTS = (4, 3)
+"""Rows and columns of outputs that it may have: for kernels, or pieces of them, of 3 and 4."""
+
+
+TURNED_TILE = 160
+"""Products of one output in whose time a tile's are turned; few channels do not hide it."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """The tiles of 4 x 4 outputs that a dense 3 x 3 layer is computed in.
+    """The tiles that a dense layer is computed in.
 
     Attributes:
-        share: their products per product of the direct sum, 0.25 where tiles fit the map.
+        outputs: rows and columns of a tile.
+        share: their products per product of the direct sum, 0.25 for 3 x 3 where tiles fit the map.
         halo: pixels around the input that they see.
     """
 
+    outputs: int
     share: float
     halo: int
 
 
 def tiles_of(form: str, window: Window, source: PlanTensor) -> Tiles | None:
     """Winograd's tiles for a layer; None where the direct sum takes about as few products."""
-    if form != "window":
+    if form == "columns":
+        return _column_tiles(window, source)
+    size = window.kernel[0]
+    plain = window.stride == (1, 1) and window.dilation == (1, 1)
+    if form not in ("window", "taps") or not plain or window.kernel != (size, size) or size < 3:
+        return None
+    best = min((_tiles(outputs, window, source) for outputs in TILE_OUTPUTS), key=lambda t: t.share)
+    return None if best.share > WINOGRAD_MOST else best
+
+
+def _column_tiles(window: Window, source: PlanTensor) -> Tiles | None:
+    """Of a first layer: as one of stride 1 over pixels of stride x stride of the image's."""
+    (size, across), (stride, sideways) = window.kernel, window.stride
+    outputs = TILE_INPUTS + 1 + -size // stride
+    square = size == across and stride == sideways
+    if not square or outputs not in TILE_OUTPUTS or stride * source.channels > BLOCK:
         return None
     height, width = window.output(source.height, source.width)
-    rows, columns = -(-height // TILE), -(-width // TILE)
-    share = rows * columns * (TILE + 2) ** 2 / (height * width * 9)
-    if share > WINOGRAD_MOST:
-        return None
-    # The last tile of a row ends at pixel 4 n + 2 - padding, the frame at its width.
+    tiles = -(-height // outputs) * -(-width // outputs)
+    products = tiles * (TILE_INPUTS**2 * stride**2 * source.channels + TURNED_TILE)
+    share = products / (height * width * size**2 * source.channels)
+    # The tiles are gathered, and the gathering knows where the image ends.
+    return None if share > WINOGRAD_MOST else Tiles(outputs, share, halo=max(window.padding))
+
+
+def _tiles(outputs: int, window: Window, source: PlanTensor) -> Tiles:
+    taps = TILE_INPUTS + 1 - outputs
+    pieces = -(-window.kernel[0] // taps)
+    height, width = window.output(source.height, source.width)
+    rows, columns = -(-height // outputs), -(-width // outputs)
+    products = rows * columns * TILE_INPUTS**2 * pieces**2
+    # Where the last piece of the last tile of a row ends, beside where the frame does.
     reach = [
-        TILE * count + 2 - padding - size
-        for count, padding, size in zip(
+        outputs * (count - 1) + taps * (pieces - 1) + TILE_INPUTS - padding - pixels
+        for count, padding, pixels in zip(
             (rows, columns), window.padding, (source.height, source.width), strict=True
         )
     ]
-    return Tiles(share, max(*reach, *window.padding))
+    return Tiles(
+        outputs=outputs,
+        share=products / (height * width * window.kernel[0] ** 2),
+        halo=max(*reach, *window.padding),
+    )
 
 
 def break_even(

@@ -234,7 +234,7 @@ class _Lowering:
                 form=form,
                 linear=linear,
                 window=window,
-                winograd=tiles is not None,
+                tile=0 if tiles is None else tiles.outputs,
                 codebook=codebook,
             )
         )

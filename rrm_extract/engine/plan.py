@@ -146,7 +146,7 @@ class ConvStep(Step):
         delta: its input.
         form: "window", "taps", "columns", "depthwise", "xnor" or "codes": which kernel.
         linear: the layer; a fully-connected one as a convolution over its whole input.
-        winograd: whether it runs dense in Winograd's tiles.
+        tile: rows and columns of the tiles in which it runs dense; 0 for direct sums.
         residual: tensor that is added before the activation.
         pool: window of the maximum that follows, only for "columns"; ``out`` is what that makes.
         scale, shift: of each output before all that, [blocks * 16], only for "xnor"; None for 1
@@ -158,7 +158,7 @@ class ConvStep(Step):
     form: str
     linear: Convolution
     window: Window
-    winograd: bool = False
+    tile: int = 0
     residual: PlanTensor | None = None
     activation: Activation = NO_ACTIVATION
     pool: Window | None = None

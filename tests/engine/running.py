@@ -36,7 +36,7 @@ def forced(isa: str) -> Iterator[None]:
 
 @contextmanager
 def tiles(wanted: bool) -> Iterator[list[Tiles]]:
-    """Networks made inside run dense 3 x 3 layers in Winograd's tiles only if that is wanted.
+    """Networks made inside run dense layers in Winograd's tiles only if that is wanted.
 
     The list is filled with those that are used: where it is empty sums have no rounding.
     """

@@ -362,7 +362,7 @@ void Convolution::run(State& state, int begin, int end) const {
         stages.push_back(stage);
     }
     for (int from = begin, to = begin; from < end; from = to) {
-        const auto by_winograd = [&](int frame) { return winograd && dense[frame] != 0; };
+        const auto by_winograd = [&](int frame) { return tile_outputs > 0 && dense[frame] != 0; };
         for (to = from + 1; to < end && by_winograd(to) == by_winograd(from);) to++;
         if (by_winograd(from))
             run_winograd(state, l, stages, from, to, changes, masks, begin);

@@ -88,18 +88,22 @@ struct DenseArgs {
     const LayerEnd* end = nullptr;  // null: the sums are written as they are
 };
 
-// A dense 3x3 convolution of stride 1 by Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray,
-// arXiv 1509.09308): 36 products for 16 outputs instead of 144. A tile of 6x6 inputs becomes 36
-// numbers ("positions"), the kernel too; their products, summed over the channels as 36 matrix
-// products, become 4x4 outputs. The points are 0, +-sqrt(1/2), +-sqrt(2) and infinity, of which
-// rounding errors are twice those of the direct sum, a quarter of those of 0, +-1, +-2.
-inline constexpr int kWinogradOutputs = 4;                       // of a tile, in each direction
-inline constexpr int kWinogradInputs = 6;
+// A dense convolution of stride 1 by Winograd's minimal filtering (Lavin and Gray, arXiv 1509.09308):
+// F(4x4, 3x3) or F(3x3, 4x4), 36 products for 16 or 9 outputs instead of 144. A tile of 6x6 inputs
+// becomes 36 numbers ("positions"), the kernel too; their products, summed over the channels as 36
+// matrix products, become the outputs. The points are 0, +-sqrt(1/2), +-sqrt(2) and infinity, of
+// which rounding errors are twice those of the direct sum, a quarter of those of 0, +-1, +-2.
+inline constexpr int kWinogradInputs = 6;                        // of a tile, in each direction
 inline constexpr int kWinogradPositions = 36;
+// Rows of the kernel, and its columns, for a tile of so many rows and columns of outputs.
+inline constexpr int winograd_taps_of(int outputs) { return kWinogradInputs + 1 - outputs; }
 
 // The 36 positions of the kernels of one block of outputs.
 struct WinogradWeightsArgs {
-    const uint32_t* weights;   // as WindowArgs has them
+    const uint32_t* weights;
+    ptrdiff_t unit_stride;
+    const int32_t* tap_offsets;  // [row][column] from a unit to its taps; below 0: the tap is 0
+    int outputs;               // of a tile, in each direction: 3 or 4
     int units;
     float* to;                 // [position][channel][16]; a pair of bf16 becomes two channels
     ptrdiff_t position;
@@ -107,9 +111,10 @@ struct WinogradWeightsArgs {
 
 // The 36 positions of some tiles of inputs.
 struct WinogradInputArgs {
-    const uint32_t* const* tiles;  // [count] first pixel of a tile in the dense form, block 0
+    const uint32_t* const* tiles;  // [count] a pixel of block 0
+    ptrdiff_t offset;          // from there to the tile's first
     int count, blocks;
-    ptrdiff_t x_row, x_block;  // in units
+    ptrdiff_t x_column, x_row, x_block;  // in units
     float* to;                 // [position][block][tile][16]
     ptrdiff_t position, block;
 };
@@ -118,11 +123,20 @@ struct WinogradInputArgs {
 struct WinogradTile {
     int row, column;           // of its first output
     int rows, columns;         // of its outputs that exist
+
+    // Whether any of its outputs is marked; `mask` begins with its first row.
+    bool sees(const uint8_t* mask, int width) const {
+        for (int r = 0; r < rows; r++)
+            for (int c = 0; c < columns; c++)
+                if (mask[static_cast<ptrdiff_t>(r) * width + column + c] != 0) return true;
+        return false;
+    }
 };
 
 // y = bias + what the 36 sums of some tiles of a frame stand for.
 struct WinogradOutputArgs {
     const WinogradTile* tiles;
+    int outputs;               // of a whole tile, in each direction
     int count, blocks;
     const float* from;         // [position][block][tile][16]
     ptrdiff_t position, block;

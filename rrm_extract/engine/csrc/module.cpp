@@ -154,7 +154,7 @@ struct Builder {
     }
     void convolution(std::string name, int delta, int tensor, const std::vector<int>& geometry,
                      const std::string& form, Elements weights, const std::vector<SetTuple>& sets,
-                     Floats bias, const EpilogueTuple& epilogue, bool in_place, bool winograd) {
+                     Floats bias, const EpilogueTuple& epilogue, bool in_place, int tile_outputs) {
         std::vector<WeightSet> list;
         for (const auto& s : sets)
             list.push_back({std::get<0>(s), std::get<1>(s), std::get<2>(s), std::get<3>(s),
@@ -162,15 +162,15 @@ struct Builder {
         network->add(std::make_unique<Convolution>(
             std::move(name), delta, tensor, geometry_of(geometry),
             form == "window" ? Convolution::Form::window : Convolution::Form::taps, keep(weights),
-            std::move(list), keep(bias), epilogue_of(epilogue), in_place, winograd));
+            std::move(list), keep(bias), epilogue_of(epilogue), in_place, tile_outputs));
     }
     void columns(std::string name, int delta, int tensor, const std::vector<int>& geometry,
                  Elements weights, Elements dense_weights, Floats bias,
-                 const EpilogueTuple& epilogue, const std::vector<int>& pool) {
+                 const EpilogueTuple& epilogue, const std::vector<int>& pool, int tile_outputs) {
         network->add(std::make_unique<ColumnConvolution>(
             std::move(name), delta, tensor, geometry_of(geometry), keep(weights),
             keep(dense_weights), keep(bias), epilogue_of(epilogue),
-            pool.empty() ? std::optional<Geometry>() : geometry_of(pool)));
+            pool.empty() ? std::optional<Geometry>() : geometry_of(pool), tile_outputs));
     }
     void depthwise(std::string name, int delta, int tensor, const std::vector<int>& geometry,
                    Floats weights, Floats bias, const EpilogueTuple& epilogue) {
@@ -328,6 +328,9 @@ void bind_engine(nb::module_& m) {
     });
     m.def("pack_columns_dense",
           [](Floats w) { return to_array(pack_columns_dense(weights_of(w, 1))); });
+    m.def("pack_column_tiles", [](Floats w, int stride, int tile_outputs) {
+        return to_array(pack_column_tiles(weights_of(w, 1), stride, tile_outputs));
+    });
     m.def("pack_signs", [](Floats w) { return to_array(pack_signs(weights_of(w, 1))); });
     m.def("pack_codes", [](Floats w, Floats codebook) {
         const PackedCodes packed = pack_codes(weights_of(w, 1), codebook.data(), code_bits_of(codebook));

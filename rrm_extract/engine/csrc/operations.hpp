@@ -67,10 +67,10 @@ public:
 
     Convolution(std::string name, int delta, int tensor, Geometry geometry, Form form,
                 const uint32_t* weights, std::vector<WeightSet> sets, const float* bias,
-                Epilogue epilogue, bool cached, bool winograd)
+                Epilogue epilogue, bool cached, int tile_outputs)
         : Operation(std::move(name)), delta(delta), tensor(tensor), geometry(geometry), form(form),
           weights(weights), sets(std::move(sets)), bias(bias), epilogue(epilogue),
-          cached(cached), winograd(winograd) {}
+          cached(cached), tile_outputs(tile_outputs) {}
 
     void prepare(State&) const override;
     void run(State&, int begin, int end) const override;
@@ -88,7 +88,7 @@ public:
     const float* const bias;           // [blocks * 16]
     const Epilogue epilogue;
     const bool cached;                 // its weights stay in the cache from frame to frame
-    const bool winograd;               // dense frames go in tiles of 4 x 4; only for a window
+    const int tile_outputs;            // rows and columns of a tile of dense frames; 0: direct sums
 
 private:
     struct Layout;
@@ -114,12 +114,11 @@ private:
     void run_stage(State&, const Layout&, const Stage&, int begin, int end,
                    const std::vector<Changes>&, int first) const;
     struct Tiles;
-    struct Groups;
+    struct TileKernels;
     Tiles find_tiles(State&, const Layout&, int begin, int end,
                      const std::vector<std::vector<uint8_t>>& masks, int first) const;
-    void multiply(State&, const Stage&, size_t first_set, int set_count, int block, int count,
-                  const float* kernels, const Groups& in, const float* x, const Groups& out,
-                  float* y) const;
+    void turn_kernels(const State&, const TileKernels&, int piece_row, int piece_column, int block,
+                      int count, float* to) const;
     void run_winograd(State&, const Layout&, const std::vector<Stage>&, int begin, int end,
                       const std::vector<Changes>&, const std::vector<std::vector<uint8_t>>& masks,
                       int first) const;
@@ -132,10 +131,10 @@ class ColumnConvolution : public Operation {
 public:
     ColumnConvolution(std::string name, int delta, int tensor, Geometry geometry,
                       const uint32_t* weights, const uint32_t* dense_weights, const float* bias,
-                      Epilogue epilogue, std::optional<Geometry> pool)
+                      Epilogue epilogue, std::optional<Geometry> pool, int tile_outputs)
         : Operation(std::move(name)), delta(delta), tensor(tensor), geometry(geometry),
           weights(weights), dense_weights(dense_weights), bias(bias), epilogue(epilogue),
-          pool(pool) {}
+          pool(pool), tile_outputs(tile_outputs) {}
 
     void prepare(State&) const override;
     void run(State&, int begin, int end) const override;
@@ -147,16 +146,19 @@ public:
 
     const int delta, tensor;
     const Geometry geometry;
-    // As ColumnArgs has them, for sets of blocks; and [block][channel][tap][16].
+    // As ColumnArgs has them, for sets of blocks; and [block][channel][tap][16], for tiles those of
+    // pack_column_tiles.
     const uint32_t* const weights;
     const uint32_t* const dense_weights;
     const float* const bias;
     const Epilogue epilogue;
     const std::optional<Geometry> pool;
+    const int tile_outputs;            // as those of a Convolution
 
 private:
     struct Frame;
     struct Strip;
+    class ColumnTiles;
     int rows(const State&) const;      // of the layer's own map
     int columns(const State&) const;
     ptrdiff_t plane(const State&) const;

@@ -158,6 +158,23 @@ std::vector<uint32_t> pack_columns_dense(const Weights& w) {
     return packed;
 }
 
+std::vector<uint32_t> pack_column_tiles(const Weights& w, int stride, int tile_outputs) {
+    std::vector<uint32_t> packed;
+    const int blocks = (w.outputs + kBlock - 1) / kBlock, taps = winograd_taps_of(tile_outputs);
+    for (int block = 0; block < blocks; block++)
+        for (int part = 0; part < stride * stride; part++)
+            for (int channel = 0; channel < w.inputs; channel++)
+                for (int tap = 0; tap < taps * taps; tap++) {
+                    const int row = tap / taps * stride + part / stride;
+                    const int column = tap % taps * stride + part % stride;
+                    const bool exists = row < w.rows && column < w.columns;
+                    for (int lane = 0; lane < kBlock; lane++)
+                        packed.push_back(
+                            exists ? bits_of(w.at(block * kBlock + lane, channel, row, column)) : 0u);
+                }
+    return packed;
+}
+
 std::vector<uint32_t> pack_signs(const Weights& w) {
     const int blocks = (w.outputs + kBlock - 1) / kBlock, words = (w.inputs + 63) / 64;
     const int taps = w.rows * w.columns;

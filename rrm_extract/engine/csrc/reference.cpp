@@ -120,49 +120,48 @@ void dense(const DenseArgs& args, Arithmetic arithmetic) {
                 }
 }
 
-// The matrices of F(4x4, 3x3): a row of the first for each position of a kernel, of the second for
-// each position of an input, and a column of the third.
-const double kHalfRoot = std::sqrt(0.5), kRoot = std::sqrt(2.0);
-const double kOfKernel[6][3] = {
-    {1, 0, 0},
-    {-2.0 / 3, -2.0 / 3 * kHalfRoot, -1.0 / 3},
-    {-2.0 / 3, 2.0 / 3 * kHalfRoot, -1.0 / 3},
-    {1.0 / 6, 1.0 / 6 * kRoot, 1.0 / 3},
-    {1.0 / 6, -1.0 / 6 * kRoot, 1.0 / 3},
-    {0, 0, 1},
-};
+// Winograd's matrices for the points below and infinity: a row of the first for each position of a
+// kernel, of the second for each position of an input, and a column of the third.
+const double kPoints[5] = {0, std::sqrt(0.5), -std::sqrt(0.5), std::sqrt(2.0), -std::sqrt(2.0)};
+// The products of a point's distances to the others, which every kernel is divided by.
+const double kDistances[5] = {1, -1.5, -1.5, 6, 6};
 const double kOfInput[6][6] = {
     {1, 0, -2.5, 0, 1, 0},
-    {0, -2 * kHalfRoot, -2, kHalfRoot, 1, 0},
-    {0, 2 * kHalfRoot, -2, -kHalfRoot, 1, 0},
-    {0, -0.5 * kRoot, -0.5, kRoot, 1, 0},
-    {0, 0.5 * kRoot, -0.5, -kRoot, 1, 0},
+    {0, -2 * kPoints[1], -2, kPoints[1], 1, 0},
+    {0, -2 * kPoints[2], -2, kPoints[2], 1, 0},
+    {0, -0.5 * kPoints[3], -0.5, kPoints[3], 1, 0},
+    {0, -0.5 * kPoints[4], -0.5, kPoints[4], 1, 0},
     {0, 1, 0, -2.5, 0, 1},
 };
-const double kOfOutput[4][6] = {
-    {1, 1, 1, 1, 1, 0},
-    {0, kHalfRoot, -kHalfRoot, kRoot, -kRoot, 0},
-    {0, 0.5, 0.5, 2, 2, 0},
-    {0, 0.5 * kHalfRoot, -0.5 * kHalfRoot, 2 * kRoot, -2 * kRoot, 1},
-};
+
+double of_kernel(int position, int tap, int taps) {
+    if (position == 5) return tap == taps - 1;
+    return std::pow(kPoints[position], tap) / kDistances[position];
+}
+
+double of_output(int output, int position, int outputs) {
+    return position == 5 ? output == outputs - 1 : std::pow(kPoints[position], output);
+}
 
 void winograd_weights(const WinogradWeightsArgs& args, Arithmetic arithmetic) {
     const int per_unit = arithmetic == Arithmetic::fp32 ? 1 : 2;
+    const int taps = winograd_taps_of(args.outputs);
     for (int channel = 0; channel < args.units * per_unit; channel++)
         for (int lane = 0; lane < kBlock; lane++)
             for (int i = 0; i < 6; i++)
                 for (int j = 0; j < 6; j++) {
                     double sum = 0;
-                    for (int r = 0; r < 3; r++)
-                        for (int c = 0; c < 3; c++) {
+                    for (int r = 0; r < taps; r++)
+                        for (int c = 0; c < taps; c++) {
+                            const int32_t offset = args.tap_offsets[r * taps + c];
+                            if (offset < 0) continue;
                             const uint32_t bits =
-                                args.weights[((channel / per_unit * 3 + 2 - c) * 3 + 2 - r) * kBlock +
-                                             lane];
+                                args.weights[channel / per_unit * args.unit_stride + offset + lane];
                             const float weight =
                                 per_unit == 1 ? as_float(bits)
                                               : as_float(channel % 2 == 0 ? bits << 16
                                                                           : bits & 0xffff0000u);
-                            sum += kOfKernel[i][r] * kOfKernel[j][c] * weight;
+                            sum += of_kernel(i, r, taps) * of_kernel(j, c, taps) * weight;
                         }
                     args.to[(i * 6 + j) * args.position + channel * kBlock + lane] =
                         static_cast<float>(sum);
@@ -170,7 +169,6 @@ void winograd_weights(const WinogradWeightsArgs& args, Arithmetic arithmetic) {
 }
 
 void winograd_input(const WinogradInputArgs& args, Arithmetic arithmetic) {
-    const int pixel = arithmetic == Arithmetic::fp32 ? kBlock : kBlock / 2;
     for (int tile = 0; tile < args.count; tile++)
         for (int block = 0; block < args.blocks; block++)
             for (int lane = 0; lane < kBlock; lane++)
@@ -180,8 +178,9 @@ void winograd_input(const WinogradInputArgs& args, Arithmetic arithmetic) {
                         for (int r = 0; r < 6; r++)
                             for (int c = 0; c < 6; c++)
                                 sum += kOfInput[i][r] * kOfInput[j][c] *
-                                       channel_of(args.tiles[tile] + block * args.x_block +
-                                                      r * args.x_row + c * pixel,
+                                       channel_of(args.tiles[tile] + args.offset +
+                                                      block * args.x_block + r * args.x_row +
+                                                      c * args.x_column,
                                                   lane, arithmetic);
                         args.to[(i * 6 + j) * args.position + block * args.block + tile * kBlock +
                                 lane] = static_cast<float>(sum);
@@ -201,7 +200,8 @@ void winograd_output(const WinogradOutputArgs& args) {
                         double sum = args.bias[block * kBlock + lane];
                         for (int r = 0; r < 6; r++)
                             for (int c = 0; c < 6; c++)
-                                sum += kOfOutput[i][r] * kOfOutput[j][c] *
+                                sum += of_output(i, r, args.outputs) *
+                                       of_output(j, c, args.outputs) *
                                        args.from[(r * 6 + c) * args.position + block * args.block +
                                                  number * kBlock + lane];
                         args.y[block * args.y_block + row * args.y_row + column * kBlock + lane] =

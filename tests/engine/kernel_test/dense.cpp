@@ -1,5 +1,7 @@
 // Kernels that multiply everything.
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "harness.hpp"
 
@@ -87,13 +89,29 @@ void nearly_equal(Case& c, const Array<float>& actual, const Array<float>& expec
     }
 }
 
+// Where the taps of a unit lie, in any order and with some missing.
+std::vector<int32_t> some_offsets(Random& random, int taps, bool all) {
+    std::vector<int32_t> offsets(static_cast<size_t>(taps) * taps);
+    for (size_t i = 0; i < offsets.size(); i++) offsets[i] = static_cast<int32_t>(i) * kBlock;
+    for (size_t i = offsets.size(); i > 1; i--)
+        std::swap(offsets[i - 1], offsets[random.between(0, static_cast<int>(i) - 1)]);
+    if (!all)
+        for (int32_t& offset : offsets)
+            if (random.chance(0.2)) offset = -1;
+    return offsets;
+}
+
 void check_winograd_weights(Case& c) {
     Random& random = c.random;
     const int units = random.between(1, 20), channels = units * (c.bf16() ? 2 : 1);
-    const Array<uint32_t> weights = c.elements(static_cast<size_t>(units) * 9 * kBlock, 0.9);
+    const int outputs = random.between(3, 4), taps = winograd_taps_of(outputs);
+    const ptrdiff_t unit_stride = (taps * taps + random.between(0, 2)) * kBlock;
+    const Array<uint32_t> weights = c.elements(static_cast<size_t>(units * unit_stride), 0.9);
+    const std::vector<int32_t> offsets = some_offsets(random, taps, random.chance(0.5));
     const ptrdiff_t position = (channels + random.between(0, 2)) * kBlock;
     Array<float> expected(static_cast<size_t>(position) * kWinogradPositions, 7), actual = expected;
-    WinogradWeightsArgs args = {weights.data(), units, expected.data(), position};
+    WinogradWeightsArgs args = {weights.data(), unit_stride, offsets.data(), outputs,
+                                units, expected.data(), position};
     reference_kernels().winograd_weights(args, c.arithmetic);
     args.to = actual.data();
     c.kernels.winograd_weights(args, c.arithmetic);
@@ -102,20 +120,21 @@ void check_winograd_weights(Case& c) {
 
 void check_winograd_input(Case& c) {
     Random& random = c.random;
-    const int pixel = c.bf16() ? kBlock / 2 : kBlock;
+    const int pixel = (c.bf16() ? kBlock / 2 : kBlock) * random.between(1, 2);
     const int height = random.between(6, 12), width = random.between(6, 14);
     const int blocks = random.between(1, 3), count = random.between(1, 9);
+    const int right = random.between(0, width - 6), down = random.between(0, height - 6);
     const ptrdiff_t x_row = static_cast<ptrdiff_t>(width) * pixel, x_block = x_row * height;
     const Array<uint32_t> x = c.elements(static_cast<size_t>(x_block) * blocks, random.density());
     std::vector<const uint32_t*> tiles;
     for (int tile = 0; tile < count; tile++)
-        tiles.push_back(x.data() + random.between(0, height - 6) * x_row +
-                        random.between(0, width - 6) * pixel);
+        tiles.push_back(x.data() + random.between(0, height - 6 - down) * x_row +
+                        random.between(0, width - 6 - right) * pixel);
     const ptrdiff_t position = (count + random.between(0, 3)) * kBlock;
     const ptrdiff_t block = position * kWinogradPositions + kBlock;
     Array<float> expected(static_cast<size_t>(block) * blocks, 7), actual = expected;
-    WinogradInputArgs args = {tiles.data(), count, blocks, x_row, x_block, expected.data(),
-                              position, block};
+    WinogradInputArgs args = {tiles.data(), down * x_row + right * pixel, count, blocks, pixel, x_row,
+                              x_block, expected.data(), position, block};
     reference_kernels().winograd_input(args, c.arithmetic);
     args.to = actual.data();
     c.kernels.winograd_input(args, c.arithmetic);
@@ -125,13 +144,13 @@ void check_winograd_input(Case& c) {
 void check_winograd_output(Case& c) {
     Random& random = c.random;
     const int rows = random.between(1, 11), columns = random.between(1, 11);
-    const int blocks = random.between(1, 3);
+    const int blocks = random.between(1, 3), outputs = random.between(3, 4);
     std::vector<WinogradTile> tiles;
-    for (int row = 0; row < rows; row += kWinogradOutputs)
-        for (int column = 0; column < columns; column += kWinogradOutputs)
+    for (int row = 0; row < rows; row += outputs)
+        for (int column = 0; column < columns; column += outputs)
             if (random.chance(0.8))
-                tiles.push_back({row, column, rows - row < 4 ? rows - row : 4,
-                                 columns - column < 4 ? columns - column : 4});
+                tiles.push_back({row, column, std::min(outputs, rows - row),
+                                 std::min(outputs, columns - column)});
     const int count = static_cast<int>(tiles.size());
     const ptrdiff_t position = (count + 1) * kBlock, block = position * kWinogradPositions;
     const Array<float> from = c.exacts(static_cast<size_t>(block) * blocks);
@@ -142,7 +161,7 @@ void check_winograd_output(Case& c) {
     Array<float> expected = c.exacts(static_cast<size_t>(y_block) * blocks), actual = expected;
     // The first tiles' rows may lie beyond the memory that is given.
     const int first_row = tiles.empty() ? 0 : random.between(0, tiles.front().row);
-    WinogradOutputArgs args = {tiles.data(), count, blocks, from.data(), position, block,
+    WinogradOutputArgs args = {tiles.data(), outputs, count, blocks, from.data(), position, block,
                                bias.data(), first_row, expected.data(), y_row, y_block,
                                random.chance(0.5) ? mask.data() : nullptr, columns};
     reference_kernels().winograd_output(args);
@@ -155,14 +174,20 @@ void check_winograd_output(Case& c) {
 void check_winograd(Case& c) {
     Random& random = c.random;
     const int pixel = c.bf16() ? kBlock / 2 : kBlock;
-    const Array<uint32_t> weights = c.elements(static_cast<size_t>(pixel) * 9 * kBlock, 0.9);
+    const int outputs = random.between(3, 4), taps = winograd_taps_of(outputs);
+    const ptrdiff_t unit_stride = static_cast<ptrdiff_t>(taps) * taps * kBlock;
+    const Array<uint32_t> weights = c.elements(static_cast<size_t>(pixel * unit_stride), 0.9);
+    const std::vector<int32_t> places = some_offsets(random, taps, true);
     const Array<uint32_t> x = c.elements(static_cast<size_t>(36) * pixel, random.density());
     const Array<float> bias = c.exacts(kBlock);
     std::vector<float> kernels(static_cast<size_t>(kWinogradPositions) * kBlock * kBlock);
     std::vector<float> inputs(static_cast<size_t>(kWinogradPositions) * kBlock), sums = inputs;
-    c.kernels.winograd_weights({weights.data(), pixel, kernels.data(), kBlock * kBlock}, c.arithmetic);
+    c.kernels.winograd_weights({weights.data(), unit_stride, places.data(), outputs, pixel,
+                                kernels.data(), kBlock * kBlock},
+                               c.arithmetic);
     const uint32_t* const tile = x.data();
-    c.kernels.winograd_input({&tile, 1, 1, 6 * pixel, 0, inputs.data(), kBlock, 0}, c.arithmetic);
+    c.kernels.winograd_input({&tile, 0, 1, 1, pixel, 6 * pixel, 0, inputs.data(), kBlock, 0},
+                             c.arithmetic);
     for (int position = 0; position < kWinogradPositions; position++)
         for (int lane = 0; lane < kBlock; lane++) {
             double sum = 0;
@@ -171,16 +196,17 @@ void check_winograd(Case& c) {
                        kernels[(position * kBlock + channel) * kBlock + lane];
             sums[position * kBlock + lane] = static_cast<float>(sum);
         }
-    Array<float> actual(16 * kBlock), expected(16 * kBlock);
-    const WinogradTile whole = {0, 0, 4, 4};
-    c.kernels.winograd_output({&whole, 1, 1, sums.data(), kBlock, 0, bias.data(), 0,
-                               actual.data(), 4 * kBlock, 0, nullptr, 4});
-    std::vector<int32_t> offsets(9);
-    for (int r = 0; r < 3; r++)
-        for (int s = 0; s < 3; s++) offsets[(2 - s) * 3 + 2 - r] = (r * 6 + s) * pixel;
-    DenseArgs args = {x.data(), 0, 6 * pixel, pixel, pixel, pixel, 9, offsets.data(),
-                      {weights.data(), nullptr}, 9 * kBlock, kBlock, {bias.data(), nullptr},
-                      {expected.data(), nullptr}, 1, 4 * kBlock, kBlock, 4, 4};
+    Array<float> actual(static_cast<size_t>(outputs) * outputs * kBlock), expected = actual;
+    const WinogradTile whole = {0, 0, outputs, outputs};
+    c.kernels.winograd_output({&whole, outputs, 1, 1, sums.data(), kBlock, 0, bias.data(), 0,
+                               actual.data(), outputs * kBlock, 0, nullptr, outputs});
+    std::vector<int32_t> offsets(places.size());
+    for (int r = 0; r < taps; r++)
+        for (int s = 0; s < taps; s++)
+            offsets[places[r * taps + s] / kBlock] = (r * 6 + s) * pixel;
+    DenseArgs args = {x.data(), 0, 6 * pixel, pixel, pixel, pixel, taps * taps, offsets.data(),
+                      {weights.data(), nullptr}, unit_stride, kBlock, {bias.data(), nullptr},
+                      {expected.data(), nullptr}, 1, outputs * kBlock, kBlock, outputs, outputs};
     reference_kernels().dense(args, c.arithmetic);
     for (size_t i = 0; i < expected.size(); i++)
         c.compare("y", i, actual[i], expected[i], std::fabs(actual[i] - expected[i]) <= 1e-2f);

@@ -1,8 +1,8 @@
-// The transforms of F(4x4, 3x3), see WinogradWeightsArgs; the matrix products between them are the
-// dense kernel's.
+// The transforms of F(4x4, 3x3) and F(3x3, 4x4), see WinogradWeightsArgs; the matrix products between
+// them are the dense kernel's. Both have the same points, so that an input becomes the same for each.
 //
-// Each transform is the same six or four sums over rows and then over columns. The points come in
-// pairs +-p, so that even and odd parts are shared.
+// Each transform is the same sums over rows and then over columns. The points come in pairs +-p, so
+// that even and odd parts are shared.
 #pragma once
 
 #include "vector.hpp"
@@ -11,20 +11,28 @@ namespace rrm::RRM_ISA {
 
 inline constexpr float kHalfRoot = 0.70710678118654752f, kRoot = 1.41421356237309505f;
 
-// What becomes of three numbers of a kernel, six of an input, and six sums, in one direction.
+// What becomes of the numbers of a kernel, six of an input, and six sums, in one direction.
+template <int kTaps>
 struct KernelPositions {
-    static constexpr int kIn = 3, kOut = 6;
+    static constexpr int kIn = kTaps, kOut = 6;
     static RRM_INLINE void apply(const Vec* g, Vec* to) {
-        const Vec ends = (g[0] + 0.5f * g[2]) * (-2.0f / 3);
-        const Vec middle = g[1] * (-2.0f / 3 * kHalfRoot);
-        const Vec far_ends = (0.5f * g[0] + g[2]) * (1.0f / 3);
-        const Vec far_middle = g[1] * (kRoot / 6);
+        // Squares of the points are 1/2 and 2.
+        Vec ends = g[0] + 0.5f * g[2], far_ends = 0.5f * g[0] + g[2];
+        Vec middle = g[1] * kHalfRoot, far_middle = g[1] * (0.5f * kRoot);
+        if constexpr (kTaps > 3) {
+            middle += g[3] * (0.5f * kHalfRoot);
+            far_middle += g[3] * kRoot;
+        }
+        ends *= -2.0f / 3;
+        middle *= -2.0f / 3;
+        far_ends *= 1.0f / 3;
+        far_middle *= 1.0f / 3;
         to[0] = g[0];
         to[1] = ends + middle;
         to[2] = ends - middle;
         to[3] = far_ends + far_middle;
         to[4] = far_ends - far_middle;
-        to[5] = g[2];
+        to[5] = g[kTaps - 1];
     }
 };
 
@@ -42,15 +50,18 @@ struct InputPositions {
     }
 };
 
+template <int kOutputs>
 struct OutputSums {
-    static constexpr int kIn = 6, kOut = 4;
+    static constexpr int kIn = 6, kOut = kOutputs;
     static RRM_INLINE void apply(const Vec* m, Vec* to) {
         const Vec sum = m[1] + m[2], difference = m[1] - m[2];
         const Vec far_sum = m[3] + m[4], far_difference = m[3] - m[4];
         to[0] = m[0] + sum + far_sum;
         to[1] = kHalfRoot * difference + kRoot * far_difference;
         to[2] = 0.5f * sum + 2.0f * far_sum;
-        to[3] = (0.5f * kHalfRoot) * difference + (2.0f * kRoot) * far_difference + m[5];
+        if constexpr (kOutputs > 3)
+            to[3] = (0.5f * kHalfRoot) * difference + (2.0f * kRoot) * far_difference;
+        to[kOutputs - 1] += m[5];
     }
 };
 
@@ -78,22 +89,22 @@ RRM_INLINE void both_ways(Get get, Put put) {
     }
 }
 
-template <Arithmetic kArithmetic>
+template <Arithmetic kArithmetic, int kTaps>
 void winograd_kernels(const WinogradWeightsArgs& args) {
     constexpr int per_unit = kArithmetic == Arithmetic::fp32 ? 1 : 2;
     for (int channel = 0; channel < args.units * per_unit; channel++) {
-        const uint32_t* unit = args.weights + static_cast<size_t>(channel / per_unit) * 9 * kBlock;
+        const uint32_t* unit = args.weights + channel / per_unit * args.unit_stride;
         // Large layers come from memory, once for a whole batch of frames.
         constexpr int kAhead = 6;
-        const uint32_t* later = unit + static_cast<size_t>(kAhead) * 9 * kBlock;
-        for (int tap = 0; tap < 9; tap++) __builtin_prefetch(later + tap * kBlock);
+        for (int tap = 0; tap < kTaps * kTaps; tap++)
+            __builtin_prefetch(unit + kAhead * args.unit_stride + args.tap_offsets[tap]);
         for (int lane = 0; lane < kBlock; lane += kLanes) {
             float* to = args.to + static_cast<size_t>(channel) * kBlock + lane;
-            both_ways<KernelPositions>(
+            both_ways<KernelPositions<kTaps>>(
                 [&](int r, int c) __attribute__((always_inline)) {
-                    // The packed kernel is turned and goes column by column.
-                    const uint32_t* from = unit + ((2 - c) * 3 + 2 - r) * kBlock + lane;
-                    const VecBits bits = *reinterpret_cast<const VecBits*>(from);
+                    const int32_t offset = args.tap_offsets[r * kTaps + c];
+                    if (offset < 0) return splat(0);
+                    const VecBits bits = *reinterpret_cast<const VecBits*>(unit + offset + lane);
                     return per_unit == 1      ? (Vec)bits
                            : channel % 2 == 0 ? (Vec)(bits << 16)
                                               : (Vec)(bits & 0xffff0000u);
@@ -105,24 +116,32 @@ void winograd_kernels(const WinogradWeightsArgs& args) {
     }
 }
 
+template <Arithmetic kArithmetic>
+void winograd_kernels_of(const WinogradWeightsArgs& args) {
+    if (args.outputs == 4)
+        winograd_kernels<kArithmetic, 3>(args);
+    else
+        winograd_kernels<kArithmetic, 4>(args);
+}
+
 void winograd_weights(const WinogradWeightsArgs& args, Arithmetic arithmetic) {
     if (arithmetic == Arithmetic::fp32)
-        winograd_kernels<Arithmetic::fp32>(args);
+        winograd_kernels_of<Arithmetic::fp32>(args);
     else
-        winograd_kernels<Arithmetic::bf16>(args);
+        winograd_kernels_of<Arithmetic::bf16>(args);
 }
 
 template <Arithmetic kArithmetic>
 void winograd_input_tiles(const WinogradInputArgs& args) {
-    constexpr int pixel = kArithmetic == Arithmetic::fp32 ? kBlock : kBlock / 2;
     for (int block = 0; block < args.blocks; block++)
         for (int tile = 0; tile < args.count; tile++)
             for (int lane = 0; lane < kBlock; lane += kLanes) {
-                const uint32_t* x = args.tiles[tile] + block * args.x_block;
+                const uint32_t* x = args.tiles[tile] + args.offset + block * args.x_block;
                 float* to = args.to + block * args.block + tile * kBlock + lane;
                 both_ways<InputPositions>(
                     [&](int r, int c) __attribute__((always_inline)) {
-                        return channels_of(x + r * args.x_row + c * pixel, lane, kArithmetic);
+                        return channels_of(x + r * args.x_row + c * args.x_column, lane,
+                                           kArithmetic);
                     },
                     [&](int i, int j, Vec value) __attribute__((always_inline)) {
                         store(to + (i * 6 + j) * args.position, value);
@@ -137,36 +156,45 @@ void winograd_input(const WinogradInputArgs& args, Arithmetic arithmetic) {
         winograd_input_tiles<Arithmetic::bf16>(args);
 }
 
-void winograd_output(const WinogradOutputArgs& args) {
+template <int kOutputs>
+void winograd_output_tiles(const WinogradOutputArgs& args) {
     for (int block = 0; block < args.blocks; block++)
         for (int number = 0; number < args.count; number++)
             for (int lane = 0; lane < kBlock; lane += kLanes) {
                 const WinogradTile& tile = args.tiles[number];
                 const float* from = args.from + block * args.block + number * kBlock + lane;
                 const Vec bias = load(args.bias + block * kBlock + lane);
-                Vec all[16];
-                both_ways<OutputSums>(
+                Vec all[kOutputs * kOutputs];
+                both_ways<OutputSums<kOutputs>>(
                     [&](int r, int c) __attribute__((always_inline)) {
                         return load(from + (r * 6 + c) * args.position);
                     },
-                    [&](int i, int j, Vec value) __attribute__((always_inline)) { all[i * 4 + j] = value; });
+                    [&](int i, int j, Vec value)
+                        __attribute__((always_inline)) { all[i * kOutputs + j] = value; });
                 const int row = tile.row - args.first_row;
                 float* y = args.y + block * args.y_block + row * args.y_row +
                            tile.column * kBlock + lane;
-                if (args.mask == nullptr && tile.rows == 4 && tile.columns == 4) {
+                if (args.mask == nullptr && tile.rows == kOutputs && tile.columns == kOutputs) {
 #pragma GCC unroll 4
-                    for (int r = 0; r < 4; r++)
+                    for (int r = 0; r < kOutputs; r++)
 #pragma GCC unroll 4
-                        for (int c = 0; c < 4; c++)
-                            store(y + r * args.y_row + c * kBlock, bias + all[r * 4 + c]);
+                        for (int c = 0; c < kOutputs; c++)
+                            store(y + r * args.y_row + c * kBlock, bias + all[r * kOutputs + c]);
                     continue;
                 }
                 for (int r = 0; r < tile.rows; r++)
                     for (int c = 0; c < tile.columns; c++)
                         if (args.mask == nullptr ||
                             args.mask[(row + r) * args.width + tile.column + c] != 0)
-                            store(y + r * args.y_row + c * kBlock, bias + all[r * 4 + c]);
+                            store(y + r * args.y_row + c * kBlock, bias + all[r * kOutputs + c]);
             }
+}
+
+void winograd_output(const WinogradOutputArgs& args) {
+    if (args.outputs == 4)
+        winograd_output_tiles<4>(args);
+    else
+        winograd_output_tiles<3>(args);
 }
 
 }  // namespace rrm::RRM_ISA

@@ -1,0 +1,59 @@
+// Matrix products of what tiles of inputs and kernels become, for winograd.cpp and columns.cpp.
+#pragma once
+
+#include <cstddef>
+
+#include "kernels.hpp"
+
+namespace rrm {
+
+inline constexpr ptrdiff_t kPassBytes = 768 * 1024;  // of one pass: what tiles become before and after
+inline constexpr int kTilesTogether = 14;            // that a matrix product takes
+inline constexpr ptrdiff_t kApart = kBlock;  // so that positions do not fall on the same cache sets
+
+inline constexpr int divided(int count, int by) { return (count + by - 1) / by; }
+
+// Of the transformed kernels of `blocks` blocks of inputs and one of outputs.
+inline ptrdiff_t kernel_position(int blocks) {
+    return static_cast<ptrdiff_t>(blocks) * kBlock * kBlock + kApart;
+}
+inline ptrdiff_t kernel_floats(int blocks) { return kWinogradPositions * kernel_position(blocks); }
+
+// [group of tiles][block][position][tile][16]: what a matrix product or a transform of a group
+// touches lies close together.
+struct TileGroups {
+    int tiles, size;           // of all, of a group; the last one may have fewer
+    int blocks;
+
+    static TileGroups of(int tiles, int blocks) {
+        return {tiles, tiles == 0 ? 1 : divided(tiles, divided(tiles, kTilesTogether)), blocks};
+    }
+    // Floats that are enough for so many tiles, or fewer.
+    static size_t room(int tiles, int blocks) {
+        return (static_cast<size_t>(tiles + kTilesTogether) * kWinogradPositions * kBlock +
+                static_cast<size_t>(tiles + 1) * kApart) *
+               static_cast<size_t>(blocks);
+    }
+    ptrdiff_t position() const { return static_cast<ptrdiff_t>(size) * kBlock; }
+    ptrdiff_t block() const { return position() * kWinogradPositions + kApart; }
+    ptrdiff_t group() const { return block() * blocks; }
+    int count() const { return divided(tiles, size); }
+    int in_group(int number) const { return number + 1 < count() ? size : tiles - number * size; }
+};
+
+// The 36 matrix products of some channels with the kernels of one or two blocks of outputs.
+struct TileProducts {
+    int channels;
+    bool begins;               // the sums; else it adds to them
+    TileGroups in;
+    const float* x;            // of the first channel's block
+    int outputs;               // blocks of them: 1 or 2
+    const float* kernels[2];
+    ptrdiff_t kernel_position;
+    TileGroups out;
+    float* y[2];
+
+    void run(const Kernels&) const;
+};
+
+}  // namespace rrm
