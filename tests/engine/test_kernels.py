@@ -800,10 +800,10 @@ def test_maximum_behind_a_first_layer(isa: str, pool: tuple[int, int, int, bool]
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("batch", [1, 3, 8])
+@pytest.mark.parametrize("batch", [1, 8])
 @pytest.mark.parametrize(
     ("size", "height", "width", "padding"),
-    [(3, 7, 7, 1), (3, 9, 14, 1), (3, 12, 5, 2), (5, 8, 11, 2), (5, 12, 16, 0), (7, 9, 13, 3)],
+    [(3, 7, 7, 1), (3, 9, 14, 1), (3, 12, 5, 2), (5, 8, 11, 2), (7, 9, 9, 3)],
 )
 def test_tiles_equal_the_direct_sum(
     isa: str, batch: int, size: int, height: int, width: int, padding: int
@@ -837,15 +837,13 @@ def test_tiles_equal_the_direct_sum(
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("pooled", [False, True])
 @pytest.mark.parametrize(
     ("size", "stride", "padding", "channels", "outputs"),
     [(7, 2, 3, 3, 40), (11, 4, 2, 3, 20), (6, 2, 0, 4, 16), (10, 3, (4, 1), 2, 150)],
 )
 def test_tiles_of_a_first_layer_equal_the_direct_sum(
-    isa: str, batch: int, pooled: bool, size: int, stride: int, padding: Any, channels: int,
-    outputs: int,
+    isa: str, pooled: bool, size: int, stride: int, padding: Any, channels: int, outputs: int
 ) -> None:  # fmt: skip
     """All its pixels, a few of them, and dense frames between lists."""
     torch.manual_seed(0)
@@ -859,7 +857,7 @@ def test_tiles_of_a_first_layer_equal_the_direct_sum(
     for density in (-1.0, 0.02):
         dense = mock.patch.dict(forms.BREAK_EVEN, {"columns": density})
         with tiles(True) as used, dense:
-            network = native(program_of(module), shape, isa=isa, batch=batch)
+            network = native(program_of(module), shape, isa=isa, batch=3)
         assert len(used) == 1
         (result,), _ = network.run(frames)
         assert relative_l2(result.double(), expected[0]) < EXACT_RECURRENCE
