@@ -291,13 +291,10 @@ class _Builder:
             packed = self._packed(
                 step.name, lambda: (native.pack_columns(contiguous(), stride), ())
             )
-
-            def pack_dense() -> Any:
-                if step.tile:
-                    return native.pack_column_tiles(contiguous(), stride, step.tile)
-                return native.pack_columns_dense(contiguous())
-
-            dense = self._packed(f"{step.name}.dense", lambda: (pack_dense(), ()))
+            pixel = stride if step.tile else 1
+            dense = self._packed(
+                f"{step.name}.dense", lambda: (native.pack_columns_dense(contiguous(), pixel), ())
+            )
             network.columns(
                 step.name,
                 delta,

@@ -71,7 +71,6 @@ TILE_INPUTS = 6
 TILE_OUTPUTS = (4, 3)
 """Rows and columns of outputs that it may have: for kernels, or pieces of them, of 3 and 4."""
 
-
 TURNED_TILE = 160
 """Products of one output in whose time a tile's are turned; few channels do not hide it."""
 

@@ -12,7 +12,6 @@ ColumnConvolution::ColumnTiles::ColumnTiles(const ColumnConvolution& layer, Stat
     : layer_(layer), state_(state), stride_(layer.geometry.row_stride),
       channels_(state.network->deltas[layer.delta].channels * stride_ * stride_),
       blocks_(divided(channels_, kBlock)), map_columns_(layer.columns(state)),
-      map_rows_(layer.rows(state)),
       width_((divided(map_columns_, layer.tile_outputs) - 1) * layer.tile_outputs +
              kWinogradInputs) {
     const int tile = layer.tile_outputs, taps = winograd_taps_of(tile);
@@ -21,7 +20,7 @@ ColumnConvolution::ColumnTiles::ColumnTiles(const ColumnConvolution& layer, Stat
     const int per_row = divided(map_columns_, tile);
     const size_t tile_bytes = sizeof(float) * kWinogradPositions * kBlock * (blocks_ + stage_blocks);
     const int fit = static_cast<int>(kPassBytes / (tile_bytes * per_row));
-    const int tile_rows = std::min(std::max(fit, divided(kStripRows, tile)), divided(map_rows_, tile));
+    const int tile_rows = std::min(std::max(fit, divided(kStripRows, tile)), divided(layer.rows(state), tile));
     strip_rows_ = tile_rows * tile;
     const int most = tile_rows * per_row;
     const auto kernels_room = static_cast<size_t>(kernel_floats(blocks_)) * out_blocks;
@@ -56,9 +55,8 @@ void ColumnConvolution::ColumnTiles::gather(const Strip& strip, int frame) {
     const int piece = stride_ * plan.channels;  // of a row of the image, in a pixel
     const int first = -geometry.column_padding * plan.channels;
     const int end = (plan.width + plan.halo) * plan.channels;
-    // Pixels of which a whole block can be read, and of which all can.
+    // Pixels of which a whole block can be read.
     const int easy = std::max(0, std::min(width_, (end - first - kBlock) / piece + 1));
-    const int full = std::max(easy, std::min(width_, (end - first) / piece));
     float* to = pixels_;
     for (int r = 0; r < rows; r++) {
         const int image_row = (strip.row_begin + r) * geometry.row_stride - geometry.row_padding;
@@ -73,9 +71,9 @@ void ColumnConvolution::ColumnTiles::gather(const Strip& strip, int frame) {
                 } else if (column < easy) {
                     std::memcpy(place, line(part) + at, sizeof(float) * kBlock);
                 } else {
-                    const int count = column < full ? piece : std::max(0, end - first - at);
-                    std::copy(line(part) + at, line(part) + at + std::min(count, piece), place);
-                    std::fill(place + std::min(count, piece), place + piece, 0.0f);
+                    const int count = std::clamp(end - first - at, 0, piece);
+                    std::copy_n(line(part) + at, count, place);
+                    std::fill(place + count, place + piece, 0.0f);
                 }
             }
     }

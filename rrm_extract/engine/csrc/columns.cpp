@@ -51,7 +51,7 @@ void ColumnConvolution::run(State& state, int begin, int end) const {
                 std::any_of(line, line + map_columns, [](uint8_t one) { return one != 0; });
         }
         const bool all = state.computes_all(delta, number);
-        if (!all && source.dense[number] != 0) frame.mask = mask;
+        if (tile_outputs > 0 && !all && source.dense[number] != 0) frame.mask = mask;
         if (pool) {
             const std::vector<uint8_t> map = std::move(mask);
             mask.assign(static_cast<size_t>(out.height) * out.width, 0);

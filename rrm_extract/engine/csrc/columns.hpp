@@ -37,7 +37,7 @@ private:
     const ColumnConvolution& layer_;
     State& state_;
     const int stride_, channels_, blocks_;   // channels and blocks of the new pixels
-    const int map_columns_, map_rows_;
+    const int map_columns_;
     const int width_;                        // of the new pixels of a strip
     int strip_rows_;
     float *kernels_, *outputs_, *inputs_, *pixels_;

@@ -326,10 +326,8 @@ void bind_engine(nb::module_& m) {
     m.def("pack_columns", [](Floats w, int stride) {
         return to_array(pack_columns(weights_of(w, 1), stride));
     });
-    m.def("pack_columns_dense",
-          [](Floats w) { return to_array(pack_columns_dense(weights_of(w, 1))); });
-    m.def("pack_column_tiles", [](Floats w, int stride, int tile_outputs) {
-        return to_array(pack_column_tiles(weights_of(w, 1), stride, tile_outputs));
+    m.def("pack_columns_dense", [](Floats w, int pixel) {
+        return to_array(pack_columns_dense(weights_of(w, 1), pixel));
     });
     m.def("pack_signs", [](Floats w) { return to_array(pack_signs(weights_of(w, 1))); });
     m.def("pack_codes", [](Floats w, Floats codebook) {

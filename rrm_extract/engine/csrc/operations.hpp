@@ -146,8 +146,7 @@ public:
 
     const int delta, tensor;
     const Geometry geometry;
-    // As ColumnArgs has them, for sets of blocks; and [block][channel][tap][16], for tiles those of
-    // pack_column_tiles.
+    // As ColumnArgs has them, for sets of blocks; and those of pack_columns_dense.
     const uint32_t* const weights;
     const uint32_t* const dense_weights;
     const float* const bias;

@@ -146,27 +146,16 @@ std::vector<uint32_t> pack_columns(const Weights& w, int stride) {
     return packed;
 }
 
-std::vector<uint32_t> pack_columns_dense(const Weights& w) {
+std::vector<uint32_t> pack_columns_dense(const Weights& w, int pixel) {
     std::vector<uint32_t> packed;
     const int blocks = (w.outputs + kBlock - 1) / kBlock;
+    const int rows = (w.rows + pixel - 1) / pixel, columns = (w.columns + pixel - 1) / pixel;
     for (int block = 0; block < blocks; block++)
-        for (int channel = 0; channel < w.inputs; channel++)
-            for (int row = 0; row < w.rows; row++)
-                for (int column = 0; column < w.columns; column++)
-                    for (int lane = 0; lane < kBlock; lane++)
-                        packed.push_back(bits_of(w.at(block * kBlock + lane, channel, row, column)));
-    return packed;
-}
-
-std::vector<uint32_t> pack_column_tiles(const Weights& w, int stride, int tile_outputs) {
-    std::vector<uint32_t> packed;
-    const int blocks = (w.outputs + kBlock - 1) / kBlock, taps = winograd_taps_of(tile_outputs);
-    for (int block = 0; block < blocks; block++)
-        for (int part = 0; part < stride * stride; part++)
+        for (int part = 0; part < pixel * pixel; part++)
             for (int channel = 0; channel < w.inputs; channel++)
-                for (int tap = 0; tap < taps * taps; tap++) {
-                    const int row = tap / taps * stride + part / stride;
-                    const int column = tap % taps * stride + part % stride;
+                for (int tap = 0; tap < rows * columns; tap++) {
+                    const int row = tap / columns * pixel + part / pixel;
+                    const int column = tap % columns * pixel + part % pixel;
                     const bool exists = row < w.rows && column < w.columns;
                     for (int lane = 0; lane < kBlock; lane++)
                         packed.push_back(

@@ -24,12 +24,11 @@ struct Packed {
 // For a list whose groups have `group_blocks` blocks.
 Packed pack_window(const Weights&, Arithmetic, int group_blocks);
 Packed pack_taps(const Weights&, Arithmetic, int group_blocks);
-// For ColumnConvolution: on lists, dense, and dense in Winograd's tiles; the latter are
-// [block][row in a pixel][column in a pixel][channel][row][column][16] of a kernel whose pixels are
-// stride x stride of the image, zeros where the layer has no tap.
+// For ColumnConvolution: on lists; and dense, over pixels of `pixel` x `pixel` of the image's (1 for
+// direct sums, the stride for tiles): [block][row in a pixel][column in a pixel][channel][row]
+// [column][16], zeros where the layer has no tap.
 std::vector<uint32_t> pack_columns(const Weights&, int stride);
-std::vector<uint32_t> pack_columns_dense(const Weights&);
-std::vector<uint32_t> pack_column_tiles(const Weights&, int stride, int tile_outputs);
+std::vector<uint32_t> pack_columns_dense(const Weights&, int pixel);
 // For BinaryConvolution, whose weights are 1 or -1: bits, two elements a word, as XnorArgs has them,
 // and rows of bytes as FlipArgs has them, [tap][channel][outputs].
 std::vector<uint32_t> pack_signs(const Weights&);

@@ -1,4 +1,4 @@
-// Matrix products of what tiles of inputs and kernels become, for winograd.cpp and columns.cpp.
+// Matrix products of what tiles of inputs and kernels become, for winograd.cpp and column_tiles.cpp.
 #pragma once
 
 #include <cstddef>
