@@ -120,20 +120,25 @@ def _column_tiles(window: Window, source: PlanTensor) -> Tiles | None:
 def _tiles(outputs: int, window: Window, source: PlanTensor) -> Tiles:
     taps = TILE_INPUTS + 1 - outputs
     pieces = -(-window.kernel[0] // taps)
+    products, reach = pieces**2, 0
+    for side, padding, pixels in zip(
+        window.output(source.height, source.width),
+        window.padding,
+        (source.height, source.width),
+        strict=True,
+    ):
+        count = -(-side // outputs)
+        # Where they would hang over, the last ones are one output smaller: one position less.
+        smaller = min(count, count * outputs - side)
+        products *= TILE_INPUTS * count - smaller
+        # Where the last piece of the last tile ends, beside where the frame does.
+        last = outputs * (count - 1) - max(0, smaller - 1)
+        reach = max(reach, last + taps * (pieces - 1) + TILE_INPUTS - padding - pixels)
     height, width = window.output(source.height, source.width)
-    rows, columns = -(-height // outputs), -(-width // outputs)
-    products = rows * columns * TILE_INPUTS**2 * pieces**2
-    # Where the last piece of the last tile of a row ends, beside where the frame does.
-    reach = [
-        outputs * (count - 1) + taps * (pieces - 1) + TILE_INPUTS - padding - pixels
-        for count, padding, pixels in zip(
-            (rows, columns), window.padding, (source.height, source.width), strict=True
-        )
-    ]
     return Tiles(
         outputs=outputs,
         share=products / (height * width * window.kernel[0] ** 2),
-        halo=max(*reach, *window.padding),
+        halo=max(reach, *window.padding),
     )
 
 

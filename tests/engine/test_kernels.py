@@ -803,7 +803,7 @@ def test_maximum_behind_a_first_layer(isa: str, pool: tuple[int, int, int, bool]
 @pytest.mark.parametrize("batch", [1, 3, 8])
 @pytest.mark.parametrize(
     ("size", "height", "width", "padding"),
-    [(3, 7, 7, 1), (3, 9, 14, 1), (3, 12, 5, 2), (5, 8, 11, 2), (7, 9, 9, 3)],
+    [(3, 7, 7, 1), (3, 9, 14, 1), (3, 12, 5, 2), (3, 13, 5, 0), (5, 8, 11, 2), (7, 9, 9, 3)],
 )
 def test_tiles_equal_the_direct_sum(
     isa: str, batch: int, size: int, height: int, width: int, padding: int

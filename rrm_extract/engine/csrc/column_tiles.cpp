@@ -110,6 +110,7 @@ void ColumnConvolution::ColumnTiles::compute(const Strip& strip, const Frame& fr
         TileProducts products{};
         products.channels = channels_;
         products.begins = true;
+        products.whole_rows = products.whole_columns = {0, count};
         products.in = in;
         products.x = inputs_;
         products.outputs = std::min(2, strip.blocks - block);

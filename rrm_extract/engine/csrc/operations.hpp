@@ -113,6 +113,7 @@ private:
     // Some frames through one stage; `first` is the frame that the changes and masks begin with.
     void run_stage(State&, const Layout&, const Stage&, int begin, int end,
                    const std::vector<Changes>&, int first) const;
+    struct Pass;
     struct Tiles;
     struct TileKernels;
     Tiles find_tiles(State&, const Layout&, int begin, int end,

@@ -5,9 +5,14 @@
 //
 // A kernel that is larger than the tiles' goes in pieces, each with tiles of inputs of its own; their
 // products are summed like those of more channels.
+//
+// Tiles that would hang over the map's end are one output smaller there, which spares them a row or a
+// column of positions: 14 outputs are 4 + 4 + 3 + 3.
 #include "winograd.hpp"
 
 #include <algorithm>
+#include <array>
+#include <numeric>
 
 #include "convolution.hpp"
 
@@ -24,8 +29,30 @@ constexpr int kKernelBlocks = 8;
 struct Span {
     int frame;
     int row_begin, row_end;
-    int first_tile, last_tile;
+    TileRange tiles;           // wide ones first
+    TileRange wide, narrow;    // where they stand in their pass, see Convolution::arrange
 };
+
+// One tile after the other along one side of a map.
+struct TileSide {
+    int length, outputs, count, smaller;  // `smaller` of them, the last ones, have one output less
+
+    static TileSide of(int length, int outputs) {
+        const int count = divided(length, outputs);
+        return {length, outputs, count, std::min(count, count * outputs - length)};
+    }
+    int begin(int tile) const {
+        return tile * outputs - std::max(0, tile - (count - smaller));
+    }
+    int end(int tile) const { return std::min(length, begin(tile + 1)); }
+};
+
+// So that tiles with their last row are neighbours, and those with their last column as well.
+int kind_of(const WinogradTile& tile, int outputs) {
+    const bool tall = tile.rows == outputs, wide = tile.columns == outputs;
+    return tall ? (wide ? 1 : 0) : (wide ? 2 : 3);
+}
+constexpr int kKinds = 4;
 
 // A part of the kernel: its first tap.
 struct Piece {
@@ -50,22 +77,28 @@ void TileProducts::run(const Kernels& table) const {
     args.y_row = out.group();
     args.y_column = kBlock;
     args.blocks = outputs;
-    const int whole = in.tiles / in.size, rest = in.tiles % in.size;
     for (int position = 0; position < kWinogradPositions; position++) {
-        const auto part = [&](int group, int rows, int columns) {
+        const auto part = [&](int tile, int rows, int columns) {
+            const int group = tile / in.size, slot = tile % in.size * kBlock;
             args.rows = rows;
             args.columns = columns;
             args.x = reinterpret_cast<const uint32_t*>(x + group * in.group() +
-                                                       position * in.position());
+                                                       position * in.position() + slot);
             for (int b = 0; b < outputs; b++) {
                 args.weights[b] =
                     reinterpret_cast<const uint32_t*>(kernels[b] + position * kernel_position);
-                args.y[b] = y[b] + group * out.group() + position * out.position();
+                args.y[b] = y[b] + group * out.group() + position * out.position() + slot;
             }
             table.dense(args, Arithmetic::fp32);
         };
-        if (whole > 0) part(0, whole, in.size);
-        if (rest > 0) part(whole, 1, rest);
+        const TileRange range = needing(position);
+        for (int tile = range.begin; tile < range.end;) {
+            const int begun = tile % in.size, left = range.end - tile;
+            const int groups = begun == 0 ? left / in.size : 0;
+            const int some = groups > 0 ? in.size : std::min(in.size - begun, left);
+            part(tile, std::max(1, groups), some);
+            tile += std::max(1, groups) * some;
+        }
     }
 }
 
@@ -74,7 +107,46 @@ struct Convolution::Tiles {
     std::vector<WinogradTile> to;
     std::vector<Span> spans;             // a row of tiles each
     int count() const { return static_cast<int>(to.size()); }
+    Pass arrange(size_t first_span, size_t last_span, int outputs);
 };
+
+// Tiles that pass together, by their kind.
+struct Convolution::Pass {
+    size_t last_span;
+    int first, count;                    // of their tiles
+    TileRange tall, wide;                // among them, those with their last row or column
+};
+
+Convolution::Pass Convolution::Tiles::arrange(size_t first_span, size_t last_span, int outputs) {
+    const int first = spans[first_span].tiles.begin, last = spans[last_span - 1].tiles.end;
+    std::vector<int> order(static_cast<size_t>(last - first));
+    std::iota(order.begin(), order.end(), first);
+    const auto kind = [&](int tile) { return kind_of(to[tile], outputs); };
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return kind(a) < kind(b); });
+    std::array<int, kKinds + 1> begins{};
+    for (const int tile : order) begins[kind(tile) + 1]++;
+    std::partial_sum(begins.begin(), begins.end(), begins.begin());
+    const Pass pass{last_span, first, last - first, {0, begins[2]}, {begins[1], begins[3]}};
+
+    std::array<int, kKinds + 1> next = begins;
+    for (size_t s = first_span; s < last_span; s++) {
+        Span& span = spans[s];
+        span.wide = span.narrow = {0, 0};
+        for (int tile = span.tiles.begin; tile < span.tiles.end; tile++) {
+            TileRange& run = to[tile].columns == outputs ? span.wide : span.narrow;
+            const int place = next[kind(tile)]++;
+            if (run.begin == run.end) run.begin = place;
+            run.end = place + 1;
+        }
+    }
+    const std::vector<const uint32_t*> old_from(from.begin() + first, from.begin() + last);
+    const std::vector<WinogradTile> old_to(to.begin() + first, to.begin() + last);
+    for (size_t i = 0; i < order.size(); i++) {
+        from[first + i] = old_from[order[i] - first];
+        to[first + i] = old_to[order[i] - first];
+    }
+    return pass;
+}
 
 // The tiles of some dense frames in which a pixel has to be computed.
 Convolution::Tiles Convolution::find_tiles(State& state, const Layout& l, int begin, int end,
@@ -83,23 +155,24 @@ Convolution::Tiles Convolution::find_tiles(State& state, const Layout& l, int be
     Tiles tiles;
     const int unit_block = state.network->block_units();
     const ptrdiff_t x_row = state.whole_row(delta);
+    const TileSide down = TileSide::of(l.rows, tile_outputs);
+    const TileSide across = TileSide::of(l.columns, tile_outputs);
     for (int frame = begin; frame < end; frame++) {
         const uint32_t* x = state.whole(delta, frame) - geometry.row_padding * x_row -
                             geometry.column_padding * unit_block;
         const std::vector<uint8_t>& mask = masks[frame - first];
-        for (int row = 0; row < l.rows; row += tile_outputs) {
-            const int last = std::min(l.rows, row + tile_outputs);
-            const int before = tiles.count();
-            for (int column = 0; column < l.columns; column += tile_outputs) {
-                const WinogradTile tile{row, column, last - row,
-                                        std::min(tile_outputs, l.columns - column)};
+        for (int r = 0; r < down.count; r++) {
+            const int row = down.begin(r), last = down.end(r), before = tiles.count();
+            for (int c = 0; c < across.count; c++) {
+                const int column = across.begin(c);
+                const WinogradTile tile{row, column, last - row, across.end(c) - column};
                 if (!mask.empty() &&
                     !tile.sees(mask.data() + static_cast<size_t>(row) * l.columns, l.columns))
                     continue;
                 tiles.from.push_back(x + row * x_row + column * unit_block);
                 tiles.to.push_back(tile);
             }
-            tiles.spans.push_back({frame, row, last, before, tiles.count()});
+            tiles.spans.push_back({frame, row, last, {before, tiles.count()}, {}, {}});
         }
     }
     return tiles;
@@ -147,7 +220,7 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
     const int unit_block = state.network->block_units();
     const Delta& plan = state.network->deltas[delta];
     const ptrdiff_t x_row = state.whole_row(delta), x_block = state.whole_block(delta);
-    const Tiles tiles = find_tiles(state, l, begin, end, masks, first);
+    Tiles tiles = find_tiles(state, l, begin, end, masks, first);
     std::vector<Piece> pieces;
     const int taps = winograd_taps_of(tile_outputs);
     for (int row = 0; row < geometry.kernel_rows; row += taps)
@@ -159,13 +232,12 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
     const int blocks = stages.front().blocks, in_blocks = x_blocks * piece_count;
     const size_t tile_bytes = sizeof(float) * kWinogradPositions * kBlock * (in_blocks + blocks);
     const int most = std::max(kFewestTiles, static_cast<int>(kPassBytes / tile_bytes));
-    const int passes = std::max(1, divided(tiles.count(), most));
-    const int share = divided(tiles.count(), passes);
-    std::vector<size_t> pass_ends;
+    const int share = divided(tiles.count(), std::max(1, divided(tiles.count(), most)));
+    std::vector<Pass> passes;
     for (size_t span = 0, before = 0; span < tiles.spans.size(); span++) {
-        const int count = tiles.spans[span].last_tile - tiles.spans[before].first_tile;
+        const int count = tiles.spans[span].tiles.end - tiles.spans[before].tiles.begin;
         if (span + 1 < tiles.spans.size() && count < share) continue;
-        pass_ends.push_back(span + 1);
+        passes.push_back(tiles.arrange(before, span + 1, tile_outputs));
         before = span + 1;
     }
     const int widest = divided(l.columns, tile_outputs);
@@ -174,7 +246,7 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
     const size_t inputs_room = TileGroups::room(share + widest, in_blocks);
     const size_t outputs_room = TileGroups::room(share + widest, blocks);
     // Kernels are transformed once for all passes; for a single one bit by bit.
-    const bool once = pass_ends.size() > 1;
+    const bool once = passes.size() > 1;
     const auto blocks_of = [&](const WeightSet& set) {
         return divided(set.unit_end - set.unit_begin, unit_block);
     };
@@ -186,7 +258,7 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
         kernels_room = std::max(kernels_room, sum * piece_count);
     }
     float* const outputs = state.winograd_scratch(outputs_room + kernels_room +
-                                                  inputs_room * (keep ? pass_ends.size() : 1));
+                                                  inputs_room * (keep ? passes.size() : 1));
     float* const turned = outputs + outputs_room;
     float* const inputs = turned + kernels_room;
 
@@ -197,9 +269,8 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
             for (int block = 0; block < sets[s].blocks; block++)
                 wanted.push_back({sets[s].first_block + block, &sets[s],
                                   weights + sets[s].offset + static_cast<size_t>(block) * kBlock});
-        for (size_t pass = 0, span = 0; pass < pass_ends.size(); pass++) {
-            const int from = tiles.spans[span].first_tile;
-            const int count = tiles.spans[pass_ends[pass] - 1].last_tile - from;
+        for (size_t pass = 0, span = 0; pass < passes.size(); pass++) {
+            const int from = passes[pass].first, count = passes[pass].count;
             const TileGroups in = TileGroups::of(count, in_blocks);
             const TileGroups out = TileGroups::of(count, stage.blocks);
             float* const x = inputs + (keep ? pass * inputs_room : 0);
@@ -227,6 +298,8 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
                         products.channels = std::min(
                             some * kBlock, plan.channels - (first_block + block) * kBlock);
                         products.begins = piece == 0 && block == 0;
+                        products.whole_rows = passes[pass].tall;
+                        products.whole_columns = passes[pass].wide;
                         products.in = in;
                         products.x = x + (piece * x_blocks + first_block + block) * in.block();
                         products.outputs = together;
@@ -246,25 +319,27 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
                     }
                 w += static_cast<size_t>(together);
             }
-            for (; span < pass_ends[pass]; span++) {
+            for (; span < passes[pass].last_span; span++) {
                 const Span& rows = tiles.spans[span];
                 const std::vector<uint8_t>& mask = masks[rows.frame - first];
                 const Sums sums = kept ? accumulators(state, l, stage, rows.row_begin)
                                        : strip_sums(state, l, stage, rows.frame, rows.row_begin,
                                                     tile_outputs);
-                for (int tile = rows.first_tile - from; tile < rows.last_tile - from;) {
-                    const int group = tile / out.size, slot = tile % out.size;
-                    const int some = std::min(out.size - slot, rows.last_tile - from - tile);
-                    kernels.winograd_output(
-                        {tiles.to.data() + from + tile, tile_outputs, some, stage.blocks,
-                         outputs + group * out.group() + slot * kBlock, out.position(), out.block(),
-                         bias + static_cast<size_t>(stage.first_block) * kBlock, rows.row_begin,
-                         sums.y, sums.row, sums.block,
-                         mask.empty() ? nullptr
-                                      : mask.data() + static_cast<size_t>(rows.row_begin) * l.columns,
-                         l.columns});
-                    tile += some;
-                }
+                for (const TileRange& run : {rows.wide, rows.narrow})
+                    for (int tile = run.begin; tile < run.end;) {
+                        const int group = tile / out.size, slot = tile % out.size;
+                        const int some = std::min(out.size - slot, run.end - tile);
+                        kernels.winograd_output(
+                            {tiles.to.data() + from + tile, tile_outputs, some, stage.blocks,
+                             outputs + group * out.group() + slot * kBlock, out.position(),
+                             out.block(), bias + static_cast<size_t>(stage.first_block) * kBlock,
+                             rows.row_begin, sums.y, sums.row, sums.block,
+                             mask.empty()
+                                 ? nullptr
+                                 : mask.data() + static_cast<size_t>(rows.row_begin) * l.columns,
+                             l.columns});
+                        tile += some;
+                    }
                 finish(state, l, stage, rows.frame, rows.row_begin, rows.row_end,
                        changes[rows.frame - first], sums, nullptr);
             }

@@ -1,6 +1,7 @@
 // Matrix products of what tiles of inputs and kernels become, for winograd.cpp and column_tiles.cpp.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 
 #include "kernels.hpp"
@@ -41,10 +42,19 @@ struct TileGroups {
     int in_group(int number) const { return number + 1 < count() ? size : tiles - number * size; }
 };
 
+// Tiles that come one after the other.
+struct TileRange {
+    int begin, end;
+};
+
 // The 36 matrix products of some channels with the kernels of one or two blocks of outputs.
+//
+// Only the last row of a tile's outputs needs the last row of positions, and so do columns: where
+// a tile has one row or column less, what stands there is not computed.
 struct TileProducts {
     int channels;
     bool begins;               // the sums; else it adds to them
+    TileRange whole_rows, whole_columns;  // the tiles that have their last row or column
     TileGroups in;
     const float* x;            // of the first channel's block
     int outputs;               // blocks of them: 1 or 2
@@ -54,6 +64,17 @@ struct TileProducts {
     float* y[2];
 
     void run(const Kernels&) const;
+
+private:
+    TileRange needing(int position) const {
+        TileRange range{0, in.tiles};
+        const auto only = [&](const TileRange& some) {
+            range = {std::max(range.begin, some.begin), std::min(range.end, some.end)};
+        };
+        if (position / kWinogradInputs == kWinogradInputs - 1) only(whole_rows);
+        if (position % kWinogradInputs == kWinogradInputs - 1) only(whole_columns);
+        return range;
+    }
 };
 
 }  // namespace rrm
