@@ -728,6 +728,26 @@ def test_where_everything_changes(isa: str, precision: str, batch: int) -> None:
     assert repeated[2 * batch + 1 : 47][~measured[2 * batch + 2 : 48]].all()
 
 
+@pytest.mark.parametrize(("changed", "compared"), [(6, True), (14, False)])
+def test_where_more_than_half_changes(changed: int, compared: bool) -> None:
+    """Layers that compute all pixels anyway, of whose 20 columns some are new in each frame."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 20, 1), nn.ReLU(), nn.Conv2d(20, 40, 1), nn.Conv2d(40, 8, 1)]
+    module = nn.Sequential(*layers)
+    frames = torch.randn(1, 3, 12, 20).repeat(48, 1, 1, 1)
+    frames[..., :changed] = torch.randn(48, 3, 12, changed)
+    expected, wanted, _ = readable(module, frames, threshold=0.0)
+    with mock.patch.dict(forms.BREAK_EVEN, dict.fromkeys(forms.BREAK_EVEN, 0.1)):
+        network = native(program_of(module), (3, 12, 20), batch=16, threshold=0)
+    (result,), seen = network.run(frames)
+    assert relative_l2(result.double(), expected[0]) < EXACT_RECURRENCE
+    ours, theirs = seen.density_delta[32:, 1:], wanted.density_delta[32:, 1:]
+    # Every eighth frame is compared and stands for the seven after it.
+    torch.testing.assert_close(ours[::8], theirs[::8])
+    assert torch.allclose(ours, theirs) is compared
+    assert torch.equal(ours, ours[::8].repeat_interleave(8, 0)) is not compared
+
+
 @pytest.mark.parametrize("frame", [32, 37])
 def test_what_overflows_unseen(frame: int) -> None:
     """In a frame that is compared, and in one that is not."""

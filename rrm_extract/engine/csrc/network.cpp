@@ -57,8 +57,9 @@ constexpr int kOldest = 1000;
 // While nearly everything changes, only one frame in so many is compared with the one before.
 constexpr int kMeasuredEvery = 8;
 
-// Above this share of outputs that may have changed, those that have not are not worth keeping.
-constexpr double kNearlyAll = 0.9;
+// Above this share of outputs that may have changed, those that have not are not worth keeping: where
+// a dense frame skips them, and where it computes all the same.
+constexpr double kNearlyAll = 0.9, kMost = 0.5;
 
 }  // namespace
 
@@ -112,6 +113,7 @@ void Network::schedule() {
         const int index = operation->source_delta();
         if (index < 0) continue;
         Delta& delta = deltas[index];
+        delta.skipped |= operation->skips_unchanged();
         const bool inside = delta.tensor >= 0 ? made[delta.tensor] == segment : segment == 0;
         delta.versions = std::max(delta.versions, inside ? operation->frames : batch);
         const Tensor& out = tensors[operation->target()];
@@ -286,8 +288,9 @@ void State::end(int frames) {
             delta.age = 0;
         else
             delta.age = frames + (delta.dense[0] != 0 ? -1 : delta.age);
-        const bool nearly_all = static_cast<double>(delta.reached) >
-                                kNearlyAll * static_cast<double>(delta.outputs);
+        const double enough = plan.skipped ? kNearlyAll : kMost;
+        const bool reached_enough =
+            static_cast<double>(delta.reached) > enough * static_cast<double>(delta.outputs);
         double changed = 0;
         for (int frame = first; frame < frames; frame++)
             changed += static_cast<double>(delta.counts[frame].deltas);
@@ -297,10 +300,10 @@ void State::end(int frames) {
             delta.dense_mode =
                 density > plan.break_even * (delta.dense_mode ? kHysteresis : 1.0f) &&
                 // What has no lists only wins where nothing is compared.
-                (!select || (nearly_all && !plan.paper));
+                (!select || (reached_enough && !plan.paper));
         }
         // A key frame reaches everything, whatever has changed.
-        if (frames > first) delta.everywhere = delta.dense_mode && nearly_all;
+        if (frames > first) delta.everywhere = delta.dense_mode && reached_enough;
         delta.was_dense = delta.dense[frames - 1] != 0;
         delta.ring = (delta.ring + frames) % rings(plan);
         delta.valid = true;

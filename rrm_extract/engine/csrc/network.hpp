@@ -46,6 +46,7 @@ struct Delta {
     float break_even = 1;             // density above which the layers run dense; below 0 always
     int versions = 1;                 // frames that are kept at a time
     bool joint = false;               // all frames' dense forms lie one after the other
+    bool skipped = false;             // dense frames of its layers skip what has not changed
 
     int blocks() const { return (channels + kBlock - 1) / kBlock; }
     int groups() const { return (blocks() + group_blocks - 1) / group_blocks; }
@@ -106,6 +107,8 @@ public:
     virtual std::vector<int> sources() const { return {}; }
     virtual int source_delta() const { return -1; }
     virtual int target() const = 0;
+    // Whether dense frames are much cheaper where not all of their pixels have changed.
+    virtual bool skips_unchanged() const { return false; }
 
     const std::string name;
     int index = 0;

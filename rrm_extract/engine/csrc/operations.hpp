@@ -79,6 +79,7 @@ public:
     }
     int source_delta() const override { return delta; }
     int target() const override { return tensor; }
+    bool skips_unchanged() const override { return tile_outputs > 0; }
 
     const int delta, tensor;
     const Geometry geometry;
@@ -144,6 +145,7 @@ public:
     }
     int source_delta() const override { return delta; }
     int target() const override { return tensor; }
+    bool skips_unchanged() const override { return tile_outputs > 0; }
 
     const int delta, tensor;
     const Geometry geometry;
