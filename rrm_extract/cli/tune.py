@@ -19,8 +19,6 @@ OPTIONS = (*TRIAL_OPTIONS, "cuts")
 THRESHOLDS = "0,1e-4,3e-4,1e-3,3e-3,1e-2,3e-2,1e-1"
 """From exact to far beyond what the features of trained networks bear."""
 
-PLOT_FORMATS = (".svg", ".png", ".pdf")
-
 
 @click.command(short_help="Try thresholds on a clip: error against speed.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
@@ -85,7 +83,9 @@ def tune(
     config = job_from(inputs, values)
     wanted = _numbers(thresholds)
     if plot is not None:
-        _check_plot(plot)
+        from rrm_extract.jobs.fit_plot import check_figure
+
+        check_figure(plot)
 
     from rrm_extract.jobs.discover import discover
     from rrm_extract.jobs.recipe import load_job_model, make_recipe, prepare_process, weights_notes
@@ -126,14 +126,3 @@ def _numbers(text: str) -> list[float]:
             "1e-3,1e-2"
         )
     return [number for number in numbers if isinstance(number, float)]
-
-
-def _check_plot(path: Path) -> None:
-    """Rather before the measuring than after."""
-    from rrm_extract.jobs.fit_plot import matplotlib_module
-
-    if path.suffix.lower() not in PLOT_FORMATS:
-        raise ConfigError(f"--plot is {str(path)!r}, expected a name in {', '.join(PLOT_FORMATS)}")
-    if not path.parent.is_dir():
-        raise ConfigError(f"--plot is {str(path)!r}, but there is no folder {str(path.parent)!r}")
-    matplotlib_module("matplotlib.figure")

@@ -147,7 +147,7 @@ class _Lowering:
         if not has_known and (moves or not has_places):
             return op.call(*args, **kwargs)
         if has_known and op.kind not in ("add", "multiply"):
-            raise NoStepError("works with a constant")
+            raise NoStepError(f"no kernel for {name_of(op)} with a constant")
         if op.kind in ("conv", "linear"):
             return self._linear(op, args[0] if args else kwargs["input"])
         if op.kind == "activation" or activation_of(op.call, args[1:], kwargs) is not None:

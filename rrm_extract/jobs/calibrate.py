@@ -66,10 +66,9 @@ def run_calibration(
     check_folder(output)
     draw = None
     if plot is not None:
-        check_folder(plot)
-        from rrm_extract.jobs.fit_plot import draw_fit, matplotlib_module
+        from rrm_extract.jobs.fit_plot import check_figure, draw_fit
 
-        matplotlib_module("matplotlib")  # rather than find out at the end
+        check_figure(plot)
         draw = partial(draw_fit, path=plot)
     videos = discover(config.inputs, root=config.root, include=config.include)
     prepare_process(config.threads)

@@ -11,10 +11,27 @@ import numpy as np
 
 from rrm_extract.config import threshold_text
 from rrm_extract.errors import ConfigError, StoreWriteError
+from rrm_extract.jobs.calibrate import check_folder
 from rrm_extract.jobs.calibrate_accumulated import Round
 from rrm_extract.jobs.calibration import AccumulatedCalibration
 
-__all__ = ["draw_fit", "matplotlib_module", "save_figure"]
+__all__ = ["check_figure", "draw_fit", "matplotlib_module", "save_figure"]
+
+FORMATS = (".svg", ".png", ".pdf")
+"""Endings of a figure's name."""
+
+
+def check_figure(path: Path) -> None:
+    """Finds out before a long measurement what :func:`save_figure` would find after it.
+
+    Raises:
+        ConfigError: the name's ending stands for no picture, or matplotlib is not installed.
+        StoreWriteError: there is no such folder.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(f"--plot is {str(path)!r}, expected a name in {', '.join(FORMATS)}")
+    check_folder(path)
+    matplotlib_module("matplotlib.figure")
 
 
 def matplotlib_module(name: str) -> Any:

@@ -229,7 +229,6 @@ def test_the_plot(
         ("--try", "", "expected numbers of 0 or more"),
         ("--try", "features.0=1e-3", "expected numbers of 0 or more"),
         ("--plot", "tune.gif", "expected a name in .svg, .png, .pdf"),
-        ("--plot", "nowhere/tune.svg", "no folder 'nowhere'"),
         ("--frames", "3", "x>=4"),
         ("--model", "resnet19", "resnet19"),
     ],
@@ -240,6 +239,12 @@ def test_what_cannot_be_done_is_said_at_once(
     code, out, err = output_of(capsys, "tune", clip, option, value)
     assert (code, out) == (2, "")
     assert words in err
+
+
+def test_the_plot_needs_its_folder(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = output_of(capsys, "tune", clip, "--plot", "nowhere/tune.svg")
+    assert (code, out) == (3, "")
+    assert "nowhere is no folder; make it first" in err
 
 
 def test_every_option_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

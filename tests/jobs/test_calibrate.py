@@ -354,13 +354,26 @@ def test_the_plot_does_not_cost_the_calibration(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
-    wanted = ["--policy", "paper", "--threshold", "0.05", "--plot", str(tmp_path / "fit.xyz")]
-    assert main(["calibrate", *arguments(videos, tmp_path / "c.json", *wanted)]) == 2
-    assert "expected a name that ends in .svg" in capsys.readouterr().err
+    wanted = ["--policy", "paper", "--threshold", "0.05", "--plot"]
+
+    def calibrate(file: str, plot: str) -> tuple[int, str]:
+        code = main(
+            ["calibrate", *arguments(videos, tmp_path / file, *wanted, str(tmp_path / plot))]
+        )
+        return code, capsys.readouterr().err
+
+    code, err = calibrate("c.json", "x" * 300 + ".svg")
+    assert code == 3
+    assert "cannot write" in err
     assert load(tmp_path / "c.json", kind="accumulated")
-    wanted[-1] = str(tmp_path / "none/fit.svg")
-    assert main(["calibrate", *arguments(videos, tmp_path / "d.json", *wanted)]) == 3
-    assert not (tmp_path / "d.json").exists(), "found before the work"
+    for plot, expected, words in (
+        ("fit.xyz", 2, "expected a name in .svg"),
+        ("none/fit.svg", 3, "none is no folder"),
+    ):
+        code, err = calibrate("d.json", plot)
+        assert code == expected
+        assert words in err
+        assert not (tmp_path / "d.json").exists(), "found before the work"
 
 
 # The command line.

@@ -28,7 +28,7 @@ FRAMES = 8
 
 
 NAMES = [entry.name for entry in list_models() if entry.is_cnn and entry.source == "torchvision"]
-NO_KERNEL = {"convnext": {"GELU", "LayerNorm", "layer_norm"}}
+NO_KERNEL = {"convnext": {"GELU", "LayerNorm", "layer_norm with a constant"}}
 """What the native engine leaves to PyTorch, by the first part of a network's name."""
 
 
