@@ -22,7 +22,7 @@ __all__ = [
 BREAK_EVEN = {
     "window": 0.80,
     "taps": 0.72,
-    "narrow taps": 0.55,
+    "narrow taps": 0.38,
     "very narrow taps": 0.30,
     "whole taps": 0.10,
     "codes": 0.40,

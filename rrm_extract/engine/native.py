@@ -315,6 +315,13 @@ class NativeNetwork:
         """Memory that this lane's state takes, in bytes."""
         return sum(lane.bytes() for lane in self._lanes if lane is not None)
 
+    def frames_by_rows(self) -> int:
+        """Frames whose rows layers have handed on while in the cache, over all runs of such layers.
+
+        Layers with one reader each do so where all of their inputs change, see csrc/chain.cpp.
+        """
+        return sum(lane.frames_by_rows() for lane in self._lanes if lane is not None)
+
     def profile(self) -> dict[str, float]:
         """Seconds spent in each step so far, by the name of the operation it ends with."""
         seconds: dict[str, float] = {}

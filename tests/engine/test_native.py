@@ -616,7 +616,7 @@ def test_dense_layers_truncate_nothing() -> None:
     program = program_of(nn.Sequential(nn.Conv2d(16, 32, 1), nn.ReLU(), nn.Conv2d(32, 16, 1)))
     generator = torch.Generator().manual_seed(0)
     noise = clip((16, 8, 8), ["all"] * 7, generator=generator, exact=False)
-    still = noise[-1:].expand(8, -1, -1, -1) + 1e-3 * torch.arange(8.0)[:, None, None, None]
+    still = noise[-1:].expand(24, -1, -1, -1) + 1e-3 * torch.arange(24.0)[:, None, None, None]
     network = native(program, (16, 8, 8), threshold=0.5, batch=4)
     network.track()
     truncated = network.run(torch.cat([noise, noise, still]))[1].truncated

@@ -138,7 +138,7 @@ void CodedLayer::finish(State& state, int frame, int slot, int slots) const {
     }
     Changes changes;
     changes.set(state, tensor, frame, some ? &mask : nullptr, state.computes_all(delta, frame));
-    state.reach(delta, 1, some ? &mask : nullptr);
+    state.reach(delta, frame, 1, some ? &mask : nullptr);
     float* const response = room(state.coded.response, outputs);
     for (int output = 0; output < outputs; output++)
         response[output] = state.coded.sums.data()[output * slots + slot];

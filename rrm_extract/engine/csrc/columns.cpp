@@ -39,7 +39,7 @@ void ColumnConvolution::run(State& state, int begin, int end) const {
         const uint8_t* hits = state.some_hits(delta, number);
         const int64_t pixels = static_cast<int64_t>(out.height) * out.width;
         if (hits == nullptr || epilogue.residual >= 0) {
-            state.reach(delta, pixels, nullptr);
+            state.reach(delta, number, pixels, nullptr);
             frame.changes.set(state, tensor, number, nullptr);
             continue;
         }
@@ -57,7 +57,7 @@ void ColumnConvolution::run(State& state, int begin, int end) const {
             mask.assign(static_cast<size_t>(out.height) * out.width, 0);
             spread(map.data(), map_rows, map_columns, *pool, mask.data(), out.height, out.width);
         }
-        state.reach(delta, pixels, &mask);
+        state.reach(delta, number, pixels, &mask);
         frame.changes.set(state, tensor, number, &mask, all);
     }
     const ptrdiff_t y_row = static_cast<ptrdiff_t>(map_columns) * kBlock;

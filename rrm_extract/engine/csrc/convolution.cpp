@@ -28,18 +28,6 @@ Convolution::Sums Convolution::accumulators(State& state, const Layout& l, const
             l.row, l.block};
 }
 
-// Sums of a few rows that nobody asks for again: where the results will be, or in scratch memory.
-Convolution::Sums Convolution::strip_sums(State& state, const Layout& l, const Stage& stage,
-                                          int frame, int row, int rows) const {
-    Sums sums{};
-    sums.y = state.place(tensor, frame, stage.first_block, row, &sums.row, &sums.block);
-    if (sums.y != nullptr) return sums;
-    sums.row = l.row;
-    sums.block = rows * l.row;
-    sums.y = state.strip_scratch(static_cast<size_t>(sums.block) * stage.blocks);
-    return sums;
-}
-
 // The response of one stage to the deltas of all frames that are lists; weights stay close while
 // the frames pass. The rows are those of the output.
 void Convolution::add_stage(State& state, const Layout& l, const Stage& stage, int row_begin,
@@ -163,7 +151,7 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
             const auto take = [&](int slot, const WeightSet& from, int b) {
                 args.weights[slot] = weights + from.offset + static_cast<size_t>(b) * kBlock;
                 args.bias[slot] = bias + static_cast<size_t>(from.first_block + b) * kBlock;
-                args.y[slot] = sums.y + (from.first_block + b - stage.first_block) * sums.block;
+                args.y[slot] = sums.data + (from.first_block + b - stage.first_block) * sums.block;
                 if (trace != nullptr && epilogue.residual >= 0)
                     end.residual[slot] =
                         state.plane(epilogue.residual, from.first_block + b, frame) +
@@ -190,19 +178,15 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
 void Convolution::compute_finished(State& state, const Layout& l, const Stage& stage,
                                    int row_begin, int row_end, int frame,
                                    const Changes& changes) const {
-    const Tensor& out = state.network->tensors[tensor];
-    Sums sums = strip_sums(state, l, stage, frame, row_begin, row_end - row_begin);
-    if (out.stored)
-        sums = {state.plane(tensor, stage.first_block, frame) +
-                    static_cast<ptrdiff_t>(row_begin) * out.width * kBlock,
-                static_cast<ptrdiff_t>(out.width) * kBlock, static_cast<ptrdiff_t>(out.plane())};
+    const RowsTarget to = rows_target(state, tensor, frame, stage.first_block, stage.blocks,
+                                      row_begin, row_end - row_begin);
     {
         Trace trace(state.finite(delta, tensor, frame));
-        compute_dense(state, l, stage, row_begin, row_end, frame, sums, &trace);
+        compute_dense(state, l, stage, row_begin, row_end, frame, to, &trace);
     }
     for (int row = row_begin; row < row_end; row++)
         state.emit(tensor, frame, stage.first_block, stage.blocks, row,
-                   sums.y + (row - row_begin) * sums.row, sums.block, changes.sent(row));
+                   to.data + (row - row_begin) * to.row, to.block, changes.sent(row));
 }
 
 void Convolution::compute_together(State& state, const Layout& l, const Stage& stage, int begin,
@@ -280,7 +264,7 @@ void Convolution::finish(State& state, const Layout& l, const Stage& stage, int 
         args.x_block = to.block;
         for (const Run& run : changes.made(row)) {
             const ptrdiff_t at = static_cast<ptrdiff_t>(run.begin) * kBlock;
-            args.y = sums.y + (row - row_begin) * sums.row + at;
+            args.y = sums.data + (row - row_begin) * sums.row + at;
             args.delta = change == nullptr ? nullptr : change + row * l.row + at;
             args.residual = residual == nullptr
                                 ? nullptr
@@ -337,21 +321,18 @@ bool Convolution::find_changes(State& state, int frame, std::vector<uint8_t>& ma
     return true;
 }
 
-void Convolution::run(State& state, int begin, int end) const {
-    const Layout l = layout(state);
+void Convolution::note_changes(State& state, int frame, std::vector<uint8_t>& mask,
+                               Changes& changes) const {
+    const Tensor& out = state.network->tensors[tensor];
+    const bool some = find_changes(state, frame, mask);
+    const bool all = state.computes_all(delta, frame);
+    changes.set(state, tensor, frame, some ? &mask : nullptr, all);
+    state.reach(delta, frame, static_cast<int64_t>(out.height) * out.width, some ? &mask : nullptr);
+    if (!some || all) mask.clear();
+}
+
+std::vector<Convolution::Stage> Convolution::stages(const State& state) const {
     const int blocks = state.network->tensors[tensor].blocks();
-    const int64_t pixels = static_cast<int64_t>(l.rows) * l.columns;
-    const std::vector<uint8_t>& dense = state.deltas[delta].dense;
-    std::vector<Changes> changes(end - begin);
-    std::vector<std::vector<uint8_t>> masks(end - begin);
-    for (int frame = begin; frame < end; frame++) {
-        std::vector<uint8_t>& mask = masks[frame - begin];
-        const bool some = find_changes(state, frame, mask);
-        const bool all = state.computes_all(delta, frame);
-        changes[frame - begin].set(state, tensor, frame, some ? &mask : nullptr, all);
-        state.reach(delta, pixels, some ? &mask : nullptr);
-        if (!some || all) mask.clear();
-    }
     std::vector<Stage> stages;
     for (int first = 0; first < blocks; first += kStageBlocks) {
         const size_t set = stages.empty() ? 0 : stages.back().last_set;
@@ -361,6 +342,36 @@ void Convolution::run(State& state, int begin, int end) const {
             stage.last_set++;
         stages.push_back(stage);
     }
+    return stages;
+}
+
+size_t Convolution::weight_bytes() const {
+    size_t elements = 0;
+    for (const WeightSet& set : sets)
+        elements += static_cast<size_t>(set.unit_end - set.unit_begin) * set.blocks * kBlock;
+    return sizeof(uint32_t) * elements * geometry.taps();
+}
+
+void Convolution::look(State& state, int frame, Changes& changes) const {
+    std::vector<uint8_t> mask;
+    note_changes(state, frame, mask, changes);
+}
+
+void Convolution::run_rows(State& state, int frame, int begin, int end,
+                           const Changes& changes) const {
+    const Layout l = layout(state);
+    for (const Stage& stage : stages(state))
+        compute_finished(state, l, stage, begin, end, frame, changes);
+}
+
+void Convolution::run(State& state, int begin, int end) const {
+    const Layout l = layout(state);
+    const std::vector<uint8_t>& dense = state.deltas[delta].dense;
+    std::vector<Changes> changes(end - begin);
+    std::vector<std::vector<uint8_t>> masks(end - begin);
+    for (int frame = begin; frame < end; frame++)
+        note_changes(state, frame, masks[frame - begin], changes[frame - begin]);
+    const std::vector<Stage> stages = this->stages(state);
     for (int from = begin, to = begin; from < end; from = to) {
         const auto by_winograd = [&](int frame) { return tile_outputs > 0 && dense[frame] != 0; };
         for (to = from + 1; to < end && by_winograd(to) == by_winograd(from);) to++;
@@ -387,14 +398,15 @@ void Convolution::run_stage(State& state, const Layout& l, const Stage& stage, i
         const int strip = (l.rows + strips - 1) / strips;
         for (int row = 0; row < l.rows; row += strip) {
             const int last = std::min(l.rows, row + strip);
-            float* const target = accumulators(state, l, stage, 0).y;
+            float* const target = accumulators(state, l, stage, 0).data;
             for (int frame = begin; frame < end; frame++) {
                 if (!kept && epilogue.limits()) {
                     compute_finished(state, l, stage, row, last, frame, changes[frame - first]);
                     continue;
                 }
                 const Sums sums = kept ? accumulators(state, l, stage, row)
-                                       : strip_sums(state, l, stage, frame, row, strip);
+                                       : rows_target(state, tensor, frame, stage.first_block,
+                                                     stage.blocks, row, last - row);
                 if (dense[frame] != 0)
                     compute_dense(state, l, stage, row, last, frame, sums, nullptr);
                 else
@@ -430,68 +442,100 @@ void Convolution::run_stage(State& state, const Layout& l, const Stage& stage, i
                accumulators(state, l, stage, 0), scratch + (frame - begin) * frame_stride + l.origin);
 }
 
-void DepthwiseConvolution::run(State& state, int begin, int end) const {
-    const Network& network = *state.network;
-    const Tensor& out = network.tensors[tensor];
-    const Delta& plan = network.deltas[delta];
-    const ptrdiff_t x_row = state.whole_row(delta), x_block = state.whole_block(delta);
+void DepthwiseConvolution::look(State& state, int frame, Changes& changes) const {
+    const Tensor& out = state.network->tensors[tensor];
+    const Delta& plan = state.network->deltas[delta];
     const int64_t pixels = static_cast<int64_t>(out.height) * out.width;
-    const bool limits = epilogue.limits();
-    Changes changes;
     std::vector<uint8_t> mask;
+    const uint8_t* hits = state.some_hits(delta, frame);
+    const bool some = hits != nullptr;
+    if (some) {
+        mask.assign(static_cast<size_t>(pixels), 0);
+        spread(hits, plan.height, plan.width, geometry, mask.data(), out.height, out.width);
+    }
+    changes.set(state, tensor, frame, some ? &mask : nullptr, state.deltas[delta].everywhere);
+    state.reach(delta, frame, pixels, some ? &mask : nullptr);
+}
+
+void DepthwiseConvolution::compute(State& state, int frame, int first_block, int blocks, int row,
+                                   int rows, const Run& run, const RowsTarget& to) const {
+    const ptrdiff_t x_row = state.whole_row(delta), x_block = state.whole_block(delta);
+    const float* const x = state.selected(delta, frame) +
+                           (row * geometry.row_stride - geometry.row_padding) * x_row +
+                           (run.begin * geometry.column_stride - geometry.column_padding) * kBlock;
+    const ptrdiff_t at = static_cast<ptrdiff_t>(run.begin) * kBlock;
+    const bool limits = epilogue.limits();
+    bool* const finite = state.finite(delta, tensor, frame);
+    Trace trace(limits ? finite : nullptr);
+    DepthwiseArgs args{};
+    args.x_row = x_row;
+    args.kernel_rows = geometry.kernel_rows;
+    args.kernel_columns = geometry.kernel_columns;
+    args.row_stride = geometry.row_stride;
+    args.column_stride = geometry.column_stride;
+    args.row_dilation = geometry.row_dilation;
+    args.column_dilation = geometry.column_dilation;
+    args.y_row = to.row;
+    args.rows = rows;
+    args.columns = run.end - run.begin;
+    args.low = epilogue.lowest();
+    args.high = epilogue.highest();
+    args.trace = trace.numbers();
+    for (int b = 0; b < blocks; b++) {
+        args.x = x + (first_block + b) * x_block;
+        args.weights = weights + static_cast<size_t>(first_block + b) * geometry.taps() * kBlock;
+        args.bias = bias + static_cast<size_t>(first_block + b) * kBlock;
+        args.y = to.data + b * to.block + at;
+        state.network->kernels.depthwise(args);
+    }
+    if (limits) return;
+    const Timed timed(state, Share::finish);
+    for (int r = 0; r < rows; r++) {
+        FinishArgs finish{};
+        finish.y = finish.x = to.data + r * to.row + at;
+        finish.y_block = finish.x_block = to.block;
+        finish.width = run.end - run.begin;
+        finish.blocks = blocks;
+        finish.activation = epilogue.activation;
+        finish.low = epilogue.low;
+        finish.high = epilogue.high;
+        finish.finite = finite;
+        state.network->kernels.finish(finish);
+    }
+}
+
+void DepthwiseConvolution::run_rows(State& state, int frame, int begin, int end,
+                                    const Changes& changes) const {
+    const Tensor& out = state.network->tensors[tensor];
+    for (int first = 0; first < out.blocks(); first += kStageBlocks) {
+        const int blocks = std::min(kStageBlocks, out.blocks() - first);
+        const RowsTarget to =
+            rows_target(state, tensor, frame, first, blocks, begin, end - begin);
+        compute(state, frame, first, blocks, begin, end - begin, {0, out.width}, to);
+        for (int row = begin; row < end; row++)
+            state.emit(tensor, frame, first, blocks, row, to.data + (row - begin) * to.row, to.block,
+                       changes.sent(row));
+    }
+}
+
+void DepthwiseConvolution::run(State& state, int begin, int end) const {
+    const Tensor& out = state.network->tensors[tensor];
+    const int strip =
+        std::max(kStripRows, static_cast<int>(kUnkeptBytes / (4 * out.width * kBlock * kStageBlocks)));
+    Changes changes;
     for (int frame = begin; frame < end; frame++) {
-        Trace trace(state.finite(delta, tensor, frame));
-        const uint8_t* hits = state.some_hits(delta, frame);
-        const bool some = hits != nullptr;
-        if (some) {
-            mask.assign(static_cast<size_t>(pixels), 0);
-            spread(hits, plan.height, plan.width, geometry, mask.data(), out.height, out.width);
+        look(state, frame, changes);
+        if (state.deltas[delta].everywhere) {
+            for (int row = 0; row < out.height; row += strip)
+                run_rows(state, frame, row, std::min(out.height, row + strip), changes);
+            continue;
         }
-        changes.set(state, tensor, frame, some ? &mask : nullptr, state.deltas[delta].everywhere);
-        state.reach(delta, pixels, some ? &mask : nullptr);
-        const float* x = state.selected(delta, frame) - geometry.row_padding * x_row -
-                         geometry.column_padding * kBlock;
         for (int first = 0; first < out.blocks(); first += kStageBlocks) {
             const int blocks = std::min(kStageBlocks, out.blocks() - first);
             for (int row = 0; row < out.height; row++) {
                 const RowTarget to = row_target(state, tensor, frame, first, blocks, row);
-                for (const Run& run : changes.made(row)) {
-                    const ptrdiff_t at = static_cast<ptrdiff_t>(run.begin) * kBlock;
-                    DepthwiseArgs args{};
-                    args.x_row = x_row;
-                    args.kernel_rows = geometry.kernel_rows;
-                    args.kernel_columns = geometry.kernel_columns;
-                    args.column_stride = geometry.column_stride;
-                    args.row_dilation = geometry.row_dilation;
-                    args.column_dilation = geometry.column_dilation;
-                    args.columns = run.end - run.begin;
-                    args.low = epilogue.lowest();
-                    args.high = epilogue.highest();
-                    args.trace = limits ? trace.numbers() : nullptr;
-                    for (int b = 0; b < blocks; b++) {
-                        args.x = x + (first + b) * x_block + row * geometry.row_stride * x_row +
-                                 at * geometry.column_stride;
-                        args.weights =
-                            weights + static_cast<size_t>(first + b) * geometry.taps() * kBlock;
-                        args.bias = bias + static_cast<size_t>(first + b) * kBlock;
-                        args.y = to.data + b * to.block + at;
-                        network.kernels.depthwise(args);
-                    }
-                    if (limits) continue;
-                    const Timed timed(state, Share::finish);
-                    FinishArgs finish{};
-                    finish.y = to.data + at;
-                    finish.y_block = to.block;
-                    finish.x = to.data + at;
-                    finish.x_block = to.block;
-                    finish.width = run.end - run.begin;
-                    finish.blocks = blocks;
-                    finish.activation = epilogue.activation;
-                    finish.low = epilogue.low;
-                    finish.high = epilogue.high;
-                    finish.finite = state.finite(delta, tensor, frame);
-                    network.kernels.finish(finish);
-                }
+                for (const Run& run : changes.made(row))
+                    compute(state, frame, first, blocks, row, 1, run, {to.data, 0, to.block});
                 state.emit(tensor, frame, first, blocks, row, to.data, to.block,
                            changes.sent(row));
             }

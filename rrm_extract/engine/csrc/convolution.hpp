@@ -28,10 +28,4 @@ struct Convolution::Stage {
     size_t first_set, last_set;
 };
 
-// Where the sums of some rows of a stage lie: those of its first block, row and column.
-struct Convolution::Sums {
-    float* y;
-    ptrdiff_t row, block;
-};
-
 }  // namespace rrm

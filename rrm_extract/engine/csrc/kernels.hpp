@@ -174,15 +174,16 @@ struct ColumnArgs {
     int columns;               // of the output
 };
 
-// A depthwise convolution of one row of outputs in one block: y = bias + w * x.
+// A depthwise convolution of some rows of outputs in one block: y = bias + w * x.
 struct DepthwiseArgs {
-    const float* x;            // input pixel of output column 0 and the first tap
+    const float* x;            // input pixel of the first output and the first tap
     ptrdiff_t x_row;
-    int kernel_rows, kernel_columns, column_stride, row_dilation, column_dilation;
+    int kernel_rows, kernel_columns, row_stride, column_stride, row_dilation, column_dilation;
     const float* weights;      // [row][column][16]
     const float* bias;
     float* y;
-    int columns;
+    ptrdiff_t y_row;
+    int rows, columns;         // of the output
     float low, high;           // of what is written; a NaN stays one
     float* trace;              // as LayerEnd has it
 };

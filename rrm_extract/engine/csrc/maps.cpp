@@ -119,6 +119,19 @@ RowTarget row_target(State& state, int tensor, int frame, int block, int blocks,
     return {state.row_scratch(floats * blocks), static_cast<ptrdiff_t>(floats)};
 }
 
+RowsTarget rows_target(State& state, int tensor, int frame, int block, int blocks, int row,
+                       int rows) {
+    const Tensor& plan = state.network->tensors[tensor];
+    const ptrdiff_t floats = static_cast<ptrdiff_t>(plan.width) * kBlock;
+    if (plan.stored && plan.planes.empty())
+        return {state.plane(tensor, block, frame) + row * floats, floats,
+                static_cast<ptrdiff_t>(plan.plane())};
+    RowsTarget to{};
+    to.data = state.place(tensor, frame, block, row, &to.row, &to.block);
+    if (to.data != nullptr) return to;
+    return {state.strip_scratch(static_cast<size_t>(rows * floats * blocks)), floats, rows * floats};
+}
+
 void Input::run(State& state, int begin, int end) const {
     const Network::Input size = state.network->inputs[number];
     const Array& input = state.inputs[number];

@@ -369,7 +369,8 @@ void bind_engine(nb::module_& m) {
         .def("profile", &Lane::profile)
         .def("split_times", [](Lane& lane, bool on) { lane.state.split_times(on); })
         .def("profile_split", &Lane::profile_split)
-        .def("bytes", [](const Lane& lane) { return lane.state.bytes(); });
+        .def("bytes", [](const Lane& lane) { return lane.state.bytes(); })
+        .def("frames_by_rows", [](const Lane& lane) { return lane.state.frames_by_rows; });
 }
 
 }  // namespace rrm

@@ -34,13 +34,6 @@ private:
 #endif
 };
 
-// Seconds that this thread has computed; not those in which it waited for a processor.
-double thread_seconds() {
-    timespec now{};
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
 // Frames of a select that are kept: those of a batch and the one before, unless frames come one by
 // one and each can take the place of the last. Of bits both are always kept.
 int rings(const Delta& delta) {
@@ -54,8 +47,9 @@ constexpr float kHysteresis = 0.93f;
 // lists the errors would add up to 1e-5 of the features.
 constexpr int kOldest = 1000;
 
-// While nearly everything changes, only one frame in so many is compared with the one before.
-constexpr int kMeasuredEvery = 8;
+// While nearly everything changes, only one frame in so many is compared with the one before: at
+// first, and where it goes on.
+constexpr int kFirstPause = 8, kLongestPause = 32;
 
 // Above this share of outputs that may have changed, those that have not are not worth keeping: where
 // a dense frame skips them, and where it computes all the same.
@@ -63,25 +57,37 @@ constexpr double kNearlyAll = 0.9, kMost = 0.5;
 
 }  // namespace
 
+double thread_seconds() {
+    timespec now{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
 void Network::schedule() {
+    find_chains();
     // Frames pass an operation together so that weights, accumulators and snapshots are read once
     // for all of them; but not more than keep what they hand on in the third-level cache. Where
     // weights are large for their use, one use a pixel, they count for more.
     constexpr size_t kHandedOn = size_t{2} << 20;
     constexpr int kEnoughPixels = 1200;
+    size_t chained = 0;  // operations before it belong to a chain
     for (const auto& operation : operations) {
         int frames = segments.empty() ? 1 : segments.back().frames;
+        const size_t index = static_cast<size_t>(operation->index);
+        if (const Chain* const chain = chain_at(index)) chained = chain->end;
+        const bool inside = index < chained && chain_at(index) == nullptr;
         const Tensor& out = tensors[operation->target() < 0 ? 0 : operation->target()];
         const size_t bytes = 4 * out.plane() * out.blocks();
-        while (frames < batch && (frames * 2 * bytes <= kHandedOn ||
-                                  (operation->source_delta() >= 0 &&
-                                   frames * out.height * out.width < kEnoughPixels)))
+        while (!inside && frames < batch &&
+               (frames * 2 * bytes <= kHandedOn ||
+                (operation->source_delta() >= 0 &&
+                 frames * out.height * out.width < kEnoughPixels)))
             frames *= 2;
         frames = std::min(frames, batch);
         operation->frames = frames;
         if (segments.empty() || segments.back().frames != frames)
-            segments.push_back({static_cast<size_t>(operation->index), 0, frames});
-        segments.back().end = static_cast<size_t>(operation->index) + 1;
+            segments.push_back({index, 0, frames});
+        segments.back().end = index + 1;
     }
     // What only its own segment reads is kept for the frames of one pass, the rest for all.
     std::vector<int> made(tensors.size(), -1);
@@ -263,8 +269,10 @@ void State::begin(int frames) {
         delta.reached = delta.outputs = 0;
         for (int frame = 0; frame < frames; frame++) {
             delta.dense[frame] = all || (frame == 0 && !(delta.valid && delta.kept));
-            delta.measured[frame] = !delta.everywhere || frame % kMeasuredEvery == 0 ||
-                                    network->deltas[i].kind == DeltaKind::columns;
+            const bool compared = !delta.everywhere || delta.unseen >= delta.pause ||
+                                  (frame == 0 && !delta.valid);
+            delta.measured[frame] = compared;
+            delta.unseen = compared ? 1 : delta.unseen + 1;
             delta.counts[frame] = Counts();
         }
         if (tracked_ && delta.dense[0] != 0 && !delta.energy.empty()) {
@@ -288,9 +296,12 @@ void State::end(int frames) {
             delta.age = 0;
         else
             delta.age = frames + (delta.dense[0] != 0 ? -1 : delta.age);
-        const double enough = plan.skipped ? kNearlyAll : kMost;
+        const double enough =
+            (plan.skipped ? kNearlyAll : kMost) * (delta.everywhere ? kHysteresis : 1.0f);
         const bool reached_enough =
-            static_cast<double>(delta.reached) > enough * static_cast<double>(delta.outputs);
+            delta.outputs == 0 ? delta.everywhere
+                               : static_cast<double>(delta.reached) >
+                                     enough * static_cast<double>(delta.outputs);
         double changed = 0;
         for (int frame = first; frame < frames; frame++)
             changed += static_cast<double>(delta.counts[frame].deltas);
@@ -303,7 +314,13 @@ void State::end(int frames) {
                 (!select || (reached_enough && !plan.paper));
         }
         // A key frame reaches everything, whatever has changed.
-        if (frames > first) delta.everywhere = delta.dense_mode && reached_enough;
+        if (frames > first) {
+            if (!delta.everywhere)
+                delta.pause = kFirstPause;
+            else if (delta.outputs > 0)
+                delta.pause = std::min(2 * delta.pause, kLongestPause);
+            delta.everywhere = delta.dense_mode && reached_enough;
+        }
         delta.was_dense = delta.dense[frames - 1] != 0;
         delta.ring = (delta.ring + frames) % rings(plan);
         delta.valid = true;
@@ -322,20 +339,25 @@ Share State::count_for(Share share) {
 bool State::run(std::vector<Array> given, int frames) {
     [[maybe_unused]] const FlushDenormals flush;
     inputs = std::move(given);
+    batch_frames_ = frames;
     begin(frames);
     for (const Network::Segment& segment : network->segments)
         for (int first = 0; first < frames; first += segment.frames) {
             const int last = std::min(frames, first + segment.frames);
-            double began = thread_seconds();
-            for (size_t i = segment.begin; i < segment.end; i++) {
-                turn_to(Share::own);
-                split_ = &operations[i].split;
-                network->operations[i]->run(*this, first, last);
-                turn_to(Share::own);
-                split_ = nullptr;
-                const double ended = thread_seconds();
-                operations[i].seconds += ended - began;
-                began = ended;
+            for (size_t i = segment.begin; i < segment.end;) {
+                const Network::Chain* const chain = network->chain_at(i);
+                const size_t next = chain == nullptr ? i + 1 : chain->end;
+                for (int from = first, to = first; from < last; from = to) {
+                    while (chain != nullptr && to < last && passes_rows(*chain, to))
+                        run_chain(*chain, to++);
+                    for (from = to; to < last && (chain == nullptr || !passes_rows(*chain, to));) to++;
+                    for (size_t one = i; one < next && from < to; one++) {
+                        const double began = thread_seconds();
+                        step(one, [&] { network->operations[one]->run(*this, from, to); });
+                        operations[one].seconds += thread_seconds() - began;
+                    }
+                }
+                i = next;
             }
         }
     bool finite = true;
@@ -343,11 +365,17 @@ bool State::run(std::vector<Array> given, int frames) {
         for (int frame = 0; frame < frames; frame++) {
             Counts& counts = deltas[i].counts[frame];
             finite = finite && counts.finite;
-            if (deltas[i].measured[frame] == 0) counts.deltas = deltas[i].counts[frame - 1].deltas;
+            const bool columns = network->deltas[i].kind == DeltaKind::columns;
+            if (deltas[i].measured[frame] != 0) {
+                deltas[i].seen = counts;
+            } else {
+                counts.deltas = deltas[i].seen.deltas;
+                if (columns) counts.nonzero = deltas[i].seen.nonzero;
+            }
             if (network->deltas[i].kind == DeltaKind::bits)  // a sign is never zero
                 counts.nonzero = static_cast<int64_t>(network->deltas[i].channels) *
                                  network->deltas[i].height * network->deltas[i].width;
-            else if (network->deltas[i].kind != DeltaKind::columns)  // so far only what changed
+            else if (!columns)  // so far only what changed
                 counts.nonzero = deltas[i].nonzero += counts.nonzero;
             if (!network->deltas[i].paper) counts.truncated = deltas[i].truncated += counts.truncated;
         }
@@ -401,11 +429,13 @@ ptrdiff_t State::whole_row(int delta) const {
 
 ptrdiff_t State::whole_block(int delta) const {
     const Delta& plan = network->deltas[delta];
+    if (deltas[delta].handed != nullptr) return deltas[delta].handed_block;
     return whole_row(delta) * (plan.height + 2 * plan.halo);
 }
 
 uint32_t* State::whole(int delta, int frame) {
     const Delta& plan = network->deltas[delta];
+    if (deltas[delta].handed != nullptr) return deltas[delta].handed;
     const int blocks = plan.kind == DeltaKind::columns ? 1 : plan.blocks();
     // A line more, so that frames do not fall on the same cache sets.
     const size_t size = static_cast<size_t>(whole_block(delta)) * blocks + (plan.joint ? kBlock : 0);
@@ -419,6 +449,7 @@ uint32_t* State::whole(int delta, int frame) {
 float* State::selected(int delta, int frame) {
     const Delta& plan = network->deltas[delta];
     const DeltaState& state = deltas[delta];
+    if (state.handed != nullptr) return reinterpret_cast<float*>(state.handed);
     const int version = (state.ring + frame + 1) % rings(plan);
     const ptrdiff_t row = whole_row(delta), pixel = row / (plan.width + 2 * plan.halo);
     return state.snapshot.data() +
@@ -463,7 +494,8 @@ bool* State::finite(int delta, int tensor, int frame) {
     return watched ? nullptr : &deltas[delta].counts[frame].finite;
 }
 
-void State::reach(int delta, int64_t pixels, const std::vector<uint8_t>* mask) {
+void State::reach(int delta, int frame, int64_t pixels, const std::vector<uint8_t>* mask) {
+    if (deltas[delta].measured[frame] == 0 || changes_everywhere(delta, frame)) return;
     deltas[delta].outputs += pixels;
     deltas[delta].reached +=
         mask == nullptr ? pixels : pixels - std::count(mask->begin(), mask->end(), uint8_t{0});
@@ -474,8 +506,10 @@ float* State::place(int tensor, int frame, int block, int row, ptrdiff_t* next_r
     if (network->tensors[tensor].stored) return nullptr;
     for (const int index : network->tensors[tensor].deltas) {
         if (deltas[index].measured[frame] != 0) continue;
-        const bool select = network->deltas[index].kind == DeltaKind::select;
-        if (!select && network->arithmetic != Arithmetic::fp32) continue;
+        const DeltaKind kind = network->deltas[index].kind;
+        const bool select = kind == DeltaKind::select;
+        if (kind == DeltaKind::columns || (!select && network->arithmetic != Arithmetic::fp32))
+            continue;
         *next_row = whole_row(index);
         *next_block = whole_block(index);
         const ptrdiff_t at = block * whole_block(index) + row * whole_row(index);
@@ -485,15 +519,19 @@ float* State::place(int tensor, int frame, int block, int row, ptrdiff_t* next_r
     return nullptr;
 }
 
+bool State::changes_everywhere(int delta, int frame) const {
+    const DeltaState& state = deltas[delta];
+    if (network->deltas[delta].kind == DeltaKind::bits)
+        return frame == 0 && !state.valid;  // nothing is ever truncated
+    const bool before = frame > 0 ? state.dense[frame - 1] != 0 : state.valid && state.was_dense;
+    return state.dense[frame] != 0 && !before;
+}
+
 const uint8_t* State::hits(int delta, int frame) const {
     const DeltaState& state = deltas[delta];
-    // The first dense frame after lists takes what these have truncated, everywhere.
-    const bool before = frame > 0 ? state.dense[frame - 1] != 0 : state.valid && state.was_dense;
-    const bool anew = network->deltas[delta].kind == DeltaKind::bits
-                          ? frame == 0 && !state.valid  // nothing is ever truncated
-                          : state.dense[frame] != 0 && !before;
-    if (anew) return nullptr;
-    return state.hits[frame % state.hits.size()].data();
+    return changes_everywhere(delta, frame)
+               ? nullptr
+               : state.hits[frame % state.hits.size()].data();
 }
 
 const uint8_t* State::some_hits(int delta, int frame) const {
@@ -501,6 +539,14 @@ const uint8_t* State::some_hits(int delta, int frame) const {
     const Delta& plan = network->deltas[delta];
     const size_t pixels = static_cast<size_t>(plan.height) * plan.width;
     return all == nullptr || std::memchr(all, 0, pixels) == nullptr ? nullptr : all;
+}
+
+void State::mark(int delta, int frame, int row, const std::vector<Run>& runs) {
+    const int width = network->deltas[delta].width;
+    std::vector<Buffer<uint8_t>>& all = deltas[delta].hits;
+    uint8_t* const hits = all[frame % all.size()].data() + static_cast<size_t>(row) * width;
+    std::memset(hits, 0, width);
+    for (const Run& run : runs) std::memset(hits + run.begin, 1, run.end - run.begin);
 }
 
 void State::emit(int tensor, int frame, int block, int blocks, int row, const float* x,
@@ -538,10 +584,7 @@ void State::emit(int tensor, int frame, int block, int blocks, int row, const fl
                                counts});
             continue;
         }
-        if (state.dense[frame] != 0 && block == 0) {
-            std::memset(hits, 0, plan.width);
-            for (const Run& run : runs) std::memset(hits + run.begin, 1, run.end - run.begin);
-        }
+        if (state.dense[frame] != 0 && block == 0) mark(index, frame, row, runs);
         if (plan.kind == DeltaKind::select) {
             // The paper's policy also keeps the input before, as at a first frame.
             const bool first =
@@ -660,6 +703,11 @@ void State::emit_input(int index, int frame, int row, const float* x) {
     const auto whole_line = [&](int number) {
         return reinterpret_cast<float*>(whole(index, number) + row * whole_row(index));
     };
+    if (state.measured[frame] == 0) {
+        std::copy(x, x + count, whole_line(frame));
+        mark(index, frame, row, {{0, plan.width}});
+        return;
+    }
     const int before = whole_before(index, frame);
     network->kernels.keep_columns(
         {x, before < 0 ? snapshot : whole_line(before), all_dense(index) ? nullptr : snapshot,
@@ -680,7 +728,7 @@ void State::output(int number, int frame, float* to) const {
 
 size_t State::bytes() const {
     size_t sum = 4 * (row_scratch_.size() + batch_scratch_.size() + winograd_scratch_.size() +
-                      strip_scratch_.size());
+                      strip_scratch_.size() + chain_rows_.size());
     sum += 4 * (coded.x.size() + coded.columns.size() + coded.sums.size() + coded.response.size());
     for (const auto& value : values_) sum += 4 * value.size();
     for (const auto& operation : operations)

@@ -14,6 +14,7 @@
 
 namespace rrm {
 
+class RowOperation;
 class State;
 
 // A value between operations: [blocks][rows][columns][16] for each frame of a time batch.
@@ -109,6 +110,8 @@ public:
     virtual int target() const = 0;
     // Whether dense frames are much cheaper where not all of their pixels have changed.
     virtual bool skips_unchanged() const { return false; }
+    // Itself, if it can make some rows at a time; else null.
+    virtual const RowOperation* by_rows() const { return nullptr; }
 
     const std::string name;
     int index = 0;
@@ -140,12 +143,23 @@ public:
     // Decides how many frames pass each operation together; to be called once, at the end.
     void schedule();
 
+    // Operations each of which alone reads what the one before makes, see chain.cpp.
+    struct Chain {
+        size_t begin, end;
+        int rows;                     // of the first one's result that are made at a time
+    };
+    std::vector<Chain> chains;
+    const Chain* chain_at(size_t index) const;  // that begins there, or null
+
     // Neighbouring operations that the same number of frames pass together.
     struct Segment {
         size_t begin, end;
         int frames;
     };
     std::vector<Segment> segments;
+
+private:
+    void find_chains();
 };
 
 // What one input of linear layers keeps in one lane.
@@ -157,7 +171,11 @@ struct DeltaState {
     bool everywhere = false;
     bool kept = false;                // the accumulators are those of the last frame before
     int age = 0;                      // frames since the accumulators were made
-    int64_t reached = 0, outputs = 0; // pixels of this batch that may have changed; all
+    int unseen = 0;                   // frames since one was compared, that one included
+    int pause = 0;                    // frames after which one is compared, where everything changes
+    Counts seen;                      // of the last frame that was compared
+    // Of the frames of this batch that tell: pixels that may have changed; all.
+    int64_t reached = 0, outputs = 0;
     int last_whole = -1;              // version of the dense form that is the snapshot; -1: none
     Buffer<float> snapshot;           // of a select: versions + 1 of them with halo, in a ring
     int ring = 0;                     // version of the last frame before this batch
@@ -175,6 +193,10 @@ struct DeltaState {
     std::vector<Buffer<uint16_t>> column_starts;
     // Dense form with halo, made when first needed: for each version, or all in the first.
     std::vector<Buffer<uint32_t>> whole;
+    // Some rows of the dense form, while a chain hands them on: where pixel (0, 0) would be, or null;
+    // and the distance of their blocks.
+    uint32_t* handed = nullptr;
+    ptrdiff_t handed_block = 0;
     Buffer<uint8_t> occupied;         // [groups][rows][columns] non-zero channels of a pixel
     int64_t nonzero = 0;              // their sum
     Buffer<float> energy;             // of what each pixel holds back, made when first tracked
@@ -211,6 +233,9 @@ struct Array {
     ptrdiff_t frame, channel, row, column;
 };
 
+// Seconds that this thread has computed; not those in which it waited for a processor.
+double thread_seconds();
+
 // One lane: everything that changes while frames go through.
 class State {
 public:
@@ -245,6 +270,9 @@ public:
     // nothing has changed since the frame before.
     void emit(int tensor, int frame, int block, int blocks, int row, const float* x,
               ptrdiff_t x_block, const std::vector<Run>& runs);
+    // Whether a frame says nothing of what the picture does: a key frame, and the first dense one
+    // after lists, which takes all that these have truncated.
+    bool changes_everywhere(int delta, int frame) const;
     // [rows][columns] where a tensor, respectively a delta, may be other than in the frame before.
     // Null: everywhere.
     const uint8_t* changed(int tensor, int frame) const;
@@ -254,7 +282,7 @@ public:
     // Where a layer between an input and a tensor notes what is not finite; null where others look.
     bool* finite(int delta, int tensor, int frame);
     // Notes how many of a layer's `pixels` outputs may have changed; a null mask stands for all.
-    void reach(int delta, int64_t pixels, const std::vector<uint8_t>* mask);
+    void reach(int delta, int frame, int64_t pixels, const std::vector<uint8_t>* mask);
     // A place that takes rows of blocks of a tensor as they are, and floats to its next row and
     // block; null where there is none.
     float* place(int tensor, int frame, int block, int row, ptrdiff_t* next_row,
@@ -281,6 +309,7 @@ public:
     std::vector<DeltaState> deltas;
     std::vector<OperationState> operations;
     CodedScratch coded;
+    int64_t frames_by_rows = 0;       // that passed a chain of layers in rows, over all chains
 
 private:
     bool all_dense(int delta) const;
@@ -288,10 +317,27 @@ private:
     void begin(int frames);
     void end(int frames);
     Share count_for(Share share);
+    // Whether the layers of a chain compute all of a frame, and hand it on without a comparison.
+    bool passes_rows(const Network::Chain&, int frame) const;
+    // Whether a later frame is, or may be, compared with what they hand on in this one.
+    bool is_compared_with(const Network::Chain&, int frame) const;
+    void run_chain(const Network::Chain&, int frame);
+    // Notes where a delta may be other than zero in one row of a dense frame.
+    void mark(int delta, int frame, int row, const std::vector<Run>& runs);
+    // Does some work of an operation, with its shares of the time told apart.
+    template <class Work>
+    void step(size_t index, Work work) {
+        split_ = &operations[index].split;
+        turn_to(Share::own);
+        work();
+        turn_to(Share::own);
+        split_ = nullptr;
+    }
     float threshold(int delta) const { return network->deltas[delta].threshold * threshold_scale_; }
     float* energy(int delta, int row, int group);
 
     float threshold_scale_ = 1;
+    int batch_frames_ = 0;            // that pass together at the moment
     bool tracked_ = false;
     bool splits_ = false;
     Share share_ = Share::own;
@@ -299,6 +345,7 @@ private:
     std::chrono::steady_clock::time_point since_;
     std::vector<Buffer<float>> values_;
     Buffer<float> row_scratch_, batch_scratch_, winograd_scratch_, strip_scratch_;
+    Buffer<uint32_t> chain_rows_;
     std::vector<Buffer<uint8_t>> changed_;
     std::vector<float> pixels_;
 };

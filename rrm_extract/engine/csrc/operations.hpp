@@ -39,6 +39,14 @@ struct WeightSet {
     }
 };
 
+// Where some rows of finished values are written: their own store, the next layer's input, or
+// scratch memory.
+struct RowsTarget {
+    float* data;
+    ptrdiff_t row, block;
+};
+RowsTarget rows_target(State&, int tensor, int frame, int block, int blocks, int row, int rows);
+
 // What changes in one frame of a tensor, row by row.
 class Changes {
 public:
@@ -56,19 +64,32 @@ private:
     std::vector<Run> whole_;
     std::vector<std::vector<Run>> runs_;
 };
+
+// An operation that can make some rows at a time, see chain.cpp.
+class RowOperation : public Operation {
+public:
+    using Operation::Operation;
+    virtual const Geometry& window() const = 0;
+    virtual size_t weight_bytes() const = 0;
+    // Notes what changes in a frame, for itself and for the readers of what it makes.
+    virtual void look(State&, int frame, Changes&) const = 0;
+    // Some rows of a frame all of whose outputs are computed and none kept.
+    virtual void run_rows(State&, int frame, int begin, int end, const Changes&) const = 0;
+};
+
 // Adds to `out` where the window of an output pixel sees a pixel of `in`.
 void spread(const uint8_t* in, int in_rows, int in_columns, const Geometry&, uint8_t* out, int rows,
             int columns);
 
 // A convolution or fully-connected layer on lists of deltas, dense where lists do not pay.
-class Convolution : public Operation {
+class Convolution : public RowOperation {
 public:
     enum class Form { window, taps };
 
     Convolution(std::string name, int delta, int tensor, Geometry geometry, Form form,
                 const uint32_t* weights, std::vector<WeightSet> sets, const float* bias,
                 Epilogue epilogue, bool cached, int tile_outputs)
-        : Operation(std::move(name)), delta(delta), tensor(tensor), geometry(geometry), form(form),
+        : RowOperation(std::move(name)), delta(delta), tensor(tensor), geometry(geometry), form(form),
           weights(weights), sets(std::move(sets)), bias(bias), epilogue(epilogue),
           cached(cached), tile_outputs(tile_outputs) {}
 
@@ -80,6 +101,13 @@ public:
     int source_delta() const override { return delta; }
     int target() const override { return tensor; }
     bool skips_unchanged() const override { return tile_outputs > 0; }
+    const RowOperation* by_rows() const override {
+        return tile_outputs == 0 && cached && epilogue.limits() ? this : nullptr;
+    }
+    const Geometry& window() const override { return geometry; }
+    size_t weight_bytes() const override;
+    void look(State&, int frame, Changes&) const override;
+    void run_rows(State&, int frame, int begin, int end, const Changes&) const override;
 
     const int delta, tensor;
     const Geometry geometry;
@@ -94,10 +122,9 @@ public:
 private:
     struct Layout;
     struct Stage;
-    struct Sums;
+    using Sums = RowsTarget;
     Layout layout(const State&) const;
     Sums accumulators(State&, const Layout&, const Stage&, int row) const;
-    Sums strip_sums(State&, const Layout&, const Stage&, int frame, int row, int rows) const;
     void add_stage(State&, const Layout&, const Stage&, int row_begin, int row_end, int begin,
                    int end, float* const* y) const;
     // `trace`: the sums are finished, too; null: they are written as they are.
@@ -124,7 +151,10 @@ private:
     void run_winograd(State&, const Layout&, const std::vector<Stage>&, int begin, int end,
                       const std::vector<Changes>&, const std::vector<std::vector<uint8_t>>& masks,
                       int first) const;
+    std::vector<Stage> stages(const State&) const;
     bool find_changes(State&, int frame, std::vector<uint8_t>& mask) const;
+    // What changes in a frame; the mask is left empty where all outputs are computed.
+    void note_changes(State&, int frame, std::vector<uint8_t>& mask, Changes&) const;
 };
 
 // The first layer, on lists of its input's columns, and the maximum of its windows if one follows:
@@ -170,22 +200,32 @@ private:
     void finish_pooled(State&, const Strip&, Frame&) const;
 };
 
-class DepthwiseConvolution : public Operation {
+class DepthwiseConvolution : public RowOperation {
 public:
     DepthwiseConvolution(std::string name, int delta, int tensor, Geometry geometry,
                          const float* weights, const float* bias, Epilogue epilogue)
-        : Operation(std::move(name)), delta(delta), tensor(tensor), geometry(geometry),
+        : RowOperation(std::move(name)), delta(delta), tensor(tensor), geometry(geometry),
           weights(weights), bias(bias), epilogue(epilogue) {}
 
     void run(State&, int begin, int end) const override;
     int source_delta() const override { return delta; }
     int target() const override { return tensor; }
+    const RowOperation* by_rows() const override { return this; }
+    const Geometry& window() const override { return geometry; }
+    size_t weight_bytes() const override { return 0; }  // so few that they do not count
+    void look(State&, int frame, Changes&) const override;
+    void run_rows(State&, int frame, int begin, int end, const Changes&) const override;
 
     const int delta, tensor;
     const Geometry geometry;
     const float* const weights;        // [block][tap][16]
     const float* const bias;
     const Epilogue epilogue;
+
+private:
+    // Some pixels of some rows and blocks of the output.
+    void compute(State&, int frame, int first_block, int blocks, int row, int rows, const Run&,
+                 const RowsTarget&) const;
 };
 
 // A convolution or fully-connected layer whose inputs and weights are signs: y = scale * sum + shift.

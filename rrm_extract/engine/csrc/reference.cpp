@@ -236,18 +236,21 @@ void column(const ColumnArgs& args) {
 }
 
 void depthwise(const DepthwiseArgs& args) {
-    for (int column = 0; column < args.columns; column++)
-        for (int lane = 0; lane < kBlock; lane++) {
-            float sum = args.bias[lane];
-            for (int r = 0; r < args.kernel_rows; r++)
-                for (int c = 0; c < args.kernel_columns; c++)
-                    sum += args.x[r * args.row_dilation * args.x_row +
-                                  (column * args.column_stride + c * args.column_dilation) * kBlock +
-                                  lane] *
-                           args.weights[(r * args.kernel_columns + c) * kBlock + lane];
-            if (args.trace != nullptr) args.trace[lane] += sum * 0;
-            args.y[column * kBlock + lane] = limited(sum, args.low, args.high);
-        }
+    for (int row = 0; row < args.rows; row++)
+        for (int column = 0; column < args.columns; column++)
+            for (int lane = 0; lane < kBlock; lane++) {
+                float sum = args.bias[lane];
+                for (int r = 0; r < args.kernel_rows; r++)
+                    for (int c = 0; c < args.kernel_columns; c++)
+                        sum += args.x[(row * args.row_stride + r * args.row_dilation) * args.x_row +
+                                      (column * args.column_stride + c * args.column_dilation) *
+                                          kBlock +
+                                      lane] *
+                               args.weights[(r * args.kernel_columns + c) * kBlock + lane];
+                if (args.trace != nullptr) args.trace[lane] += sum * 0;
+                args.y[row * args.y_row + column * kBlock + lane] =
+                    limited(sum, args.low, args.high);
+            }
 }
 
 void compress(const CompressArgs& args, Arithmetic arithmetic) {

@@ -323,8 +323,8 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
                 const Span& rows = tiles.spans[span];
                 const std::vector<uint8_t>& mask = masks[rows.frame - first];
                 const Sums sums = kept ? accumulators(state, l, stage, rows.row_begin)
-                                       : strip_sums(state, l, stage, rows.frame, rows.row_begin,
-                                                    tile_outputs);
+                                       : rows_target(state, tensor, rows.frame, stage.first_block,
+                                                     stage.blocks, rows.row_begin, tile_outputs);
                 for (const TileRange& run : {rows.wide, rows.narrow})
                     for (int tile = run.begin; tile < run.end;) {
                         const int group = tile / out.size, slot = tile % out.size;
@@ -333,7 +333,7 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
                             {tiles.to.data() + from + tile, tile_outputs, some, stage.blocks,
                              outputs + group * out.group() + slot * kBlock, out.position(),
                              out.block(), bias + static_cast<size_t>(stage.first_block) * kBlock,
-                             rows.row_begin, sums.y, sums.row, sums.block,
+                             rows.row_begin, sums.data, sums.row, sums.block,
                              mask.empty()
                                  ? nullptr
                                  : mask.data() + static_cast<size_t>(rows.row_begin) * l.columns,

@@ -218,19 +218,23 @@ void check_depthwise(Case& c) {
     const bool square = random.chance(0.8);
     const int kernel_rows = square ? size : random.between(1, 5), kernel_columns = size;
     const int dilation = random.chance(0.7) ? 1 : 2, stride = random.between(1, 3);
-    const int columns = random.between(1, 20);
+    const int rows = random.between(1, 4), columns = random.between(1, 20);
+    const int row_stride = random.between(1, 3);
     const int width = (columns - 1) * stride + (kernel_columns - 1) * dilation + 1;
-    const int height = (kernel_rows - 1) * dilation + 1;
+    const int height = (rows - 1) * row_stride + (kernel_rows - 1) * dilation + 1;
+    const int y_width = columns + random.between(0, 2);
     const Array<float> x = c.exacts(static_cast<size_t>(height) * width * kBlock);
     const Array<float> weights = c.exacts(static_cast<size_t>(kernel_rows) * kernel_columns * kBlock);
     const Array<float> bias = with_accidents(c, kBlock);
-    Array<float> expected = c.exacts(static_cast<size_t>(columns) * kBlock), actual = expected;
+    Array<float> expected = c.exacts(static_cast<size_t>(rows) * y_width * kBlock);
+    Array<float> actual = expected;
     const Limits limits = some_limits(random);
     const bool traces = random.chance(0.7);
     Array<float> expected_trace(kBlock), actual_trace(kBlock);
     DepthwiseArgs args = {x.data(), static_cast<ptrdiff_t>(width) * kBlock, kernel_rows,
-                          kernel_columns, stride, dilation, dilation, weights.data(), bias.data(),
-                          expected.data(), columns, limits.low, limits.high,
+                          kernel_columns, row_stride, stride, dilation, dilation, weights.data(),
+                          bias.data(), expected.data(), static_cast<ptrdiff_t>(y_width) * kBlock,
+                          rows, columns, limits.low, limits.high,
                           traces ? expected_trace.data() : nullptr};
     reference_kernels().depthwise(args);
     args.y = actual.data();

@@ -6,75 +6,101 @@
 
 namespace rrm::RRM_ISA {
 
-// kTile outputs share the loads of their inputs.
-template <int kSize, int kStride, int kTile>
+// kRows x kColumns outputs share the loads of their inputs.
+template <int kSize, int kStride, int kRows, int kColumns>
 RRM_INLINE void depthwise_tile(const DepthwiseArgs& args, const float* x, const float* weights,
                                Vec bias, float* y, float* trace) {
-    Vec acc[kTile];
+    Vec acc[kRows][kColumns];
+#pragma GCC unroll 2
+    for (int row = 0; row < kRows; row++)
 #pragma GCC unroll 8
-    for (int t = 0; t < kTile; t++) acc[t] = bias;
-    constexpr int inputs = (kTile - 1) * kStride + kSize;
-#pragma GCC unroll 5
-    for (int r = 0; r < kSize; r++) {
+        for (int t = 0; t < kColumns; t++) acc[row][t] = bias;
+    constexpr int inputs = (kColumns - 1) * kStride + kSize;
+#pragma GCC unroll 8
+    for (int r = 0; r < kSize + (kRows - 1) * kStride; r++) {
         Vec in[inputs];
-#pragma GCC unroll 16
+#pragma GCC unroll 32
         for (int i = 0; i < inputs; i++) in[i] = load(x + r * args.x_row + i * kBlock);
+#pragma GCC unroll 2
+        for (int row = 0; row < kRows; row++) {
+            const int tap = r - row * kStride;
+            if (tap < 0 || tap >= kSize) continue;
 #pragma GCC unroll 5
-        for (int s = 0; s < kSize; s++) {
-            const Vec w = load(weights + (r * kSize + s) * kBlock);
+            for (int s = 0; s < kSize; s++) {
+                const Vec w = load(weights + (tap * kSize + s) * kBlock);
 #pragma GCC unroll 8
-            for (int t = 0; t < kTile; t++) acc[t] += in[t * kStride + s] * w;
+                for (int t = 0; t < kColumns; t++) acc[row][t] += in[t * kStride + s] * w;
+            }
         }
     }
-    // What the next row of outputs sees first.
-    if (kTile > 1)
+    // What the next rows of outputs see first, and write.
+    if (kColumns > 1) {
 #pragma GCC unroll 2
-        for (int r = 0; r < kStride; r++)
-#pragma GCC unroll 8
-            for (int i = 0; i < kTile * kStride; i++)
-                __builtin_prefetch(x + (kSize + r) * args.x_row + i * kBlock, 0, 2);
+        for (int r = 0; r < kStride * kRows; r++)
+#pragma GCC unroll 16
+            for (int i = 0; i < kColumns * kStride; i++)
+                __builtin_prefetch(
+                    x + (kSize + (kRows - 1) * kStride + r) * args.x_row + i * kBlock, 0, 2);
+    }
     if (trace != nullptr) {
-        Vec sum = load(trace);
+        // A plain sum first: additions find idle units beside the next tile's products.
+        Vec sum[2] = {};
+#pragma GCC unroll 2
+        for (int row = 0; row < kRows; row++)
 #pragma GCC unroll 8
-        for (int t = 0; t < kTile; t++) sum += acc[t] * splat(0.0f);
-        store(trace, sum);
+            for (int t = 0; t < kColumns; t++) sum[t % 2] += acc[row][t];
+        store(trace, load(trace) + (sum[0] + sum[1]) * splat(0.0f));
     }
     const Vec low = splat(args.low), high = splat(args.high);
+#pragma GCC unroll 2
+    for (int row = 0; row < kRows; row++)
 #pragma GCC unroll 8
-    for (int t = 0; t < kTile; t++) store(y + t * kBlock, limited(acc[t], low, high));
+        for (int t = 0; t < kColumns; t++)
+            store(y + row * args.y_row + t * kBlock, limited(acc[row][t], low, high));
+}
+
+template <int kSize, int kStride, int kRows>
+RRM_INLINE void depthwise_row(const DepthwiseArgs& args, int row, int slice, Vec bias) {
+    // Rows of usual maps are multiples of 7 long.
+    constexpr int tile = kRegisters == 32 ? 7 : 2, rest = tile > 3 ? 3 : 1;
+    const float* const x = args.x + row * args.row_stride * args.x_row + slice;
+    const float* const weights = args.weights + slice;
+    float* const y = args.y + row * args.y_row + slice;
+    float* const trace = args.trace == nullptr ? nullptr : args.trace + slice;
+    constexpr int step = kStride * kBlock;
+    int column = 0;
+    for (; column + tile <= args.columns; column += tile)
+        depthwise_tile<kSize, kStride, kRows, tile>(args, x + column * step, weights, bias,
+                                                    y + column * kBlock, trace);
+    for (; column + rest <= args.columns; column += rest)
+        depthwise_tile<kSize, kStride, kRows, rest>(args, x + column * step, weights, bias,
+                                                    y + column * kBlock, trace);
+    for (; column < args.columns; column++)
+        depthwise_tile<kSize, kStride, kRows, 1>(args, x + column * step, weights, bias,
+                                                 y + column * kBlock, trace);
 }
 
 template <int kSize, int kStride>
-void depthwise_row(const DepthwiseArgs& args) {
-    // Rows of usual maps are multiples of 7 long.
-    constexpr int tile = kRegisters != 32 ? 2 : kSize == 3 && kStride == 1 ? 7 : 4;
-    constexpr int rest = tile > 3 ? 3 : 1;
+void depthwise_rows(const DepthwiseArgs& args) {
+    // Two rows see the same inputs, but for one or two rows of these.
+    constexpr int rows = kRegisters == 32 && kStride == 1 ? 2 : 1;
     for (int slice = 0; slice < kBlock; slice += kLanes) {
-        const float* x = args.x + slice;
-        float* y = args.y + slice;
-        float* const trace = args.trace == nullptr ? nullptr : args.trace + slice;
         const Vec bias = load(args.bias + slice);
-        int column = 0;
-        for (; column + tile <= args.columns; column += tile)
-            depthwise_tile<kSize, kStride, tile>(args, x + column * kStride * kBlock,
-                                                 args.weights + slice, bias, y + column * kBlock,
-                                                 trace);
-        for (; column + rest <= args.columns; column += rest)
-            depthwise_tile<kSize, kStride, rest>(args, x + column * kStride * kBlock,
-                                                 args.weights + slice, bias, y + column * kBlock,
-                                                 trace);
-        for (; column < args.columns; column++)
-            depthwise_tile<kSize, kStride, 1>(args, x + column * kStride * kBlock,
-                                              args.weights + slice, bias, y + column * kBlock,
-                                              trace);
+        int row = 0;
+        if (args.row_stride == kStride)
+            for (; row + rows <= args.rows; row += rows)
+                depthwise_row<kSize, kStride, rows>(args, row, slice, bias);
+        for (; row < args.rows; row++) depthwise_row<kSize, kStride, 1>(args, row, slice, bias);
     }
 }
 
 inline void depthwise_any(const DepthwiseArgs& args) {
     for (int slice = 0; slice < kBlock; slice += kLanes)
-        for (int column = 0; column < args.columns; column++) {
+        for (int at = 0; at < args.rows * args.columns; at++) {
+            const int row = at / args.columns, column = at % args.columns;
             Vec acc = load(args.bias + slice);
-            const float* x = args.x + static_cast<ptrdiff_t>(column) * args.column_stride * kBlock;
+            const float* x = args.x + row * args.row_stride * args.x_row +
+                             static_cast<ptrdiff_t>(column) * args.column_stride * kBlock;
             for (int r = 0; r < args.kernel_rows; r++)
                 for (int s = 0; s < args.kernel_columns; s++)
                     acc += load(x + r * args.row_dilation * args.x_row +
@@ -82,7 +108,7 @@ inline void depthwise_any(const DepthwiseArgs& args) {
                            load(args.weights + (r * args.kernel_columns + s) * kBlock + slice);
             if (args.trace != nullptr)
                 store(args.trace + slice, load(args.trace + slice) + acc * splat(0.0f));
-            store(args.y + column * kBlock + slice,
+            store(args.y + row * args.y_row + column * kBlock + slice,
                   limited(acc, splat(args.low), splat(args.high)));
         }
 }
@@ -91,10 +117,10 @@ void depthwise(const DepthwiseArgs& args) {
     if (args.kernel_rows == args.kernel_columns && args.row_dilation == 1 &&
         args.column_dilation == 1) {
         switch (args.kernel_rows * 10 + args.column_stride) {
-            case 31: return depthwise_row<3, 1>(args);
-            case 32: return depthwise_row<3, 2>(args);
-            case 51: return depthwise_row<5, 1>(args);
-            case 52: return depthwise_row<5, 2>(args);
+            case 31: return depthwise_rows<3, 1>(args);
+            case 32: return depthwise_rows<3, 2>(args);
+            case 51: return depthwise_rows<5, 1>(args);
+            case 52: return depthwise_rows<5, 2>(args);
         }
     }
     depthwise_any(args);
