@@ -53,7 +53,7 @@ constexpr int kFirstPause = 8, kLongestPause = 32;
 
 // Above this share of outputs that may have changed, those that have not are not worth keeping: where
 // a dense frame skips them, and where it computes all the same.
-constexpr double kNearlyAll = 0.9, kMost = 0.5;
+constexpr double kNearlyAll = 0.7, kMost = 0.5;
 
 }  // namespace
 
