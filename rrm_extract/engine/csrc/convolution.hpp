@@ -1,4 +1,4 @@
-// How a convolution goes through its outputs; for convolution.cpp and winograd.cpp.
+// How a convolution goes through its outputs; for convolution.cpp, depthwise.cpp and winograd.cpp.
 #pragma once
 
 #include "operations.hpp"
