@@ -5,7 +5,8 @@
 One layer at a time, between random frames of which a given share of the numbers changes: on lists
 of deltas and dense, in turn, medians of several repeats on one thread. The density where the two
 take the same time is what the numbers in rrm_extract/engine/forms.py should say, a little lower
-where the layers differ, for a job on another processor must not lose much either.
+where the layers differ, for a job on another processor must not lose much either. Layers of few
+products for an input, and how they do between others: see break_even_in_networks.py.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ LAYERS: dict[
     "window 512": ("window", 512, 7, lambda: nn.Conv2d(512, 512, 3, padding=1)),
     "window 64 to 32": ("window", 64, 28, lambda: nn.Conv2d(64, 32, 3, padding=1)),
     "1x1": ("taps", 256, 28, lambda: nn.Conv2d(256, 128, 1)),
-    "1x1 to 64": ("narrow taps", 384, 14, lambda: nn.Conv2d(384, 64, 1)),
-    "1x1 to 24": ("very narrow taps", 96, 56, lambda: nn.Conv2d(96, 24, 1)),
-    "1x1 from 16": ("very narrow taps", 16, 112, lambda: nn.Conv2d(16, 96, 1)),
+    "1x1 to 64": ("taps", 384, 14, lambda: nn.Conv2d(384, 64, 1)),
+    "1x1 to 24": ("taps", 96, 56, lambda: nn.Conv2d(96, 24, 1)),
+    "1x1 from 16": ("taps", 16, 112, lambda: nn.Conv2d(16, 96, 1)),
     "connected": ("whole taps", 4096, 1, lambda: nn.Conv2d(4096, 4096, 1)),
     "codes connected": ("codes", 4096, 1, lambda: _coded(4096, 4096, density=0.09)),
     "codes to 1000": ("codes", 4096, 1, lambda: _coded(4096, 1000, density=0.25)),

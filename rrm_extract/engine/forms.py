@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rrm_extract.engine.plan import BLOCK, PlanTensor, Window
+from rrm_extract.engine.plan import BLOCK, ConvStep, PlanTensor, Step, Window, readers_of
 from rrm_extract.engine.refusal import NoStepError
 from rrm_extract.graph import Convolution, FullyConnected
 
@@ -12,29 +14,28 @@ __all__ = [
     "BREAK_EVEN",
     "Tiles",
     "as_convolution",
-    "break_even",
     "fits_bits",
     "form_of",
+    "set_break_evens",
     "tiles_of",
     "window_of",
 ]
 
 BREAK_EVEN = {
     "window": 0.80,
-    "taps": 0.72,
-    "narrow taps": 0.38,
-    "very narrow taps": 0.30,
+    "taps": 0.78,
     "whole taps": 0.10,
     "codes": 0.40,
     "columns": 0.62,
-    "small columns": 0.36,
-    "depthwise": 0.3,
+    "small columns": 0.1,
+    "depthwise": 0.1,
     "xnor": 0.05,
     "narrow xnor": 0.025,
     "very narrow xnor": 0.004,
     "whole xnor": 0.022,
 }
-"""Densities at which the dense kernel takes over, fp32, see scripts/measure_break_even.py.
+"""Densities at which the dense kernel takes over, fp32, see scripts/measure_break_even.py; of taps
+where there are enough products, see scripts/break_even_in_networks.py.
 
 A depthwise layer computes the same way either way: above its density, and where nearly every pixel
 changes, its input need not be compared with the one before.
@@ -52,8 +53,13 @@ LARGEST_SUM = 2**15 - 1
 MOST_SUMS = 2**17 - 64
 """Outputs of a binary layer: where a row of its weights begins is a number of 32 bits."""
 
-NARROW_OUTPUTS = 128
-VERY_NARROW_OUTPUTS = 32
+FEW_PRODUCTS = 24
+ENOUGH_PRODUCTS = 384
+"""Of a layer for each of its inputs: finding what has changed costs as much as so few of them, and
+is hardly seen beside so many."""
+
+SHARED = 0.6
+"""At least so much of a break-even where others read the input too: it is written anyway."""
 
 NARROW_SUMS = 256
 VERY_NARROW_SUMS = 64
@@ -142,39 +148,66 @@ def _tiles(outputs: int, window: Window, source: PlanTensor) -> Tiles:
     )
 
 
-def break_even(
-    form: str,
-    window: Window,
-    precision: str,
-    source: PlanTensor,
-    outputs: int,
-    tiles: Tiles | None = None,
-) -> float:
+def set_break_evens(steps: Iterable[Step], precision: str) -> None:
+    """Sets :attr:`DeltaInput.break_even`, the lowest of what its layers need.
+
+    Args:
+        steps: of one part, after fusing: who else reads a layer's input is known then.
+        precision: "fp32" or "bf16".
+    """
+    steps = list(steps)
+    readers = readers_of(steps)
+    layers: dict[int, list[ConvStep]] = {}
+    for step in steps:
+        if isinstance(step, ConvStep):
+            layers.setdefault(id(step.delta), []).append(step)
+    for group in layers.values():
+        delta = group[0].delta
+        shared = delta.source is not None and readers[delta.source] > 1
+        # What has changed is found once for all of them.
+        products = sum(_products(step) for step in group)
+        delta.break_even = min(_break_even(step, precision, products, shared) for step in group)
+
+
+def _products(step: ConvStep) -> float:
+    """Of a dense layer, for each of its inputs."""
+    linear, window = step.linear, step.window
+    outputs = linear.weight.shape[0] / linear.groups
+    return outputs * math.prod(window.kernel) / math.prod(window.stride)
+
+
+def _break_even(step: ConvStep, precision: str, products: float, shared: bool) -> float:
     """Share of changed inputs above which a layer runs dense."""
+    form, window = step.form, step.window
+    outputs = step.linear.weight.shape[0]
+    source = PlanTensor(*step.delta.shape, name="")
     # The first layer always computes in fp32.
-    share = BF16_SHARE if precision == "bf16" and form in ("window", "taps") else 1.0
+    halved = precision == "bf16" and form in ("window", "taps")
+    density = BF16_SHARE if halved else 1.0
     if form == "columns" and window.kernel[0] * window.kernel[1] <= SMALL_COLUMNS:
         form = "small columns"
-    if form == "taps":
-        form = _taps_of(window, source, outputs)
+    whole = window.output(source.height, source.width) == (1, 1)
+    if form == "taps" and whole:
+        form = "whole taps"  # as of a fully-connected layer: frames share a pass over the weights
+    elif form == "taps":
+        share = _share_of(products / 2 if halved else products)
+        density *= max(share, SHARED) if shared else share
     if form == "xnor":
-        form = _xnor_of(window, source, outputs)
-    density = BREAK_EVEN[form] * share
+        form = _xnor_of(whole, outputs)
+    density *= BREAK_EVEN[form]
+    tiles = tiles_of(step.form, window, source) if step.tile else None
     # Tiles are computed in fp32 whatever the precision.
     return density if tiles is None else min(density, WINOGRAD_BREAK_EVEN * tiles.share)
 
 
-def _taps_of(window: Window, source: PlanTensor, outputs: int) -> str:
-    """What an entry of a list costs depends on how many outputs it serves."""
-    if window.output(source.height, source.width) == (1, 1):
-        return "whole taps"  # as of a fully-connected layer: frames share a pass over the weights
-    if outputs <= VERY_NARROW_OUTPUTS or source.channels <= BLOCK:
-        return "very narrow taps"
-    return "narrow taps" if outputs < NARROW_OUTPUTS else "taps"
+def _share_of(products: float) -> float:
+    """What is left of a break-even for a layer of so many products for each of its inputs."""
+    share = math.log(products / FEW_PRODUCTS) / math.log(ENOUGH_PRODUCTS / FEW_PRODUCTS)
+    return min(max(share, 0.05), 1.0)
 
 
-def _xnor_of(window: Window, source: PlanTensor, outputs: int) -> str:
-    if window.output(source.height, source.width) == (1, 1):
+def _xnor_of(whole: bool, outputs: int) -> str:
+    if whole:
         return "whole xnor"
     if outputs <= VERY_NARROW_SUMS:
         return "very narrow xnor"

@@ -14,6 +14,7 @@ from rrm_extract.engine.plan import (
     PointwiseStep,
     PoolStep,
     Step,
+    readers_of,
 )
 
 __all__ = ["fuse"]
@@ -37,7 +38,7 @@ def fuse(lowered: Lowered, kept: set[PlanTensor]) -> None:
 
 
 def _fused(steps: list[Step], kept: set[PlanTensor]) -> list[Step]:
-    readers = _readers(steps)
+    readers = readers_of(steps)
     maker: dict[PlanTensor, Step] = {}
     order: dict[PlanTensor, int] = {}
     result: list[Step] = []
@@ -152,23 +153,3 @@ def _pooled(
         return None
     before.pool = step.window
     return before
-
-
-def _readers(steps: list[Step]) -> Counter[PlanTensor]:
-    readers: Counter[PlanTensor] = Counter()
-    deltas = {}
-    for step in steps:
-        for tensor in step.sources():
-            _count(tensor, readers)
-        if isinstance(step, ConvStep):
-            deltas[id(step.delta)] = step.delta
-    for delta in deltas.values():
-        if delta.source is not None:
-            _count(delta.source, readers)
-    return readers
-
-
-def _count(tensor: PlanTensor, readers: Counter[PlanTensor]) -> None:
-    readers[tensor] += 1
-    for source, _ in tensor.planes:
-        _count(source, readers)

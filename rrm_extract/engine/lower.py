@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from rrm_extract.engine.codes import codebook_of
 from rrm_extract.engine.forms import (
     as_convolution,
-    break_even,
     fits_bits,
     form_of,
     tiles_of,
@@ -60,7 +59,6 @@ def lower(
     *,
     input_shape: tuple[int, int, int],
     thresholds: Mapping[str, float],
-    precision: str,
     group_blocks: int,
 ) -> Lowered:
     """Finds a native step for every operation that has one.
@@ -69,7 +67,6 @@ def lower(
         program: the network, batch normalisation folded.
         input_shape: (C, H, W) of a frame.
         thresholds: of each linear operation, by its name.
-        precision: "fp32" or "bf16".
         group_blocks: blocks of channels that a list keeps together.
 
     Raises:
@@ -78,7 +75,7 @@ def lower(
     if not program.ops:
         msg = "the network has no operations, so the native engine has nothing to do; use torch"
         raise EngineError(msg)
-    lowering = _Lowering(program, input_shape, thresholds, precision, group_blocks)
+    lowering = _Lowering(program, input_shape, thresholds, group_blocks)
     return lowering.run()
 
 
@@ -88,12 +85,10 @@ class _Lowering:
         program: Program,
         input_shape: tuple[int, int, int],
         thresholds: Mapping[str, float],
-        precision: str,
         group_blocks: int,
     ) -> None:
         self.program = program
         self.thresholds = thresholds
-        self.precision = precision
         self.group_blocks = group_blocks
         self.places = Places()
         self.frames = PlanTensor(*input_shape, name=program.input)
@@ -209,7 +204,6 @@ class _Lowering:
         tiles = None if binary else tiles_of(form, window, source)
         key = {"columns": "columns", "depthwise": "select", "xnor": "bits"}.get(form, "list")
         groups = 1 if linear.groups > 1 else self.group_blocks
-        density = break_even(form, window, self.precision, source, linear.weight.shape[0], tiles)
         identity = (id(source), key, threshold, groups)
         delta = self.deltas.get(identity)
         if delta is None:
@@ -219,9 +213,7 @@ class _Lowering:
                 form=key,
                 threshold=threshold,
                 group_blocks=groups,
-                break_even=density,
             )
-        delta.break_even = min(delta.break_even, density)
         delta.halo = max(delta.halo, *window.padding, 0 if tiles is None else tiles.halo)
         self.layers[op.name] = delta
         height, width = window.output(source.height, source.width)

@@ -21,6 +21,7 @@ from rrm_extract.engine.compiled import (
     assembled,
     passes,
 )
+from rrm_extract.engine.forms import set_break_evens
 from rrm_extract.engine.fuse import fuse
 from rrm_extract.engine.kernels import isa_of_this_process, native_module
 from rrm_extract.engine.lower import lower
@@ -129,7 +130,6 @@ class NativeNetwork:
             program,
             input_shape=input_shape,
             thresholds=layer_thresholds(program, threshold),
-            precision=precision,
             group_blocks=GROUP_BLOCKS[precision],
         )
         if lowered.islands and any(name_of(op) in ("size", "getattr") for op in program.ops):
@@ -140,10 +140,8 @@ class NativeNetwork:
             if not isinstance(item, Part):
                 parts.append(item)
                 continue
-            if not adaptive:
-                for step in item.steps:
-                    if isinstance(step, ConvStep):
-                        step.delta.break_even = 2.0  # no density is above it
+            if adaptive:
+                set_break_evens(item.steps, precision)
             paper = policy == "paper"
             parts.append(
                 build_part(

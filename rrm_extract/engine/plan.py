@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +26,7 @@ __all__ = [
     "PoolStep",
     "Step",
     "Window",
+    "readers_of",
 ]
 
 BLOCK = 16
@@ -109,7 +113,7 @@ class DeltaInput:
     form: str
     threshold: float
     group_blocks: int
-    break_even: float
+    break_even: float = math.inf
     halo: int = 0
 
     @property
@@ -220,3 +224,24 @@ class GatherStep(Step):
     def sources(self) -> list[PlanTensor]:
         """See :meth:`Step.sources`."""
         return list(dict.fromkeys(tensor for tensor, _ in self.channels))
+
+
+def readers_of(steps: Iterable[Step]) -> Counter[PlanTensor]:
+    """How many read each tensor, as values or, one reader, as the input of linear layers."""
+    readers: Counter[PlanTensor] = Counter()
+    deltas = {}
+    for step in steps:
+        for tensor in step.sources():
+            _count(tensor, readers)
+        if isinstance(step, ConvStep):
+            deltas[id(step.delta)] = step.delta
+    for delta in deltas.values():
+        if delta.source is not None:
+            _count(delta.source, readers)
+    return readers
+
+
+def _count(tensor: PlanTensor, readers: Counter[PlanTensor]) -> None:
+    readers[tensor] += 1
+    for source, _ in tensor.planes:
+        _count(source, readers)

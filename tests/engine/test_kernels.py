@@ -884,7 +884,7 @@ def test_tiles_equal_the_direct_sum(
     changes = ("all", "pixel", "corner", "same", "few", "pixel", "all", "all", "corner")
     frames = clip((20, height, width), changes, generator=generator, exact=False)
     expected, _, _ = readable(module, frames, threshold=0.0)
-    dense = mock.patch.dict(forms.BREAK_EVEN, {"window": -1.0, "taps": -1.0, "narrow taps": -1.0})
+    dense = mock.patch.dict(forms.BREAK_EVEN, {"window": -1.0, "taps": -1.0})
     with tiles(True) as used, dense:
         network = native(program_of(module), (20, height, width), isa=isa, batch=batch)
     assert len(used) >= 2

@@ -302,12 +302,17 @@ void State::end(int frames) {
             delta.outputs == 0 ? delta.everywhere
                                : static_cast<double>(delta.reached) >
                                      enough * static_cast<double>(delta.outputs);
+        // Frames that were not compared have the counts of an earlier one, which say nothing new.
         double changed = 0;
+        int compared = 0;
         for (int frame = first; frame < frames; frame++)
-            changed += static_cast<double>(delta.counts[frame].deltas);
-        if (frames > first && !bits) {
+            if (delta.measured[frame] != 0) {
+                changed += static_cast<double>(delta.counts[frame].deltas);
+                compared++;
+            }
+        if (compared > 0 && !bits) {
             const double elements = static_cast<double>(plan.channels) * plan.height * plan.width;
-            const double density = changed / (elements * (frames - first));
+            const double density = changed / (elements * compared);
             delta.dense_mode =
                 density > plan.break_even * (delta.dense_mode ? kHysteresis : 1.0f) &&
                 // What has no lists only wins where nothing is compared.

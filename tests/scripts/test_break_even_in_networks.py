@@ -1,0 +1,37 @@
+"""Lists beside dense frames in a tiny network."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import break_even_in_networks
+import pytest
+
+from tests.clips import write_clip
+from tests.tiny import MODEL
+
+
+def test_every_layer_is_measured_both_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", n_frames=6)
+    argv = ["break_even_in_networks.py", "--videos", str(clip), "--models", MODEL]
+    argv += ["--repeats", "1", "--thresholds", "0.1", "--json", str(tmp_path / "out.json")]
+    monkeypatch.setattr(sys, "argv", argv)
+    break_even_in_networks.main()
+    records = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["records"]
+    assert len(records) == len(capsys.readouterr().out.splitlines()) > 1
+    for record in records:
+        (run,) = record["runs"]
+        assert (run["clip"], run["threshold"]) == ("clip.mp4", 0.1)
+        assert 0 <= run["density"] <= 1
+        assert run["list_over_dense"] > 0
+        assert run["milliseconds_dense"] > 0
+
+
+def test_a_clip_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["break_even_in_networks.py"])
+    with pytest.raises(SystemExit, match="--videos"):
+        break_even_in_networks.main()
