@@ -6,6 +6,7 @@
 // those of whole frames, in the same order. All chains share the memory for such rows; only what the
 // next frame will be compared with is written as a whole map.
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <deque>
 #include <numeric>
@@ -34,7 +35,7 @@ public:
     // `most`: rows that are made at a time.
     Link(State& state, int index, const Geometry& reader, int most)
         : delta_(state.deltas[index]), plan_(state.network->deltas[index]), reader_(reader),
-          row_(state.whole_row(index)),
+          row_(state.whole_row(index)), side_(row_ / (plan_.width + 2 * plan_.halo) * plan_.halo),
           capacity_(most + reader.row_dilation * (reader.kernel_rows - 1) + 2 * reader.row_padding) {}
     size_t size() const { return static_cast<size_t>(capacity_ * row_) * plan_.blocks(); }
     // Rows that the reader makes at a time.
@@ -42,13 +43,12 @@ public:
 
     void begin(uint32_t* memory) {
         memory_ = memory;
-        const ptrdiff_t side = row_ / (plan_.width + 2 * plan_.halo) * plan_.halo;
         for (int block = 0; block < plan_.blocks(); block++)
             for (int row = 0; row < capacity_; row++) {
                 uint32_t* const line = memory_ + (block * capacity_ + row) * row_;
                 const bool above = row < reader_.row_padding;
-                std::fill(line, line + (above ? row_ : side), 0u);
-                std::fill(line + row_ - side, line + row_, 0u);
+                std::fill(line, line + (above ? row_ : side_), 0u);
+                std::fill(line + row_ - side_, line + row_, 0u);
             }
         turn_to(-reader_.row_padding);
     }
@@ -77,15 +77,15 @@ public:
 private:
     void turn_to(int first) {
         first_ = first;
-        const ptrdiff_t side = row_ / (plan_.width + 2 * plan_.halo) * plan_.halo;
-        delta_.handed = memory_ - first * row_ + side;
+        delta_.handed = memory_ - first * row_ + side_;
         delta_.handed_block = capacity_ * row_;
     }
 
     DeltaState& delta_;
     const Delta& plan_;
     const Geometry& reader_;
-    const ptrdiff_t row_;
+    const ptrdiff_t row_;              // in units, with the halo on both sides, and of one of them
+    const ptrdiff_t side_;
     const ptrdiff_t capacity_;         // in rows
     uint32_t* memory_ = nullptr;
     int first_ = 0;                    // row that lies first in the memory
@@ -172,11 +172,11 @@ void State::run_chain(const Network::Chain& chain, int frame) {
     std::deque<Link> links;  // those between the layers, unless whole maps are written
     if (!is_compared_with(chain, frame)) {
         size_t size = 0;
-        for (size_t i = 1, most = chain.rows; i < count; i++) {
-            links.emplace_back(*this, layer(i)->source_delta(), layer(i)->window(),
-                               static_cast<int>(most));
+        int most = chain.rows;
+        for (size_t i = 1; i < count; i++) {
+            links.emplace_back(*this, layer(i)->source_delta(), layer(i)->window(), most);
             size += links.back().size();
-            most = static_cast<size_t>(links.back().most_read(static_cast<int>(most)));
+            most = links.back().most_read(most);
         }
         if (chain_rows_.size() < size) chain_rows_ = Buffer<uint32_t>(size, true);
         uint32_t* memory = chain_rows_.data();

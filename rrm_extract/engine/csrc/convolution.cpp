@@ -303,34 +303,6 @@ void Convolution::finish(State& state, const Layout& l, const Stage& stage, int 
 }
 
 // The pixels of the output that may have changed; false when all of them have to be finished.
-bool Convolution::find_changes(State& state, int frame, std::vector<uint8_t>& mask) const {
-    const Timed timed(state, Share::lists);
-    const Tensor& out = state.network->tensors[tensor];
-    const Delta& plan = state.network->deltas[delta];
-    const uint8_t* hits = state.some_hits(delta, frame);
-    if (hits == nullptr) return false;
-    const uint8_t* residual = nullptr;
-    if (epilogue.residual >= 0) {
-        residual = state.changed(epilogue.residual, frame);
-        if (residual == nullptr) return false;
-    }
-    mask.assign(static_cast<size_t>(out.height) * out.width, 0);
-    spread(hits, plan.height, plan.width, geometry, mask.data(), out.height, out.width);
-    if (residual != nullptr)
-        for (size_t i = 0; i < mask.size(); i++) mask[i] |= residual[i];
-    return true;
-}
-
-void Convolution::note_changes(State& state, int frame, std::vector<uint8_t>& mask,
-                               Changes& changes) const {
-    const Tensor& out = state.network->tensors[tensor];
-    const bool some = find_changes(state, frame, mask);
-    const bool all = state.computes_all(delta, frame);
-    changes.set(state, tensor, frame, some ? &mask : nullptr, all);
-    state.reach(delta, frame, static_cast<int64_t>(out.height) * out.width, some ? &mask : nullptr);
-    if (!some || all) mask.clear();
-}
-
 std::vector<Convolution::Stage> Convolution::stages(const State& state) const {
     const int blocks = state.network->tensors[tensor].blocks();
     std::vector<Stage> stages;
@@ -354,7 +326,11 @@ size_t Convolution::weight_bytes() const {
 
 void Convolution::look(State& state, int frame, Changes& changes) const {
     std::vector<uint8_t> mask;
-    note_changes(state, frame, mask, changes);
+    look(state, frame, mask, changes);
+}
+
+void Convolution::look(State& state, int frame, std::vector<uint8_t>& mask, Changes& changes) const {
+    note_changes(state, {delta, tensor, geometry, epilogue.residual}, frame, mask, changes);
 }
 
 void Convolution::run_rows(State& state, int frame, int begin, int end,
@@ -370,7 +346,7 @@ void Convolution::run(State& state, int begin, int end) const {
     std::vector<Changes> changes(end - begin);
     std::vector<std::vector<uint8_t>> masks(end - begin);
     for (int frame = begin; frame < end; frame++)
-        note_changes(state, frame, masks[frame - begin], changes[frame - begin]);
+        look(state, frame, masks[frame - begin], changes[frame - begin]);
     const std::vector<Stage> stages = this->stages(state);
     for (int from = begin, to = begin; from < end; from = to) {
         const auto by_winograd = [&](int frame) { return tile_outputs > 0 && dense[frame] != 0; };

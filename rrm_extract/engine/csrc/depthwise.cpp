@@ -6,18 +6,8 @@
 namespace rrm {
 
 void DepthwiseConvolution::look(State& state, int frame, Changes& changes) const {
-    const Tensor& out = state.network->tensors[tensor];
-    const Delta& plan = state.network->deltas[delta];
-    const int64_t pixels = static_cast<int64_t>(out.height) * out.width;
     std::vector<uint8_t> mask;
-    const uint8_t* hits = state.some_hits(delta, frame);
-    const bool some = hits != nullptr;
-    if (some) {
-        mask.assign(static_cast<size_t>(pixels), 0);
-        spread(hits, plan.height, plan.width, geometry, mask.data(), out.height, out.width);
-    }
-    changes.set(state, tensor, frame, some ? &mask : nullptr, state.deltas[delta].everywhere);
-    state.reach(delta, frame, pixels, some ? &mask : nullptr);
+    note_changes(state, {delta, tensor, geometry}, frame, mask, changes);
 }
 
 void DepthwiseConvolution::compute(State& state, int frame, int first_block, int blocks, int row,

@@ -107,20 +107,10 @@ void spread(const uint8_t* in, int in_rows, int in_columns, const Geometry& g, u
     }
 }
 
-RowTarget row_target(State& state, int tensor, int frame, int block, int blocks, int row) {
-    const Tensor& plan = state.network->tensors[tensor];
-    const size_t floats = static_cast<size_t>(plan.width) * kBlock;
-    if (plan.stored && plan.planes.empty())
-        return {state.plane(tensor, block, frame) + row * floats,
-                static_cast<ptrdiff_t>(plan.plane())};
-    ptrdiff_t next_row = 0, next_block = 0;
-    if (float* const place = state.place(tensor, frame, block, row, &next_row, &next_block))
-        return {place, next_block};
-    return {state.row_scratch(floats * blocks), static_cast<ptrdiff_t>(floats)};
-}
+namespace {
 
-RowsTarget rows_target(State& state, int tensor, int frame, int block, int blocks, int row,
-                       int rows) {
+// Where the tensor is kept, or a reader takes it as it is; data is null where neither is so.
+RowsTarget lasting_rows(State& state, int tensor, int frame, int block, int row) {
     const Tensor& plan = state.network->tensors[tensor];
     const ptrdiff_t floats = static_cast<ptrdiff_t>(plan.width) * kBlock;
     if (plan.stored && plan.planes.empty())
@@ -128,8 +118,46 @@ RowsTarget rows_target(State& state, int tensor, int frame, int block, int block
                 static_cast<ptrdiff_t>(plan.plane())};
     RowsTarget to{};
     to.data = state.place(tensor, frame, block, row, &to.row, &to.block);
+    return to;
+}
+
+}  // namespace
+
+RowTarget row_target(State& state, int tensor, int frame, int block, int blocks, int row) {
+    const RowsTarget to = lasting_rows(state, tensor, frame, block, row);
+    if (to.data != nullptr) return {to.data, to.block};
+    const ptrdiff_t floats = static_cast<ptrdiff_t>(state.network->tensors[tensor].width) * kBlock;
+    return {state.row_scratch(static_cast<size_t>(floats * blocks)), floats};
+}
+
+RowsTarget rows_target(State& state, int tensor, int frame, int block, int blocks, int row,
+                       int rows) {
+    const RowsTarget to = lasting_rows(state, tensor, frame, block, row);
     if (to.data != nullptr) return to;
+    const ptrdiff_t floats = static_cast<ptrdiff_t>(state.network->tensors[tensor].width) * kBlock;
     return {state.strip_scratch(static_cast<size_t>(rows * floats * blocks)), floats, rows * floats};
+}
+
+void note_changes(State& state, const LayerMaps& layer, int frame, std::vector<uint8_t>& mask,
+                  Changes& changes) {
+    const Tensor& out = state.network->tensors[layer.tensor];
+    const Delta& plan = state.network->deltas[layer.delta];
+    const int64_t pixels = static_cast<int64_t>(out.height) * out.width;
+    const uint8_t* const hits = state.some_hits(layer.delta, frame);
+    const uint8_t* const residual =
+        layer.residual < 0 ? nullptr : state.changed(layer.residual, frame);
+    const bool some = hits != nullptr && (layer.residual < 0 || residual != nullptr);
+    if (some) {
+        const Timed timed(state, Share::lists);
+        mask.assign(static_cast<size_t>(pixels), 0);
+        spread(hits, plan.height, plan.width, layer.window, mask.data(), out.height, out.width);
+        if (residual != nullptr)
+            for (size_t i = 0; i < mask.size(); i++) mask[i] |= residual[i];
+    }
+    const bool all = state.computes_all(layer.delta, frame);
+    changes.set(state, layer.tensor, frame, some ? &mask : nullptr, all);
+    state.reach(layer.delta, frame, pixels, some ? &mask : nullptr);
+    if (!some || all) mask.clear();
 }
 
 void Input::run(State& state, int begin, int end) const {
@@ -141,6 +169,8 @@ void Input::run(State& state, int begin, int end) const {
         for (int frame = begin; frame < end; frame++)
             for (int row = 0; row < size.height; row++) {
                 const float* from = input.data + frame * input.frame + row * input.row;
+                float* const place = state.input_place(delta, frame, row);
+                float* const to = place == nullptr ? pixels.data() : place;
                 if (input.channel == 1 && input.column == size.channels) {
                     state.emit_input(delta, frame, row, from);  // in this order already
                     continue;
@@ -148,17 +178,17 @@ void Input::run(State& state, int begin, int end) const {
                 if (size.channels == 3 && input.column == 1) {
                     const float *r = from, *g = r + input.channel, *b = g + input.channel;
                     for (int column = 0; column < size.width; column++) {
-                        pixels[3 * column] = r[column];
-                        pixels[3 * column + 1] = g[column];
-                        pixels[3 * column + 2] = b[column];
+                        to[3 * column] = r[column];
+                        to[3 * column + 1] = g[column];
+                        to[3 * column + 2] = b[column];
                     }
                 } else {
                     for (int column = 0; column < size.width; column++)
                         for (int channel = 0; channel < size.channels; channel++)
-                            pixels[static_cast<size_t>(column) * size.channels + channel] =
+                            to[static_cast<size_t>(column) * size.channels + channel] =
                                 from[column * input.column + channel * input.channel];
                 }
-                state.emit_input(delta, frame, row, pixels.data());
+                state.emit_input(delta, frame, row, to);
             }
     if (tensor < 0) return;
     for_rows(state, tensor, begin, end, kEverywhere,

@@ -674,6 +674,12 @@ void State::emit(int tensor, int frame, int block, int blocks, int row, const fl
     }
 }
 
+float* State::input_place(int index, int frame, int row) {
+    const DeltaState& state = deltas[index];
+    if (state.dense[frame] == 0 || state.measured[frame] != 0) return nullptr;
+    return reinterpret_cast<float*>(whole(index, frame) + row * whole_row(index));
+}
+
 void State::emit_input(int index, int frame, int row, const float* x) {
     const Timed timed(*this, Share::lists);
     const Delta& plan = network->deltas[index];
@@ -709,7 +715,7 @@ void State::emit_input(int index, int frame, int row, const float* x) {
         return reinterpret_cast<float*>(whole(index, number) + row * whole_row(index));
     };
     if (state.measured[frame] == 0) {
-        std::copy(x, x + count, whole_line(frame));
+        if (x != whole_line(frame)) std::copy(x, x + count, whole_line(frame));
         mark(index, frame, row, {{0, plan.width}});
         return;
     }

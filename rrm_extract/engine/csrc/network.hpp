@@ -296,6 +296,8 @@ public:
     // Whether the operation that makes a tensor has to write pixels that have not changed.
     bool needs_all(int tensor, int frame) const;
     void emit_input(int delta, int frame, int row, const float* x);
+    // Where a row of the network's input may be written at once; null where it is looked at first.
+    float* input_place(int delta, int frame, int row);
     // The version of the dense form that held the frame before; -1: it is in the snapshot.
     int whole_before(int delta, int frame) const;
     uint32_t* whole(int delta, int frame);  // pixel (0, 0) of the dense form

@@ -81,6 +81,17 @@ public:
 void spread(const uint8_t* in, int in_rows, int in_columns, const Geometry&, uint8_t* out, int rows,
             int columns);
 
+// What a layer reads and makes.
+struct LayerMaps {
+    int delta, tensor;
+    const Geometry& window;
+    int residual = -1;                 // tensor that is added
+};
+
+// What changes in a frame of what a layer makes, for itself and for its readers; the mask, [rows]
+// [columns], is left empty where all outputs are computed.
+void note_changes(State&, const LayerMaps&, int frame, std::vector<uint8_t>& mask, Changes&);
+
 // A convolution or fully-connected layer on lists of deltas, dense where lists do not pay.
 class Convolution : public RowOperation {
 public:
@@ -152,9 +163,7 @@ private:
                       const std::vector<Changes>&, const std::vector<std::vector<uint8_t>>& masks,
                       int first) const;
     std::vector<Stage> stages(const State&) const;
-    bool find_changes(State&, int frame, std::vector<uint8_t>& mask) const;
-    // What changes in a frame; the mask is left empty where all outputs are computed.
-    void note_changes(State&, int frame, std::vector<uint8_t>& mask, Changes&) const;
+    void look(State&, int frame, std::vector<uint8_t>& mask, Changes&) const;
 };
 
 // The first layer, on lists of its input's columns, and the maximum of its windows if one follows:
