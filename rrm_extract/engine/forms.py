@@ -27,7 +27,7 @@ BREAK_EVEN = {
     "whole taps": 0.10,
     "codes": 0.40,
     "columns": 0.62,
-    "small columns": 0.1,
+    "small columns": 0.3,
     "depthwise": 0.1,
     "xnor": 0.05,
     "narrow xnor": 0.025,
@@ -57,6 +57,10 @@ FEW_PRODUCTS = 24
 ENOUGH_PRODUCTS = 384
 """Of a layer for each of its inputs: finding what has changed costs as much as so few of them, and
 is hardly seen beside so many."""
+
+FEWEST = 0.15
+"""At least so much of a break-even is left: where less changes it is in few pixels, and nobody looks
+at the others."""
 
 SHARED = 0.6
 """At least so much of a break-even where others read the input too: it is written anyway."""
@@ -203,7 +207,7 @@ def _break_even(step: ConvStep, precision: str, products: float, shared: bool) -
 def _share_of(products: float) -> float:
     """What is left of a break-even for a layer of so many products for each of its inputs."""
     share = math.log(products / FEW_PRODUCTS) / math.log(ENOUGH_PRODUCTS / FEW_PRODUCTS)
-    return min(max(share, 0.05), 1.0)
+    return min(max(share, FEWEST), 1.0)
 
 
 def _xnor_of(whole: bool, outputs: int) -> str:

@@ -127,6 +127,13 @@ void Network::schedule() {
     }
     for (const int output : outputs)
         for (const int base : bases[output]) tensors[base].versions = batch;
+    for (Delta& delta : deltas) {
+        if (delta.tensor < 0 || delta.kind != DeltaKind::list) continue;
+        const Tensor& source = tensors[delta.tensor];
+        delta.stored_alike = arithmetic == Arithmetic::fp32 && delta.halo == 0 && !delta.joint &&
+                             source.stored && source.planes.empty() &&
+                             source.versions >= delta.versions;
+    }
 }
 
 State::State(std::shared_ptr<const Network> plan)
@@ -239,7 +246,7 @@ void State::settle(int index) {
     const Delta& plan = network->deltas[index];
     DeltaState& delta = deltas[index];
     if (delta.last_whole < 0) return;
-    const uint32_t* from = whole(index, delta.last_whole);
+    const uint32_t* from = whole_version(index, delta.last_whole);
     delta.last_whole = -1;
     const int blocks = plan.kind == DeltaKind::columns ? 1 : plan.blocks();
     const int pixel = plan.kind == DeltaKind::columns ? plan.channels : kBlock;
@@ -439,16 +446,27 @@ ptrdiff_t State::whole_block(int delta) const {
 }
 
 uint32_t* State::whole(int delta, int frame) {
+    if (is_stored_as(delta, frame))
+        return reinterpret_cast<uint32_t*>(plane(network->deltas[delta].tensor, 0, frame));
+    return whole_version(delta, frame % network->deltas[delta].versions);
+}
+
+bool State::is_stored_as(int delta, int frame) const {
+    return network->deltas[delta].stored_alike && deltas[delta].dense[frame] != 0 &&
+           deltas[delta].measured[frame] == 0 && frame + 1 < batch_frames_ &&
+           deltas[delta].measured[frame + 1] == 0;
+}
+
+uint32_t* State::whole_version(int delta, int version) {
     const Delta& plan = network->deltas[delta];
     if (deltas[delta].handed != nullptr) return deltas[delta].handed;
     const int blocks = plan.kind == DeltaKind::columns ? 1 : plan.blocks();
     // A line more, so that frames do not fall on the same cache sets.
     const size_t size = static_cast<size_t>(whole_block(delta)) * blocks + (plan.joint ? kBlock : 0);
-    Buffer<uint32_t>& buffer = deltas[delta].whole[plan.joint ? 0 : frame % plan.versions];
+    Buffer<uint32_t>& buffer = deltas[delta].whole[plan.joint ? 0 : version];
     if (buffer.empty()) buffer = Buffer<uint32_t>(size * (plan.joint ? plan.versions : 1), true);
     const ptrdiff_t row = whole_row(delta), pixel = row / (plan.width + 2 * plan.halo);
-    return buffer.data() + (plan.joint ? size * (frame % plan.versions) : 0) +
-           plan.halo * (row + pixel);
+    return buffer.data() + (plan.joint ? size * version : 0) + plan.halo * (row + pixel);
 }
 
 float* State::selected(int delta, int frame) {
@@ -650,7 +668,7 @@ void State::emit(int tensor, int frame, int block, int blocks, int row, const fl
                 const int before = whole_before(index, frame);
                 kernels.keep({from, x_block, before < 0 ? snapshot : nullptr,
                               static_cast<ptrdiff_t>(plane),
-                              before < 0 ? nullptr : whole(index, before) + at_whole,
+                              before < 0 ? nullptr : whole_version(index, before) + at_whole,
                               all_dense(index) ? nullptr : snapshot, whole(index, frame) + at_whole,
                               dense_block, whole_row(index), plan.width, channels, occupied,
                               threshold(index), counts},
@@ -711,19 +729,20 @@ void State::emit_input(int index, int frame, int row, const float* x) {
              counts});
         return;
     }
-    const auto whole_line = [&](int number) {
-        return reinterpret_cast<float*>(whole(index, number) + row * whole_row(index));
+    const auto whole_line = [&](int version) {
+        return reinterpret_cast<float*>(whole_version(index, version) + row * whole_row(index));
     };
+    const int version = frame % plan.versions;
     if (state.measured[frame] == 0) {
-        if (x != whole_line(frame)) std::copy(x, x + count, whole_line(frame));
+        if (x != whole_line(version)) std::copy(x, x + count, whole_line(version));
         mark(index, frame, row, {{0, plan.width}});
         return;
     }
     const int before = whole_before(index, frame);
     network->kernels.keep_columns(
         {x, before < 0 ? snapshot : whole_line(before), all_dense(index) ? nullptr : snapshot,
-         whole_line(frame), plan.width, plan.channels,
-         state.hits[frame % plan.versions].data() + static_cast<size_t>(row) * plan.width,
+         whole_line(version), plan.width, plan.channels,
+         state.hits[version].data() + static_cast<size_t>(row) * plan.width,
          threshold(index), counts});
 }
 

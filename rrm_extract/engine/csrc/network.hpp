@@ -47,6 +47,7 @@ struct Delta {
     float break_even = 1;             // density above which the layers run dense; below 0 always
     int versions = 1;                 // frames that are kept at a time
     bool joint = false;               // all frames' dense forms lie one after the other
+    bool stored_alike = false;        // the tensor is stored in the order of the dense form
     bool skipped = false;             // dense frames of its layers skip what has not changed
 
     int blocks() const { return (channels + kBlock - 1) / kBlock; }
@@ -301,6 +302,7 @@ public:
     // The version of the dense form that held the frame before; -1: it is in the snapshot.
     int whole_before(int delta, int frame) const;
     uint32_t* whole(int delta, int frame);  // pixel (0, 0) of the dense form
+    uint32_t* whole_version(int delta, int version);
     float* selected(int delta, int frame);  // pixel (0, 0); frame -1 is the last of the batch before
     uint64_t* bits(int delta, int frame);   // of pixel (0, 0); frame -1 as above
     ptrdiff_t whole_row(int delta) const;
@@ -315,6 +317,8 @@ public:
 
 private:
     bool all_dense(int delta) const;
+    // Whether what is stored of the tensor also serves as its dense form: nothing is compared with it.
+    bool is_stored_as(int delta, int frame) const;
     void settle(int delta);
     void begin(int frames);
     void end(int frames);
