@@ -673,6 +673,7 @@ class _Everywhere(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, 20, 3, padding=1)
+        self.inner = nn.Conv2d(20, 20, 1)
         self.window = nn.Conv2d(20, 150, 3, padding=1)
         self.wide = nn.Conv2d(150, 40, 1)
         self.spread = nn.Conv2d(40, 40, 3, padding=1, groups=40)
@@ -681,7 +682,9 @@ class _Everywhere(nn.Module):
         self.last = nn.Conv2d(70, 9, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.wide(F.relu(self.window(self.first(x).relu())))
+        x = self.first(x).relu()
+        x = x + self.inner(x).relu()
+        x = self.wide(F.relu(self.window(x)))
         y = F.hardswish(self.spread(F.relu6(x))) + x
         both = torch.cat([self.narrow(y), self.across(y)], 1)
         return self.last(F.avg_pool2d(both, 2))
