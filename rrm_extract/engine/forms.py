@@ -59,8 +59,8 @@ ENOUGH_PRODUCTS = 384
 is hardly seen beside so many."""
 
 FEWEST = 0.15
-"""At least so much of a break-even is left: where less changes it is in few pixels, and nobody looks
-at the others."""
+"""At least so much of a break-even is left: where less changes it is in few pixels, and nobody
+looks at the others."""
 
 SHARED = 0.6
 """At least so much of a break-even where others read the input too: it is written anyway."""
