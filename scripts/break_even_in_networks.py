@@ -15,22 +15,20 @@ have the time of its list with the first of them.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from typing import Any
-from unittest import mock
 
 import torch
 from bench_options import add_options
 from benchmarking import machine, save_json, versions
+from every_layer_dense import every_layer_dense
 from subjects import Subject, clip_frames, load_subject
 from torch import Tensor
 
-from rrm_extract.engine import forms
 from rrm_extract.engine.native import NativeNetwork
 from rrm_extract.errors import RrmError
-
-WAYS = {"lists": 1e9, "dense": -1.0}
-"""Break-evens with which every layer runs like that."""
+from rrm_extract.rrm import LayerCost
 
 
 def main() -> None:
@@ -54,14 +52,12 @@ def main() -> None:
 
 def measure(name: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The layers of one network, on all clips at all thresholds."""
-    model, _, weights = name.partition("=")
     subject = load_subject(
-        model,
-        weights=weights or arguments.weights,
+        name,
+        weights=arguments.weights,
         preprocess=arguments.preprocess,
-        fps="native",
         chunk=arguments.chunk,
-        policy="bounded",
+        time_batch=arguments.time_batch,
     )
     layers: dict[str, dict[str, Any]] = {}
     for path in arguments.videos:
@@ -90,50 +86,42 @@ def _both_ways(
     subject: Subject, frames: Tensor, threshold: float, arguments: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
     costs: dict[str, dict[str, float]] = {}
-    densities: dict[str, tuple[float, float]] = {}
-    for way, break_even in WAYS.items():
-        with (
-            mock.patch.dict(forms.BREAK_EVEN, dict.fromkeys(forms.BREAK_EVEN, break_even)),
-            mock.patch.object(forms, "WINOGRAD_BREAK_EVEN", break_even),
-        ):
+    layers: dict[str, LayerCost] = {}
+    for way in ("lists", "dense"):
+        with contextlib.nullcontext() if way == "lists" else every_layer_dense():
             network = NativeNetwork(
                 subject.recipe.program,
                 input_shape=subject.input_shape,
                 threshold=threshold,
                 precision=arguments.precision,
+                batch=subject.recipe.time_batch,
+                adaptive=way == "dense",
             )
-        _run(network, frames, arguments.time_batch)
+        network.run(frames)
         rounds = []
         for _ in range(arguments.repeats):
             network.split_times(True)
             before = network.profile_split()
-            _run(network, frames, arguments.time_batch)
+            network.run(frames)
             after = network.profile_split()
             network.split_times(False)
             rounds.append(_layer_seconds(before, after))
         costs[way] = {step: min(one[step] for one in rounds) for step in rounds[0]}
         if way == "lists":
-            densities = {
-                layer.name: (layer.density_delta, layer.macs / layer.input_elements)
-                for layer in network.stats()
-            }
+            layers = {layer.name: layer for layer in network.stats()}
+    # Steps have the names of operations: with a batch-norm folded into it, a layer has that one's.
     return {
         name: {
-            "products": products,
+            "products": layers[name].macs / layers[name].input_elements,
             "run": {
-                "density": density,
-                "list_over_dense": costs["lists"][name] / costs["dense"][name],
-                "milliseconds_dense": 1000 * costs["dense"][name] / len(frames),
+                "density": layers[name].density_delta,
+                "list_over_dense": costs["lists"][step] / costs["dense"][step],
+                "milliseconds_dense": 1000 * costs["dense"][step] / len(frames),
             },
         }
-        for name, (density, products) in densities.items()
-        if name in costs["lists"]
+        for step, name in subject.recipe.program.linear_names().items()
+        if step in costs["lists"]  # what runs in islands has no step
     }
-
-
-def _run(network: NativeNetwork, frames: Tensor, batch: int) -> None:
-    for some in torch.split(frames, batch):
-        network.run(some)
 
 
 def _layer_seconds(

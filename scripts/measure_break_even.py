@@ -12,6 +12,7 @@ products for an input, and how they do between others: see break_even_in_network
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarking import machine, median, save_json, versions
+from every_layer_dense import every_layer_dense
 from torch import nn
 
-from rrm_extract.engine import forms
 from rrm_extract.engine.native import NativeNetwork
 from rrm_extract.graph import BinaryConv2d, Sign, fold_batch_norm, trace
 
@@ -118,16 +119,11 @@ def measure(name: str, precision: str, frames: int, repeats: int) -> dict[str, A
 def _network(
     program: Any, shape: tuple[int, int, int], precision: str, *, lists: bool
 ) -> NativeNetwork:
-    own = dict(forms.BREAK_EVEN)
-    try:
-        if not lists:  # no density is below it
-            forms.BREAK_EVEN.update(dict.fromkeys(own, -1.0))
+    with contextlib.nullcontext() if lists else every_layer_dense():
         # Above 0, or what bf16 rounds off would count as a change of the next frame.
         return NativeNetwork(
             program, input_shape=shape, threshold=1e-3, precision=precision, adaptive=not lists
         )
-    finally:
-        forms.BREAK_EVEN.update(own)
 
 
 def _clip(shape: tuple[int, int, int], frames: int, density: float) -> torch.Tensor:

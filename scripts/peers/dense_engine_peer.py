@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from unittest import mock
-
 import torch
+from every_layer_dense import every_layer_dense
 from torch import Tensor
 
 from peers.base import Peer, Workers, consecutive_parts
-from rrm_extract.engine import NativeNetwork, forms
+from rrm_extract.engine import NativeNetwork
 from rrm_extract.jobs import Recipe, pooled
 
 __all__ = ["DenseEnginePeer"]
@@ -38,8 +37,7 @@ class DenseEnginePeer(Peer):
 
     def prepare(self) -> None:
         """Opens the networks, which share their packed weights."""
-        always = dict.fromkeys(forms.BREAK_EVEN, -1.0)
-        with mock.patch.dict(forms.BREAK_EVEN, always):
+        with every_layer_dense():
             first = NativeNetwork(
                 self._recipe.program,
                 input_shape=self._recipe.transform.output_shape,

@@ -13,16 +13,23 @@ from tests.clips import write_clip
 from tests.tiny import MODEL
 
 
+@pytest.mark.parametrize(("model", "layers"), [(MODEL, 3), ("mobilenet_v2", 52)])
 def test_every_layer_is_measured_both_ways(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: str,
+    layers: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Those with a batch-norm folded into them, too."""
     clip = write_clip(tmp_path / "clip.mp4", n_frames=6)
-    argv = ["break_even_in_networks.py", "--videos", str(clip), "--models", MODEL]
+    argv = ["break_even_in_networks.py", "--videos", str(clip), "--models", model]
+    argv += ["--weights", "random:0"]
     argv += ["--repeats", "1", "--thresholds", "0.1", "--json", str(tmp_path / "out.json")]
     monkeypatch.setattr(sys, "argv", argv)
     break_even_in_networks.main()
     records = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["records"]
-    assert len(records) == len(capsys.readouterr().out.splitlines()) > 1
+    assert len(records) == len(capsys.readouterr().out.splitlines()) == layers
     for record in records:
         (run,) = record["runs"]
         assert (run["clip"], run["threshold"]) == ("clip.mp4", 0.1)
