@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rrm_extract.engine.plan import BLOCK, ConvStep, PlanTensor, Step, Window, readers_of
@@ -63,7 +63,7 @@ FEWEST = 0.15
 looks at the others."""
 
 SHARED = 0.6
-"""At least so much of a break-even where others read the input too: it is written anyway."""
+"""At least so much of a break-even where others read the input too: dense frames may copy it."""
 
 NARROW_SUMS = 256
 VERY_NARROW_SUMS = 64
@@ -152,14 +152,13 @@ def _tiles(outputs: int, window: Window, source: PlanTensor) -> Tiles:
     )
 
 
-def set_break_evens(steps: Iterable[Step], precision: str) -> None:
+def set_break_evens(steps: Sequence[Step], precision: str) -> None:
     """Sets :attr:`DeltaInput.break_even`, the lowest of what its layers need.
 
     Args:
         steps: of one part, after fusing: who else reads a layer's input is known then.
         precision: "fp32" or "bf16".
     """
-    steps = list(steps)
     readers = readers_of(steps)
     layers: dict[int, list[ConvStep]] = {}
     for step in steps:

@@ -59,7 +59,7 @@ def test_products_of_layers_with_the_same_input_are_added_up() -> None:
 
 
 def test_what_is_kept_for_others_is_searched_longer() -> None:
-    """Of dense frames it has to be copied."""
+    """Dense frames may have to copy it."""
     alone = break_evens(native(program_of(Branches(added=False)), (3, 12, 12)))
     shared = break_evens(native(program_of(Branches(added=True)), (3, 12, 12)))
     assert shared["last"] == alone["last"]

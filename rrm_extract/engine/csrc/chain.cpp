@@ -140,9 +140,8 @@ bool State::passes_rows(const Network::Chain& chain, int frame) const {
 }
 
 bool State::is_compared_with(const Network::Chain& chain, int frame) const {
-    if (frame + 1 == batch_frames_) return true;  // nobody knows yet
     for (size_t i = chain.begin + 1; i < chain.end; i++)
-        if (deltas[network->operations[i]->source_delta()].measured[frame + 1] != 0) return true;
+        if (is_compared_with(network->operations[i]->source_delta(), frame)) return true;
     return false;
 }
 

@@ -451,10 +451,14 @@ uint32_t* State::whole(int delta, int frame) {
     return whole_version(delta, frame % network->deltas[delta].versions);
 }
 
+bool State::is_compared_with(int delta, int frame) const {
+    // After the batch nobody knows yet.
+    return frame + 1 == batch_frames_ || deltas[delta].measured[frame + 1] != 0;
+}
+
 bool State::is_stored_as(int delta, int frame) const {
     return network->deltas[delta].stored_alike && deltas[delta].dense[frame] != 0 &&
-           deltas[delta].measured[frame] == 0 && frame + 1 < batch_frames_ &&
-           deltas[delta].measured[frame + 1] == 0;
+           deltas[delta].measured[frame] == 0 && !is_compared_with(delta, frame);
 }
 
 uint32_t* State::whole_version(int delta, int version) {

@@ -317,6 +317,8 @@ public:
 
 private:
     bool all_dense(int delta) const;
+    // Whether a later frame is, or may be, compared with this one.
+    bool is_compared_with(int delta, int frame) const;
     // Whether what is stored of the tensor also serves as its dense form: nothing is compared with it.
     bool is_stored_as(int delta, int frame) const;
     void settle(int delta);
