@@ -69,7 +69,7 @@ NARROW_SUMS = 256
 VERY_NARROW_SUMS = 64
 """Outputs of a binary layer: what flips costs about as much for one as for 64 of them."""
 
-WINOGRAD_BREAK_EVEN = 0.95
+WINOGRAD_BREAK_EVEN = {"fp32": 0.95, "bf16": 0.75}
 """The density of a layer that runs dense in Winograd's tiles, for each product these need."""
 
 WINOGRAD_MOST = 0.6
@@ -199,8 +199,7 @@ def _break_even(step: ConvStep, precision: str, products: float, shared: bool) -
         form = _xnor_of(whole, outputs)
     density *= BREAK_EVEN[form]
     tiles = tiles_of(step.form, window, source) if step.tile else None
-    # Tiles are computed in fp32 whatever the precision.
-    return density if tiles is None else min(density, WINOGRAD_BREAK_EVEN * tiles.share)
+    return density if tiles is None else min(density, WINOGRAD_BREAK_EVEN[precision] * tiles.share)
 
 
 def _share_of(products: float) -> float:

@@ -11,36 +11,45 @@ namespace rrm {
 ColumnConvolution::ColumnTiles::ColumnTiles(const ColumnConvolution& layer, State& state)
     : layer_(layer), state_(state), stride_(layer.geometry.row_stride),
       channels_(state.network->deltas[layer.delta].channels * stride_ * stride_),
-      blocks_(divided(channels_, kBlock)), map_columns_(layer.columns(state)),
+      blocks_(divided(channels_, kBlock)),
+      whole_(state.network->arithmetic == Arithmetic::bf16 && blocks_ <= kInt16Blocks),
+      elements_(whole_ ? kBlock / 2 : kBlock), map_columns_(layer.columns(state)),
       width_((divided(map_columns_, layer.tile_outputs) - 1) * layer.tile_outputs +
              kWinogradInputs) {
     const int tile = layer.tile_outputs, taps = winograd_taps_of(tile);
     const int out_blocks = state.network->tensors[layer.tensor].blocks();
     const int stage_blocks = std::min(kStageBlocks, out_blocks);
     const int per_row = divided(map_columns_, tile);
-    const size_t tile_bytes = sizeof(float) * kWinogradPositions * kBlock * (blocks_ + stage_blocks);
+    const size_t tile_bytes =
+        sizeof(float) * kWinogradPositions * (elements_ * blocks_ + kBlock * stage_blocks);
     const int fit = static_cast<int>(kPassBytes / (tile_bytes * per_row));
     const int tile_rows = std::min(std::max(fit, divided(kStripRows, tile)), divided(layer.rows(state), tile));
     strip_rows_ = tile_rows * tile;
     const int most = tile_rows * per_row;
     const auto kernels_room = static_cast<size_t>(kernel_floats(blocks_)) * out_blocks;
     const size_t outputs_room = TileGroups::room(most, stage_blocks);
-    const size_t inputs_room = TileGroups::room(most, blocks_);
+    const size_t inputs_room = TileGroups::room(most, blocks_, elements_);
     const size_t pixels_room =
         static_cast<size_t>(strip_rows_ - tile + kWinogradInputs) * width_ * blocks_ * kBlock;
     // A copy of a few numbers may write a whole block.
-    kernels_ = state.winograd_scratch(kernels_room + outputs_room + inputs_room + pixels_room + kBlock);
+    kernels_ = state.winograd_scratch(kernels_room + outputs_room + inputs_room + most +
+                                      pixels_room + kBlock);
     outputs_ = kernels_ + kernels_room;
     inputs_ = outputs_ + outputs_room;
-    pixels_ = inputs_ + inputs_room;
+    scales_ = inputs_ + inputs_room;
+    pixels_ = scales_ + most;
     std::vector<int32_t> offsets(static_cast<size_t>(taps) * taps);
     for (size_t i = 0; i < offsets.size(); i++) offsets[i] = static_cast<int32_t>(i) * kBlock;
     const ptrdiff_t unit = static_cast<ptrdiff_t>(taps) * taps * kBlock;
-    for (int block = 0; block < out_blocks; block++)
-        state.network->kernels.winograd_weights(
-            {layer.dense_weights + block * channels_ * unit, unit, offsets.data(), tile, channels_,
-             kernels_ + block * kernel_floats(blocks_), kernel_position(blocks_)},
-            Arithmetic::fp32);
+    const Kernels& kernels = state.network->kernels;
+    const ptrdiff_t position = kernel_position(blocks_);
+    for (int block = 0; block < out_blocks; block++) {
+        float* const to = kernels_ + block * kernel_floats(blocks_);
+        kernels.winograd_weights({layer.dense_weights + block * channels_ * unit, unit, offsets.data(),
+                                  tile, channels_, to, position},
+                                 Arithmetic::fp32);
+        if (whole_) kernels.int16_weights({to, position, channels_, to + position - kApart});
+    }
 }
 
 // The strip's inputs as [row][column][row in a pixel][column in a pixel][channel], zeros beside the
@@ -100,12 +109,22 @@ void ColumnConvolution::ColumnTiles::compute(const Strip& strip, const Frame& fr
     const int count = static_cast<int>(to_.size());
     if (count == 0) return;
     gather(strip, frame.number);
-    const TileGroups in = TileGroups::of(count, blocks_), out = TileGroups::of(count, strip.blocks);
-    for (int group = 0; group < in.count(); group++)
-        kernels.winograd_input({from_.data() + group * in.size, 0, in.in_group(group), blocks_, pixel,
-                                static_cast<ptrdiff_t>(width_) * pixel, kBlock,
-                                inputs_ + group * in.group(), in.position(), in.block()},
-                               Arithmetic::fp32);
+    const TileGroups in = TileGroups::of(count, blocks_, elements_);
+    const TileGroups out = TileGroups::of(count, strip.blocks);
+    const ptrdiff_t pixels_row = static_cast<ptrdiff_t>(width_) * pixel;
+    for (int group = 0; group < in.count(); group++) {
+        const uint32_t* const* const tiles = from_.data() + group * in.size;
+        float* const to = inputs_ + group * in.group();
+        if (whole_)
+            kernels.int16_input({tiles, 0, in.in_group(group), channels_, pixel, pixels_row, kBlock,
+                                 reinterpret_cast<uint32_t*>(to), in.position(), in.block(),
+                                 scales_ + group * in.size},
+                                Arithmetic::fp32);
+        else
+            kernels.winograd_input({tiles, 0, in.in_group(group), blocks_, pixel, pixels_row, kBlock,
+                                    to, in.position(), in.block()},
+                                   Arithmetic::fp32);
+    }
     for (int block = 0; block < strip.blocks; block += 2) {
         TileProducts products{};
         products.channels = channels_;
@@ -113,6 +132,7 @@ void ColumnConvolution::ColumnTiles::compute(const Strip& strip, const Frame& fr
         products.whole_rows = products.whole_columns = {0, count};
         products.in = in;
         products.x = inputs_;
+        products.scales = whole_ ? scales_ : nullptr;
         products.outputs = std::min(2, strip.blocks - block);
         products.kernel_position = kernel_position(blocks_);
         products.out = out;

@@ -37,10 +37,12 @@ private:
     const ColumnConvolution& layer_;
     State& state_;
     const int stride_, channels_, blocks_;   // channels and blocks of the new pixels
+    const bool whole_;                       // numbers are multiplied, of 16 bits
+    const int elements_;                     // of a block in a position of a tile
     const int map_columns_;
     const int width_;                        // of the new pixels of a strip
     int strip_rows_;
-    float *kernels_, *outputs_, *inputs_, *pixels_;
+    float *kernels_, *outputs_, *inputs_, *scales_, *pixels_;
     std::vector<const uint32_t*> from_;
     std::vector<WinogradTile> to_;
 };

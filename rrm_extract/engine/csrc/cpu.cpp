@@ -14,7 +14,7 @@ std::vector<std::string> available_isas() {
             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
             names.emplace_back("avx512");
             if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi2") &&
-                __builtin_cpu_supports("avx512vpopcntdq"))
+                __builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("avx512vnni"))
                 names.emplace_back("avx512bf16");
         }
     }

@@ -148,6 +148,48 @@ struct WinogradOutputArgs {
     int width;
 };
 
+// The matrix products between the transforms in networks of bfloat16: of whole numbers of 16 bits, two
+// channels to a step like a unit, summed exactly in 32 bits. bfloat16 itself would be too coarse, for
+// the transforms back magnify what is rounded. Numbers share a scale, so that the largest has
+// kInt16Input or kInt16Weight, or the sum of a sum's weights kInt16Sum: no sum can overflow.
+inline constexpr int kInt16Blocks = 8;     // of channels that go into one sum and share scales
+inline constexpr int kInt16Input = 16383, kInt16Weight = 32767;
+inline constexpr int kInt16Sum = 0x7fffffff / kInt16Input;
+
+// As WinogradInputArgs, for at most kInt16Blocks blocks.
+struct Int16InputArgs {
+    const uint32_t* const* tiles;
+    ptrdiff_t offset;
+    int count, channels;
+    ptrdiff_t x_column, x_row, x_block;
+    uint32_t* to;              // [position][block][tile][8 pairs of channels]
+    ptrdiff_t position, block;
+    float* scales;             // [count] what 1 stands for; not a number if an input is not finite
+};
+
+// In place: the 36 positions of one block of outputs as winograd_weights leaves them.
+struct Int16WeightsArgs {
+    float* kernels;            // [position][channel][16]; becomes uint32_t [position][pair][16]
+    ptrdiff_t position;
+    int channels;              // at most those of kInt16Blocks blocks
+    float* scales;             // [16] of each position, as far apart as `kernels` are
+};
+
+// y = the products of some pairs, or y += them; for one position and one or two blocks of outputs.
+struct Int16ProductArgs {
+    const uint32_t* x;         // of the first tile
+    ptrdiff_t x_block, x_row;
+    int pairs;
+    const float* input_scales; // of the first tile; its neighbours' follow
+    ptrdiff_t scales_row;
+    const uint32_t* weights[2];
+    const float* weight_scales[2];  // [16]
+    bool begins;               // y is written, else added to
+    float* y[2];
+    ptrdiff_t y_row;
+    int blocks, rows, tiles;   // rows of tiles
+};
+
 // The first layer: few input channels, so that a sliding window over whole columns pays.
 // Entries of column x are sorted by row; starts[row][x] is how many lie above the row.
 struct ColumnList {
@@ -437,6 +479,9 @@ struct Kernels {
     void (*winograd_weights)(const WinogradWeightsArgs&, Arithmetic);
     void (*winograd_input)(const WinogradInputArgs&, Arithmetic);
     void (*winograd_output)(const WinogradOutputArgs&);
+    void (*int16_weights)(const Int16WeightsArgs&);
+    void (*int16_input)(const Int16InputArgs&, Arithmetic);
+    void (*int16_products)(const Int16ProductArgs&);
     void (*column)(const ColumnArgs&);
     void (*depthwise)(const DepthwiseArgs&);
     void (*compress)(const CompressArgs&, Arithmetic);

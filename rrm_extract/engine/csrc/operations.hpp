@@ -158,7 +158,7 @@ private:
     Tiles find_tiles(State&, const Layout&, int begin, int end,
                      const std::vector<std::vector<uint8_t>>& masks, int first) const;
     void turn_kernels(const State&, const TileKernels&, int piece_row, int piece_column, int block,
-                      int count, float* to) const;
+                      int channels, float* to) const;
     void run_winograd(State&, const Layout&, const std::vector<Stage>&, int begin, int end,
                       const std::vector<Changes>&, const std::vector<std::vector<uint8_t>>& masks,
                       int first) const;

@@ -168,23 +168,29 @@ void winograd_weights(const WinogradWeightsArgs& args, Arithmetic arithmetic) {
                 }
 }
 
+// One position of a channel of a tile; `pixel` is the tile's first.
+template <class Args>
+double input_position(const Args& args, Arithmetic arithmetic, const uint32_t* pixel, int lane, int i,
+                      int j) {
+    double sum = 0;
+    for (int r = 0; r < 6; r++)
+        for (int c = 0; c < 6; c++)
+            sum += kOfInput[i][r] * kOfInput[j][c] *
+                   channel_of(pixel + r * args.x_row + c * args.x_column, lane, arithmetic);
+    return sum;
+}
+
 void winograd_input(const WinogradInputArgs& args, Arithmetic arithmetic) {
     for (int tile = 0; tile < args.count; tile++)
         for (int block = 0; block < args.blocks; block++)
             for (int lane = 0; lane < kBlock; lane++)
                 for (int i = 0; i < 6; i++)
-                    for (int j = 0; j < 6; j++) {
-                        double sum = 0;
-                        for (int r = 0; r < 6; r++)
-                            for (int c = 0; c < 6; c++)
-                                sum += kOfInput[i][r] * kOfInput[j][c] *
-                                       channel_of(args.tiles[tile] + args.offset +
-                                                      block * args.x_block + r * args.x_row +
-                                                      c * args.x_column,
-                                                  lane, arithmetic);
+                    for (int j = 0; j < 6; j++)
                         args.to[(i * 6 + j) * args.position + block * args.block + tile * kBlock +
-                                lane] = static_cast<float>(sum);
-                    }
+                                lane] =
+                            static_cast<float>(input_position(
+                                args, arithmetic,
+                                args.tiles[tile] + args.offset + block * args.x_block, lane, i, j));
 }
 
 void winograd_output(const WinogradOutputArgs& args) {
@@ -199,15 +205,110 @@ void winograd_output(const WinogradOutputArgs& args) {
                             continue;
                         double sum = args.bias[block * kBlock + lane];
                         for (int r = 0; r < 6; r++)
-                            for (int c = 0; c < 6; c++)
-                                sum += of_output(i, r, args.outputs) *
-                                       of_output(j, c, args.outputs) *
-                                       args.from[(r * 6 + c) * args.position + block * args.block +
-                                                 number * kBlock + lane];
+                            for (int c = 0; c < 6; c++) {
+                                const double factor = of_output(i, r, args.outputs) *
+                                                      of_output(j, c, args.outputs);
+                                // What is not needed may be anything, for it is not computed.
+                                if (factor != 0)
+                                    sum += factor *
+                                           args.from[(r * 6 + c) * args.position +
+                                                     block * args.block + number * kBlock + lane];
+                            }
                         args.y[block * args.y_block + row * args.y_row + column * kBlock + lane] =
                             static_cast<float>(sum);
                     }
             }
+}
+
+// Two whole numbers of 16 bits.
+uint32_t int16_pair(float low, float high) {
+    return (static_cast<uint32_t>(std::lrint(low)) & 0xffffu) |
+           (static_cast<uint32_t>(std::lrint(high)) << 16);
+}
+int int16_of(uint32_t pair, int half) {
+    return static_cast<int16_t>(half == 0 ? pair & 0xffffu : pair >> 16);
+}
+
+constexpr float kLeastLargest = 1e-30f;  // of numbers that are not taken for 0
+
+void int16_input(const Int16InputArgs& args, Arithmetic arithmetic) {
+    for (int tile = 0; tile < args.count; tile++) {
+        const auto number = [&](int channel, int position) {
+            if (channel >= args.channels) return 0.0f;
+            return static_cast<float>(input_position(
+                args, arithmetic,
+                args.tiles[tile] + args.offset + channel / kBlock * args.x_block, channel % kBlock,
+                position / 6, position % 6));
+        };
+        float largest = 0;
+        bool finite = true;
+        for (int channel = 0; channel < args.channels; channel++)
+            for (int position = 0; position < kWinogradPositions; position++) {
+                largest = std::max(largest, std::fabs(number(channel, position)));
+                finite = finite && std::isfinite(number(channel, position));
+            }
+        const bool usable = finite && largest > kLeastLargest;
+        const float scale = usable ? kInt16Input / largest : 0;
+        args.scales[tile] = finite ? (usable ? largest / kInt16Input : 0) : std::nanf("");
+        const int pairs = (args.channels + kBlock - 1) / kBlock * kBlock / 2;
+        for (int pair = 0; pair < pairs; pair++)
+            for (int position = 0; position < kWinogradPositions; position++) {
+                const auto whole = [&](int channel) {
+                    return finite ? number(channel, position) * scale : 0.0f;
+                };
+                args.to[position * args.position + pair / (kBlock / 2) * args.block +
+                        tile * (kBlock / 2) + pair % (kBlock / 2)] =
+                    int16_pair(whole(2 * pair), whole(2 * pair + 1));
+            }
+    }
+}
+
+void int16_weights(const Int16WeightsArgs& args) {
+    for (int position = 0; position < kWinogradPositions; position++)
+        for (int lane = 0; lane < kBlock; lane++) {
+            float* const kernel = args.kernels + position * args.position + lane;
+            float sum = 0, largest = 0;
+            for (int channel = 0; channel < args.channels; channel++) {
+                sum += std::fabs(kernel[channel * kBlock]);
+                largest = std::max(largest, std::fabs(kernel[channel * kBlock]));
+            }
+            const bool finite = std::isfinite(sum), usable = finite && sum > kLeastLargest;
+            // Each rounding may add a half.
+            const float scale = usable ? std::min(static_cast<float>(kInt16Sum - args.channels) / sum,
+                                                  kInt16Weight / largest)
+                                       : 0;
+            args.scales[position * args.position + lane] =
+                finite ? (usable ? 1 / scale : 0) : std::nanf("");
+            for (int channel = 0; channel < args.channels; channel += 2) {
+                const auto whole = [&](int c) {
+                    return finite && c < args.channels ? kernel[c * kBlock] * scale : 0.0f;
+                };
+                const uint32_t pair = int16_pair(whole(channel), whole(channel + 1));
+                std::memcpy(kernel + channel / 2 * kBlock, &pair, sizeof pair);
+            }
+        }
+}
+
+void int16_products(const Int16ProductArgs& args) {
+    for (int block = 0; block < args.blocks; block++)
+        for (int row = 0; row < args.rows; row++)
+            for (int tile = 0; tile < args.tiles; tile++)
+                for (int lane = 0; lane < kBlock; lane++) {
+                    int64_t sum = 0;
+                    for (int pair = 0; pair < args.pairs; pair++) {
+                        const uint32_t x = args.x[pair / (kBlock / 2) * args.x_block +
+                                                  row * args.x_row + tile * (kBlock / 2) +
+                                                  pair % (kBlock / 2)];
+                        const uint32_t w = args.weights[block][pair * kBlock + lane];
+                        for (int half = 0; half < 2; half++)
+                            sum += static_cast<int64_t>(int16_of(x, half)) * int16_of(w, half);
+                    }
+                    float& y = args.y[block][row * args.y_row + tile * kBlock + lane];
+                    const float product =
+                        static_cast<float>(sum) * (args.weight_scales[block][lane] *
+                                                   args.input_scales[row * args.scales_row + tile]);
+                    y = args.begins ? product : y + product;
+                }
 }
 
 void column(const ColumnArgs& args) {
@@ -557,7 +658,7 @@ void coded(const CodedArgs& args) {
 const Kernels& reference_kernels() {
     static const Kernels table = {
         "reference", window, tap, dense, winograd_weights, winograd_input, winograd_output,
-        column, depthwise, compress, keep, select, compress_columns, keep_columns,
+        int16_weights, int16_input, int16_products, column, depthwise, compress, keep, select, compress_columns, keep_columns,
         truncated, sign_bits, xnor, flips, scale_sums, coded, finish, map, pool,
     };
     return table;

@@ -61,42 +61,71 @@ struct Piece {
 
 }  // namespace
 
-void TileProducts::run(const Kernels& table) const {
+void TileProducts::part(const Kernels& table, int position, int tile, int rows, int tiles) const {
     const float zeros[kBlock] = {};
     const int32_t no_offset = 0;
+    const int group = tile / in.size, slot = tile % in.size;
     DenseArgs args{};
-    args.units = channels;
+    args.x = reinterpret_cast<const uint32_t*>(x + group * in.group() + position * in.position() +
+                                               slot * kBlock);
     args.x_block = in.block();
     args.x_row = in.group();
     args.x_step = kBlock;
+    args.units = channels;
     args.block_units = kBlock;
     args.taps = 1;
     args.tap_offsets = &no_offset;
     args.unit_stride = kBlock;
     args.bias[0] = args.bias[1] = begins ? zeros : nullptr;
+    args.blocks = outputs;
+    for (int b = 0; b < outputs; b++) {
+        args.weights[b] =
+            reinterpret_cast<const uint32_t*>(kernels[b] + position * kernel_position);
+        args.y[b] = y[b] + group * out.group() + position * out.position() + slot * kBlock;
+    }
     args.y_row = out.group();
     args.y_column = kBlock;
+    args.rows = rows;
+    args.columns = tiles;
+    table.dense(args, Arithmetic::fp32);
+}
+
+void TileProducts::int16_part(const Kernels& table, int position, int tile, int rows,
+                              int tiles) const {
+    const int group = tile / in.size, slot = tile % in.size;
+    Int16ProductArgs args{};
+    args.x = reinterpret_cast<const uint32_t*>(x + group * in.group() + position * in.position() +
+                                               slot * in.elements);
+    args.x_block = in.block();
+    args.x_row = in.group();
+    args.pairs = divided(channels, 2);
+    args.input_scales = scales + tile;
+    args.scales_row = in.size;
+    args.begins = begins;
+    for (int b = 0; b < outputs; b++) {
+        const float* const kernel = kernels[b] + position * kernel_position;
+        args.weights[b] = reinterpret_cast<const uint32_t*>(kernel);
+        args.weight_scales[b] = kernel + kernel_position - kApart;
+        args.y[b] = y[b] + group * out.group() + position * out.position() + slot * kBlock;
+    }
+    args.y_row = out.group();
     args.blocks = outputs;
+    args.rows = rows;
+    args.tiles = tiles;
+    table.int16_products(args);
+}
+
+void TileProducts::run(const Kernels& table) const {
     for (int position = 0; position < kWinogradPositions; position++) {
-        const auto part = [&](int tile, int rows, int columns) {
-            const int group = tile / in.size, slot = tile % in.size * kBlock;
-            args.rows = rows;
-            args.columns = columns;
-            args.x = reinterpret_cast<const uint32_t*>(x + group * in.group() +
-                                                       position * in.position() + slot);
-            for (int b = 0; b < outputs; b++) {
-                args.weights[b] =
-                    reinterpret_cast<const uint32_t*>(kernels[b] + position * kernel_position);
-                args.y[b] = y[b] + group * out.group() + position * out.position() + slot;
-            }
-            table.dense(args, Arithmetic::fp32);
-        };
         const TileRange range = needing(position);
         for (int tile = range.begin; tile < range.end;) {
             const int begun = tile % in.size, left = range.end - tile;
             const int groups = begun == 0 ? left / in.size : 0;
             const int some = groups > 0 ? in.size : std::min(in.size - begun, left);
-            part(tile, std::max(1, groups), some);
+            if (scales == nullptr)
+                part(table, position, tile, std::max(1, groups), some);
+            else
+                int16_part(table, position, tile, std::max(1, groups), some);
             tile += std::max(1, groups) * some;
         }
     }
@@ -189,9 +218,11 @@ struct Convolution::TileKernels {
     }
 };
 
-// Transforms the taps of a piece for `count` blocks of inputs from `block` of the set's on.
+// Transforms the taps of a piece for some channels, from block `block` of the set's on.
 void Convolution::turn_kernels(const State& state, const TileKernels& of, int piece_row,
-                               int piece_column, int block, int count, float* to) const {
+                               int piece_column, int block, int channels, float* to) const {
+    const Kernels& kernels = state.network->kernels;
+    const int count = divided(channels, kBlock);
     const int unit_block = state.network->block_units();
     const int taps = winograd_taps_of(tile_outputs);
     const ptrdiff_t unit_stride =
@@ -206,10 +237,12 @@ void Convolution::turn_kernels(const State& state, const TileKernels& of, int pi
                 form == Form::window ? ((2 - column) * 3 + 2 - row) * kBlock
                                      : (row * geometry.kernel_columns + column) * tap_stride);
         }
-    state.network->kernels.winograd_weights(
+    kernels.winograd_weights(
         {of.weights + static_cast<ptrdiff_t>(block) * unit_block * unit_stride, unit_stride,
          offsets.data(), tile_outputs, count * unit_block, to, kernel_position(count)},
         state.network->arithmetic);
+    if (state.network->arithmetic == Arithmetic::bf16)
+        kernels.int16_weights({to, kernel_position(count), channels, to + kernel_position(count) - kApart});
 }
 
 void Convolution::run_winograd(State& state, const Layout& l, const std::vector<Stage>& stages,
@@ -220,6 +253,8 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
     const int unit_block = state.network->block_units();
     const Delta& plan = state.network->deltas[delta];
     const ptrdiff_t x_row = state.whole_row(delta), x_block = state.whole_block(delta);
+    const bool whole = arithmetic == Arithmetic::bf16;  // numbers are multiplied, of 16 bits
+    const int elements = whole ? kBlock / 2 : kBlock;
     Tiles tiles = find_tiles(state, l, begin, end, masks, first);
     std::vector<Piece> pieces;
     const int taps = winograd_taps_of(tile_outputs);
@@ -230,7 +265,8 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
 
     // Passes of nearly the same number of tiles, whole rows of them.
     const int blocks = stages.front().blocks, in_blocks = x_blocks * piece_count;
-    const size_t tile_bytes = sizeof(float) * kWinogradPositions * kBlock * (in_blocks + blocks);
+    const size_t tile_bytes =
+        sizeof(float) * kWinogradPositions * (elements * in_blocks + kBlock * blocks);
     const int most = std::max(kFewestTiles, static_cast<int>(kPassBytes / tile_bytes));
     const int share = divided(tiles.count(), std::max(1, divided(tiles.count(), most)));
     std::vector<Pass> passes;
@@ -243,7 +279,11 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
     const int widest = divided(l.columns, tile_outputs);
     // Several stages share what the inputs become.
     const bool keep = stages.size() > 1;
-    const size_t inputs_room = TileGroups::room(share + widest, in_blocks);
+    const size_t numbers_room = TileGroups::room(share + widest, in_blocks, elements);
+    // Whole numbers share scales with those of some neighbouring blocks, by tile.
+    const int scaled = divided(x_blocks, kInt16Blocks);
+    const size_t scales_stride = static_cast<size_t>(share + widest);
+    const size_t inputs_room = numbers_room + (whole ? scales_stride * scaled * piece_count : 0);
     const size_t outputs_room = TileGroups::room(share + widest, blocks);
     // Kernels are transformed once for all passes; for a single one bit by bit.
     const bool once = passes.size() > 1;
@@ -254,7 +294,9 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
     for (const Stage& stage : stages) {
         size_t sum = 0;
         for (size_t s = stage.first_set; s < stage.last_set && once; s++)
-            sum += static_cast<size_t>(kernel_floats(blocks_of(sets[s]))) * sets[s].blocks;
+            sum += static_cast<size_t>(kernel_floats(blocks_of(sets[s])) +
+                                       scaled * kWinogradPositions * kApart) *
+                   sets[s].blocks;
         kernels_room = std::max(kernels_room, sum * piece_count);
     }
     float* const outputs = state.winograd_scratch(outputs_room + kernels_room +
@@ -271,32 +313,53 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
                                   weights + sets[s].offset + static_cast<size_t>(block) * kBlock});
         for (size_t pass = 0, span = 0; pass < passes.size(); pass++) {
             const int from = passes[pass].first, count = passes[pass].count;
-            const TileGroups in = TileGroups::of(count, in_blocks);
+            const TileGroups in = TileGroups::of(count, in_blocks, elements);
             const TileGroups out = TileGroups::of(count, stage.blocks);
             float* const x = inputs + (keep ? pass * inputs_room : 0);
+            const auto scales = [&](int piece, int block) {
+                return whole ? x + numbers_room +
+                                   (piece * scaled + block / kInt16Blocks) * scales_stride
+                             : nullptr;
+            };
+            const auto turn_inputs = [&](int group, int piece) {
+                const uint32_t* const* const tile = tiles.from.data() + from + group * in.size;
+                const ptrdiff_t at = pieces[piece].row * x_row + pieces[piece].column * unit_block;
+                float* const to = x + group * in.group() + piece * x_blocks * in.block();
+                if (!whole)
+                    kernels.winograd_input({tile, at, in.in_group(group), x_blocks, unit_block, x_row,
+                                            x_block, to, in.position(), in.block()},
+                                           arithmetic);
+                for (int block = 0; whole && block < x_blocks; block += kInt16Blocks)
+                    kernels.int16_input(
+                        {tile, at + block * x_block, in.in_group(group),
+                         std::min(kInt16Blocks * kBlock, plan.channels - block * kBlock), unit_block,
+                         x_row, x_block, reinterpret_cast<uint32_t*>(to + block * in.block()),
+                         in.position(), in.block(), scales(piece, block) + group * in.size},
+                        arithmetic);
+            };
             if (!keep || &stage == &stages.front())
                 for (int group = 0; group < in.count(); group++)
-                    for (int piece = 0; piece < piece_count; piece++)
-                        kernels.winograd_input(
-                            {tiles.from.data() + from + group * in.size,
-                             pieces[piece].row * x_row + pieces[piece].column * unit_block,
-                             in.in_group(group), x_blocks, unit_block, x_row, x_block,
-                             x + group * in.group() + piece * x_blocks * in.block(), in.position(),
-                             in.block()},
-                            arithmetic);
+                    for (int piece = 0; piece < piece_count; piece++) turn_inputs(group, piece);
             float* set_kernels = turned;
             for (size_t w = 0; w < wanted.size() && count > 0;) {
                 const TileKernels& one = wanted[w];
                 const bool two = w + 1 < wanted.size() && one.shares_inputs(wanted[w + 1]);
                 const int together = two ? 2 : 1, all = blocks_of(*one.set);
                 const int first_block = one.set->unit_begin / unit_block;
-                const int step = once ? all : kKernelBlocks;
+                // Inputs share scales whether their kernels are there for all passes or not.
+                const auto some_from = [&](int block) {
+                    const int begun = (first_block + block) % kInt16Blocks;
+                    return std::min(all - block, whole  ? kInt16Blocks - begun
+                                                 : once ? all
+                                                        : kKernelBlocks);
+                };
                 for (int piece = 0; piece < piece_count; piece++)
-                    for (int block = 0; block < all; block += step) {
-                        const int some = std::min(step, all - block);
+                    for (int block = 0, some = 0; block < all; block += some) {
+                        some = some_from(block);
                         TileProducts products{};
                         products.channels = std::min(
                             some * kBlock, plan.channels - (first_block + block) * kBlock);
+                        products.scales = scales(piece, first_block + block);
                         products.begins = piece == 0 && block == 0;
                         products.whole_rows = passes[pass].tall;
                         products.whole_columns = passes[pass].wide;
@@ -309,7 +372,7 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
                             float* const to = set_kernels + b * kernel_floats(some);
                             if (pass == 0)
                                 turn_kernels(state, wanted[w + b], pieces[piece].row,
-                                             pieces[piece].column, block, some, to);
+                                             pieces[piece].column, block, products.channels, to);
                             products.kernels[b] = to;
                             products.y[b] = outputs + (wanted[w + b].number - stage.first_block) *
                                                           out.block();

@@ -136,7 +136,7 @@ struct Case {
 
 using Check = void (*)(Case&);
 
-// The kernels of sparse.cpp, dense.cpp, changes.cpp, binary.cpp, coded.cpp and elementwise.cpp.
+// The kernels of sparse.cpp, dense.cpp, int16.cpp, changes.cpp, binary.cpp, coded.cpp and elementwise.cpp.
 void check_window(Case&);
 void check_tap(Case&);
 void check_column(Case&);
@@ -145,6 +145,10 @@ void check_winograd_weights(Case&);
 void check_winograd_input(Case&);
 void check_winograd_output(Case&);
 void check_winograd(Case&);
+void check_int16_weights(Case&);
+void check_int16_input(Case&);
+void check_int16_products(Case&);
+void check_int16(Case&);
 void check_depthwise(Case&);
 void check_compress(Case&);
 void check_keep(Case&);

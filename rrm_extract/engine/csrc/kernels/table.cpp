@@ -11,6 +11,7 @@
 #include "truncated.hpp"
 #include "window.hpp"
 #include "winograd.hpp"
+#include "winograd_int16.hpp"
 #include "xnor.hpp"
 
 #define RRM_PASTE_(a, b) a##b
@@ -24,7 +25,7 @@ const Kernels& RRM_PASTE(RRM_ISA, _kernels)() {
     using namespace RRM_ISA;
     static const Kernels table = {
         RRM_TEXT(RRM_ISA), window, tap, dense, winograd_weights, winograd_input, winograd_output,
-        column, depthwise, compress, keep, select, compress_columns, keep_columns,
+        int16_weights, int16_input, int16_products, column, depthwise, compress, keep, select, compress_columns, keep_columns,
         truncated, sign_bits, xnor, flips, scale_sums, coded, finish, map, pool,
     };
     return table;
