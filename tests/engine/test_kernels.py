@@ -723,6 +723,57 @@ def test_where_everything_changes(isa: str, precision: str, batch: int) -> None:
     assert compared[2 * batch + 2 :].sum(0).max() <= 4
 
 
+class _Residual(nn.Module):
+    """What is added to a layer whose input rests, and to layers that do nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 40, 1)
+        self.off, self.rests = nn.Conv2d(40, 8, 1), nn.Conv2d(8, 40, 1)
+        nn.init.constant_(self.off.bias, -1e4)  # type: ignore[arg-type]
+        self.nothing = nn.ModuleList(nn.Conv2d(40, 40, size, padding=size // 2) for size in (1, 3))
+        for layer in self.nothing:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        x = F.relu(x + self.rests(self.off(x).relu()))
+        for layer in self.nothing:
+            x = F.relu(x + layer(x))
+        return x
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("batch", [1, 5, 16])
+@pytest.mark.parametrize("size", [(25, 19), (60, 150)])
+def test_residuals_are_read_rounded_while_everything_changes(
+    isa: str, batch: int, size: tuple[int, int]
+) -> None:
+    """Networks in bf16 then store what is added only once, as their layers read it.
+
+    Large maps pass one frame at a time, and keep what is stored from frame to frame.
+    """
+    if isa == "reference" and size[1] > 100:
+        pytest.skip("takes minutes")
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
+    moving, rest = 2 * batch + 4, 2 * batch + 18
+    changes = ["all"] * (moving - 1) + ["few", "same", "corner", "pixel"] * rest
+    frames = clip((3, *size), changes[: moving + rest - 1], generator=generator, exact=False)
+    frames += 0.1 * torch.arange(len(frames))[:, None, None, None].clamp(max=moving - 1)
+    module = _Residual().eval()
+    (expected,), _, _ = readable(module, frames, threshold=0.0)
+    network = native(
+        program_of(module), (3, *size), isa=isa, precision="bf16", batch=batch, threshold=0.0
+    )
+    (result,), _ = network.run(frames)
+    errors = [relative_l2(r.double(), e) for r, e in zip(result, expected, strict=True)]
+    assert max(errors[:2]) < 1e-6
+    assert all(5e-4 < error < 1e-2 for error in errors[batch + 2 : moving])
+    assert max(errors[-4:]) < 1e-6
+
+
 def _assert_few_are_compared(ours: Tensor, wanted: Tensor) -> Tensor:
     """Densities are new where a frame is compared, and then right; else those of the one before.
 

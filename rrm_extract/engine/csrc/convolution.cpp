@@ -100,7 +100,8 @@ void Convolution::add_stage(State& state, const Layout& l, const Stage& stage, i
 }
 
 void Convolution::compute_dense(State& state, const Layout& l, const Stage& stage, int row_begin,
-                                int row_end, int frame, const Sums& sums, Trace* trace) const {
+                                int row_end, int frame, const Sums& sums, Trace* trace,
+                                const RoundedRows* rounded) const {
     const int unit_block = state.network->block_units();
     const ptrdiff_t x_row = state.whole_row(delta), x_block = state.whole_block(delta);
     const uint32_t* x = state.whole(delta, frame) +
@@ -131,7 +132,6 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
         end.low = epilogue.lowest();
         end.high = epilogue.highest();
         end.trace = trace->numbers();
-        end.residual_row = static_cast<ptrdiff_t>(l.columns) * kBlock;
         args.end = &end;
     }
     for (size_t s = stage.first_set; s < stage.last_set; s++) {
@@ -151,11 +151,20 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
             const auto take = [&](int slot, const WeightSet& from, int b) {
                 args.weights[slot] = weights + from.offset + static_cast<size_t>(b) * kBlock;
                 args.bias[slot] = bias + static_cast<size_t>(from.first_block + b) * kBlock;
-                args.y[slot] = sums.data + (from.first_block + b - stage.first_block) * sums.block;
-                if (trace != nullptr && epilogue.residual >= 0)
-                    end.residual[slot] =
-                        state.plane(epilogue.residual, from.first_block + b, frame) +
-                        row_begin * end.residual_row;
+                const int block_of_stage = from.first_block + b - stage.first_block;
+                if (rounded != nullptr) {
+                    end.to[slot] = rounded->data + block_of_stage * rounded->block;
+                    end.to_row = rounded->row;
+                } else {
+                    args.y[slot] = sums.data + block_of_stage * sums.block;
+                }
+                if (trace == nullptr || epilogue.residual < 0) return;
+                const ResidualMap map =
+                    state.residual(epilogue.residual, from.first_block + b, frame);
+                end.residual_row = map.row;
+                const ptrdiff_t row = row_begin * map.row;
+                end.residual[slot] = map.floats == nullptr ? nullptr : map.floats + row;
+                end.rounded[slot] = map.rounded == nullptr ? nullptr : map.rounded + row;
             };
             take(0, set, block);
             args.blocks = 1;
@@ -178,11 +187,19 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
 void Convolution::compute_finished(State& state, const Layout& l, const Stage& stage,
                                    int row_begin, int row_end, int frame,
                                    const Changes& changes) const {
-    const RowsTarget to = rows_target(state, tensor, frame, stage.first_block, stage.blocks,
-                                      row_begin, row_end - row_begin);
+    RoundedRows rounded{};
+    rounded.data = state.rounded_place(tensor, frame, stage.first_block, row_begin, &rounded.row,
+                                       &rounded.block);
+    // What is there already is handed on by its place.
+    const RowsTarget to =
+        rounded.data != nullptr
+            ? RowsTarget{reinterpret_cast<float*>(rounded.data), rounded.row / 2, rounded.block / 2}
+            : rows_target(state, tensor, frame, stage.first_block, stage.blocks, row_begin,
+                          row_end - row_begin);
     {
         Trace trace(state.finite(delta, tensor, frame));
-        compute_dense(state, l, stage, row_begin, row_end, frame, to, &trace);
+        compute_dense(state, l, stage, row_begin, row_end, frame, to, &trace,
+                      rounded.data != nullptr ? &rounded : nullptr);
     }
     for (int row = row_begin; row < row_end; row++)
         state.emit(tensor, frame, stage.first_block, stage.blocks, row,
@@ -252,13 +269,10 @@ void Convolution::finish(State& state, const Layout& l, const Stage& stage, int 
     args.high = epilogue.high;
     args.next_row = static_cast<ptrdiff_t>(l.columns) * kBlock;
     args.finite = state.finite(delta, tensor, frame);
-    const float* residual = nullptr;
-    if (epilogue.residual >= 0) {
-        residual = state.plane(epilogue.residual, stage.first_block, frame);
-        if (stage.blocks > 1)
-            args.residual_block =
-                state.plane(epilogue.residual, stage.first_block + 1, frame) - residual;
-    }
+    ResidualMap residual;
+    if (epilogue.residual >= 0)
+        residual = state.residual(epilogue.residual, stage.first_block, frame);
+    args.residual_block = residual.block;
     for (int row = row_begin; row < row_end; row++) {
         const RowTarget to = row_target(state, tensor, frame, stage.first_block, stage.blocks, row);
         args.x_block = to.block;
@@ -266,9 +280,9 @@ void Convolution::finish(State& state, const Layout& l, const Stage& stage, int 
             const ptrdiff_t at = static_cast<ptrdiff_t>(run.begin) * kBlock;
             args.y = sums.data + (row - row_begin) * sums.row + at;
             args.delta = change == nullptr ? nullptr : change + row * l.row + at;
-            args.residual = residual == nullptr
-                                ? nullptr
-                                : residual + static_cast<ptrdiff_t>(row) * l.columns * kBlock + at;
+            const ptrdiff_t place = row * residual.row + at;
+            if (residual.floats != nullptr) args.residual = residual.floats + place;
+            if (residual.rounded != nullptr) args.rounded = residual.rounded + place;
             args.x = to.data + at;
             args.width = run.end - run.begin;
             network.kernels.finish(args);

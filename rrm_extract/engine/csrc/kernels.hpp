@@ -66,8 +66,11 @@ struct TapArgs {
 struct LayerEnd {
     float low, high;          // a NaN stays one
     const float* residual[2]; // of output (0, 0); null: none
-    ptrdiff_t residual_row;   // 16 floats between neighbouring outputs
+    const uint16_t* rounded[2];  // the same as bfloat16, in its place; null: none
+    ptrdiff_t residual_row;   // 16 numbers between neighbouring outputs
     float* trace;             // 16 numbers, made other than 0 by sums that are not finite; or null
+    uint16_t* to[2];          // where they are written as bfloat16, and not to y; null: they are not
+    ptrdiff_t to_row;         // 16 numbers between neighbouring outputs
 };
 
 struct DenseArgs {
@@ -438,6 +441,7 @@ struct FinishArgs {
     ptrdiff_t delta_block;
     bool replace;            // y = delta instead
     const float* residual;   // null: none
+    const uint16_t* rounded; // the same as bfloat16, in its place; null: none
     ptrdiff_t residual_block;
     float* x;
     ptrdiff_t x_block;

@@ -113,7 +113,7 @@ namespace {
 RowsTarget lasting_rows(State& state, int tensor, int frame, int block, int row) {
     const Tensor& plan = state.network->tensors[tensor];
     const ptrdiff_t floats = static_cast<ptrdiff_t>(plan.width) * kBlock;
-    if (plan.stored && plan.planes.empty())
+    if (plan.stored && plan.planes.empty() && !state.is_rounded(tensor, frame))
         return {state.plane(tensor, block, frame) + row * floats, floats,
                 static_cast<ptrdiff_t>(plan.plane())};
     RowsTarget to{};

@@ -134,6 +134,29 @@ void Network::schedule() {
                              source.stored && source.planes.empty() &&
                              source.versions >= delta.versions;
     }
+    if (arithmetic == Arithmetic::bf16) find_rounded();
+}
+
+// Stored tensors that only residual sums read, and linear layers as a whole list.
+void Network::find_rounded() {
+    std::vector<uint8_t> wanted(tensors.size());  // as floats
+    for (const auto& operation : operations)
+        if (!operation->reads_rounded())
+            for (const int source : operation->sources()) wanted[source] = 1;
+    for (const int output : outputs) wanted[output] = 1;
+    for (const Tensor& tensor : tensors)
+        for (const Tensor::Plane& plane : tensor.planes) wanted[plane.tensor] = 1;
+    for (size_t i = 0; i < tensors.size(); i++) {
+        Tensor& tensor = tensors[i];
+        if (!tensor.stored || !tensor.planes.empty() || wanted[i] != 0) continue;
+        for (const int index : tensor.deltas) {
+            Delta& delta = deltas[index];
+            if (delta.kind != DeltaKind::list || delta.joint) continue;
+            delta.versions = std::max(delta.versions, tensor.versions);
+            tensor.rounded = index;
+            break;
+        }
+    }
 }
 
 State::State(std::shared_ptr<const Network> plan)
@@ -325,6 +348,7 @@ void State::end(int frames) {
                 // What has no lists only wins where nothing is compared.
                 (!select || (reached_enough && !plan.paper));
         }
+        delta.was_rounded = delta.everywhere && delta.dense[frames - 1] != 0;
         // A key frame reaches everything, whatever has changed.
         if (frames > first) {
             if (!delta.everywhere)
@@ -409,6 +433,22 @@ float* State::plane(int tensor, int block, int frame) const {
     }
     return values_[tensor].data() +
            plan->plane() * (static_cast<size_t>(frame % plan->versions) * plan->blocks() + block);
+}
+
+ResidualMap State::residual(int tensor, int block, int frame) {
+    ResidualMap map;
+    if (is_rounded(tensor, frame)) {
+        const int delta = network->tensors[tensor].rounded;
+        map.row = 2 * whole_row(delta);
+        map.block = 2 * whole_block(delta);
+        map.rounded = reinterpret_cast<const uint16_t*>(whole(delta, frame)) + block * map.block;
+        return map;
+    }
+    const Tensor& plan = network->tensors[tensor];
+    map.floats = plane(tensor, block, frame);
+    map.row = static_cast<ptrdiff_t>(plan.width) * kBlock;
+    if (block + 1 < plan.blocks()) map.block = plane(tensor, block + 1, frame) - map.floats;
+    return map;
 }
 
 float* State::row_scratch(size_t floats) {
@@ -504,7 +544,12 @@ uint8_t* State::changes_of(int tensor, int frame) {
 
 bool State::needs_all(int tensor, int frame) const {
     const Tensor& plan = network->tensors[tensor];
-    if (plan.stored) return plan.versions > 1;  // else the rest is there from the frame before
+    if (plan.stored) {
+        if (plan.versions > 1) return true;
+        // Else the rest is there from the frame before, if that was stored.
+        if (plan.rounded < 0) return false;
+        return frame > 0 ? is_rounded(tensor, frame - 1) : deltas[plan.rounded].was_rounded;
+    }
     for (const int index : plan.deltas) {
         const Delta& delta = network->deltas[index];
         if (delta.kind == DeltaKind::columns) return true;
@@ -544,6 +589,22 @@ float* State::place(int tensor, int frame, int block, int row, ptrdiff_t* next_r
                       : reinterpret_cast<float*>(whole(index, frame) + at);
     }
     return nullptr;
+}
+
+uint16_t* State::rounded_place(int tensor, int frame, int block, int row, ptrdiff_t* next_row,
+                               ptrdiff_t* next_block) {
+    const Tensor& plan = network->tensors[tensor];
+    if (network->arithmetic != Arithmetic::bf16 || plan.deltas.size() != 1 ||
+        (plan.stored && !is_rounded(tensor, frame)))
+        return nullptr;
+    const int index = plan.deltas.front();
+    if (network->deltas[index].kind != DeltaKind::list || deltas[index].dense[frame] == 0 ||
+        deltas[index].measured[frame] != 0)
+        return nullptr;
+    *next_row = 2 * whole_row(index);
+    *next_block = 2 * whole_block(index);
+    return reinterpret_cast<uint16_t*>(whole(index, frame) + block * whole_block(index) +
+                                       row * whole_row(index));
 }
 
 bool State::changes_everywhere(int delta, int frame) const {

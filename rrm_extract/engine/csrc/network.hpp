@@ -23,6 +23,7 @@ struct Tensor {
     bool stored = false;              // kept whole for readers other than linear layers
     int versions = 1;                 // frames that are kept at a time
     std::vector<int> deltas;          // linear layers' inputs that are made from it
+    int rounded = -1;                 // the one in bfloat16 that residual sums may read instead; -1: none
     // A concatenation is a view: block b lies in block `block` of tensor `tensor`.
     struct Plane {
         int tensor, block;
@@ -113,6 +114,8 @@ public:
     virtual bool skips_unchanged() const { return false; }
     // Itself, if it can make some rows at a time; else null.
     virtual const RowOperation* by_rows() const { return nullptr; }
+    // Whether it can read its sources in bfloat16.
+    virtual bool reads_rounded() const { return false; }
 
     const std::string name;
     int index = 0;
@@ -161,6 +164,7 @@ public:
 
 private:
     void find_chains();
+    void find_rounded();
 };
 
 // What one input of linear layers keeps in one lane.
@@ -177,6 +181,7 @@ struct DeltaState {
     Counts seen;                      // of the last frame that was compared
     // Of the frames of this batch that tell: pixels that may have changed; all.
     int64_t reached = 0, outputs = 0;
+    bool was_rounded = false;         // residual sums read the dense form of the last frame before
     int last_whole = -1;              // version of the dense form that is the snapshot; -1: none
     Buffer<float> snapshot;           // of a select: versions + 1 of them with halo, in a ring
     int ring = 0;                     // version of the last frame before this batch
@@ -228,6 +233,14 @@ struct OperationState {
     std::array<double, kShares> split{};  // seconds by share, while they are told apart
 };
 
+// A tensor that is added to others, as floats or as bfloat16, whichever is not null: [block][row]
+// [column][16] from some block on.
+struct ResidualMap {
+    const float* floats = nullptr;
+    const uint16_t* rounded = nullptr;
+    ptrdiff_t row = 0, block = 0;     // in numbers
+};
+
 // (frames, C, H, W) floats with their distances in floats.
 struct Array {
     const float* data;
@@ -262,6 +275,13 @@ public:
     size_t bytes() const;
 
     float* plane(int tensor, int block, int frame) const;
+    // Whether its dense form in bfloat16 stands for a tensor that would else be stored: all of it
+    // changes, and it would have to pass through memory twice.
+    bool is_rounded(int tensor, int frame) const {
+        const int delta = network->tensors[tensor].rounded;
+        return delta >= 0 && deltas[delta].everywhere && deltas[delta].dense[frame] != 0;
+    }
+    ResidualMap residual(int tensor, int block, int frame);
     float* row_scratch(size_t floats);
     float* batch_scratch(size_t floats);
     float* winograd_scratch(size_t floats);
@@ -288,6 +308,9 @@ public:
     // block; null where there is none.
     float* place(int tensor, int frame, int block, int row, ptrdiff_t* next_row,
                  ptrdiff_t* next_block);
+    // The same for numbers of bfloat16.
+    uint16_t* rounded_place(int tensor, int frame, int block, int row, ptrdiff_t* next_row,
+                            ptrdiff_t* next_block);
     // Whether layers must compute all their outputs, whatever has changed.
     bool computes_all(int delta, int frame) const {
         return deltas[delta].everywhere || (frame == 0 && !deltas[delta].kept);

@@ -115,6 +115,7 @@ public:
     const RowOperation* by_rows() const override {
         return tile_outputs == 0 && cached && epilogue.limits() ? this : nullptr;
     }
+    bool reads_rounded() const override { return true; }
     const Geometry& window() const override { return geometry; }
     size_t weight_bytes() const override;
     void look(State&, int frame, Changes&) const override;
@@ -138,9 +139,15 @@ private:
     Sums accumulators(State&, const Layout&, const Stage&, int row) const;
     void add_stage(State&, const Layout&, const Stage&, int row_begin, int row_end, int begin,
                    int end, float* const* y) const;
-    // `trace`: the sums are finished, too; null: they are written as they are.
+    // Where finished sums are written in bfloat16.
+    struct RoundedRows {
+        uint16_t* data;
+        ptrdiff_t row, block;          // in numbers
+    };
+    // `trace`: the sums are finished, too, and written to `rounded` if it is not null; null: they
+    // are written as they are.
     void compute_dense(State&, const Layout&, const Stage&, int row_begin, int row_end, int frame,
-                       const Sums&, Trace* trace) const;
+                       const Sums&, Trace* trace, const RoundedRows* rounded = nullptr) const;
     // Some rows of a frame from the input to the readers, where nobody asks for their sums again.
     void compute_finished(State&, const Layout&, const Stage&, int row_begin, int row_end,
                           int frame, const Changes&) const;

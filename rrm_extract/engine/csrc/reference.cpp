@@ -27,6 +27,8 @@ float round_bf16(float value) {
     return as_float((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
 }
 
+float from_bf16(uint16_t half) { return as_float(static_cast<uint32_t>(half) << 16); }
+
 uint32_t pair_of(float low, float high) {
     return (as_bits(low) >> 16) | (as_bits(high) & 0xffff0000u);
 }
@@ -95,9 +97,12 @@ void dense(const DenseArgs& args, Arithmetic arithmetic) {
         for (int row = 0; row < args.rows; row++)
             for (int column = 0; column < args.columns; column++)
                 for (int lane = 0; lane < kBlock; lane++) {
-                    float& y =
-                        args.y[block][row * args.y_row + column * args.y_column + lane];
-                    float sum = args.bias[block] == nullptr ? y : args.bias[block][lane];
+                    uint16_t* const to = args.end == nullptr ? nullptr : args.end->to[block];
+                    float* const y =
+                        to != nullptr
+                            ? nullptr
+                            : args.y[block] + row * args.y_row + column * args.y_column + lane;
+                    float sum = args.bias[block] == nullptr ? *y : args.bias[block][lane];
                     for (int unit = 0; unit < args.units; unit++)
                         for (int tap = 0; tap < args.taps; tap++) {
                             const uint32_t x =
@@ -113,10 +118,18 @@ void dense(const DenseArgs& args, Arithmetic arithmetic) {
                         const float* const residual = args.end->residual[block];
                         if (residual != nullptr)
                             sum += residual[row * args.end->residual_row + column * kBlock + lane];
+                        const uint16_t* const rounded = args.end->rounded[block];
+                        if (rounded != nullptr)
+                            sum += from_bf16(
+                                rounded[row * args.end->residual_row + column * kBlock + lane]);
                         if (args.end->trace != nullptr) args.end->trace[lane] += sum * 0;
                         sum = limited(sum, args.end->low, args.end->high);
                     }
-                    y = sum;
+                    if (to == nullptr)
+                        *y = sum;
+                    else
+                        to[row * args.end->to_row + column * kBlock + lane] =
+                            static_cast<uint16_t>(as_bits(round_bf16(sum)) >> 16);
                 }
 }
 
@@ -554,8 +567,10 @@ void finish(const FinishArgs& args) {
                 y = args.replace ? delta : y + delta;
                 delta = 0;
             }
-            const float residual =
-                args.residual == nullptr ? 0 : args.residual[block * args.residual_block + i];
+            const ptrdiff_t at = block * args.residual_block + i;
+            const float residual = args.residual != nullptr  ? args.residual[at]
+                                   : args.rounded != nullptr ? from_bf16(args.rounded[at])
+                                                             : 0;
             const float sum = y + residual;
             if (args.finite != nullptr && !std::isfinite(sum)) *args.finite = false;
             args.x[block * args.x_block + i] = activate(sum, args.activation, args.low, args.high);

@@ -67,16 +67,41 @@ void check_dense(Case& c) {
     const Limits limits = some_limits(random);
     const bool adds_residual = random.chance(0.5), traces = random.chance(0.7);
     Array<float> expected_trace(kBlock), actual_trace(kBlock);
-    LayerEnd end = {limits.low, limits.high,
-                    {adds_residual ? residual[0].data() : nullptr,
-                     adds_residual ? residual[1].data() : nullptr},
-                    residual_row, traces ? expected_trace.data() : nullptr};
+    LayerEnd end{};
+    end.low = limits.low;
+    end.high = limits.high;
+    end.residual_row = residual_row;
+    end.trace = traces ? expected_trace.data() : nullptr;
+    // Layers of bfloat16 also read and write such numbers.
+    const Array<uint16_t> rounded[2] = {halves(residual[0]), halves(residual[1])};
+    const bool reads_rounded = c.bf16() && random.chance(0.5);
+    for (int block = 0; block < 2 && adds_residual; block++)
+        if (reads_rounded)
+            end.rounded[block] = rounded[block].data();
+        else
+            end.residual[block] = residual[block].data();
+    end.to_row = (columns + random.between(0, 2)) * kBlock;
+    Array<uint16_t> expected_to[2] = {Array<uint16_t>(static_cast<size_t>(rows * end.to_row), 7),
+                                      Array<uint16_t>(static_cast<size_t>(rows * end.to_row), 7)};
+    Array<uint16_t> actual_to[2] = {expected_to[0], expected_to[1]};
     if (random.chance(0.6)) args.end = &end;
+    const bool writes_rounded = c.bf16() && args.end != nullptr && !add && random.chance(0.5);
+    for (int block = 0; block < 2 && writes_rounded; block++) {
+        end.to[block] = expected_to[block].data();
+        args.y[block] = nullptr;
+    }
     reference_kernels().dense(args, c.arithmetic);
-    for (int block = 0; block < 2; block++) args.y[block] = actual[block].data();
+    for (int block = 0; block < 2; block++)
+        if (writes_rounded)
+            end.to[block] = actual_to[block].data();
+        else
+            args.y[block] = actual[block].data();
     if (traces) end.trace = actual_trace.data();
     c.kernels.dense(args, c.arithmetic);
-    for (int block = 0; block < 2; block++) c.equal("y", actual[block], expected[block]);
+    for (int block = 0; block < 2; block++) {
+        c.equal("y", actual[block], expected[block]);
+        c.equal("to", actual_to[block], expected_to[block]);
+    }
     c.equal("trace", actual_trace, expected_trace);
 }
 

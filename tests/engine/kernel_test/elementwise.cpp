@@ -59,10 +59,12 @@ void check_finish(Case& c) {
     Array<float> expected_y = inputs(c, count), actual_y = expected_y;
     Array<float> expected_delta = c.exacts(count), actual_delta = expected_delta;
     Array<float> expected_x(count), actual_x(count);
+    const Array<uint16_t> rounded = halves(residual);
+    const int adds = random.between(0, 2);  // nothing, floats, or the same in bfloat16
     FinishArgs args = {expected_y.data(), block,
                        random.chance(0.7) ? expected_delta.data() : nullptr, block,
-                       random.chance(0.3), random.chance(0.5) ? residual.data() : nullptr, block,
-                       expected_x.data(), block, width, blocks, some_activation(c), 0.125f, 6.0f,
+                       random.chance(0.3), adds == 1 ? residual.data() : nullptr,
+                       adds == 2 ? rounded.data() : nullptr, block, expected_x.data(), block, width, blocks, some_activation(c), 0.125f, 6.0f,
                        block, nullptr};
     bool expected_finite = true, actual_finite = true;
     const bool asked = random.chance(0.5);

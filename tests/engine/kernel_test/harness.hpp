@@ -75,6 +75,14 @@ private:
     std::vector<T> elements_;
 };
 
+// As bfloat16, cut off: numbers that a few digits make are exact.
+inline Array<uint16_t> halves(const Array<float>& numbers) {
+    Array<uint16_t> array(numbers.size());
+    for (size_t i = 0; i < numbers.size(); i++)
+        array[i] = static_cast<uint16_t>(as_bits(numbers.data()[i]) >> 16);
+    return array;
+}
+
 // One input for one kernel, and what came out wrong.
 struct Case {
     const Kernels& kernels;

@@ -115,23 +115,6 @@ RRM_INLINE int append_pairs(uint32_t* values, uint8_t* units, Vec rounded, uint3
 #endif
 }
 
-RRM_INLINE Vec round_bf16(Vec value) {
-    const VecBits bits = (VecBits)value;
-    const VecBits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
-    const VecInt number = value == value;
-    return number ? (Vec)rounded : value;
-}
-
-RRM_INLINE void store_pairs(uint32_t* to, Vec rounded) {
-#if defined(__AVX512BF16__)
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh((__m512)rounded));
-#else
-    for (int lane = 0; lane < kLanes; lane += 2)
-        to[lane / 2] =
-            (as_bits(rounded[lane]) >> 16) | (as_bits(rounded[lane + 1]) & 0xffff0000u);
-#endif
-}
-
 // The lanes of a vector that hold channels; the last block of a layer may be partly padding.
 RRM_INLINE uint32_t lanes_of(int channels) {
     return channels >= kLanes ? (kLanes == 32 ? ~0u : (1u << kLanes) - 1u)
@@ -306,7 +289,7 @@ void keep_row(const KeepArgs& args) {
             if constexpr (kArithmetic == Arithmetic::fp32)
                 store(reinterpret_cast<float*>(args.dense + unit), kept);
             else
-                store_pairs(args.dense + unit, kept);
+                store_bf16(reinterpret_cast<uint16_t*>(args.dense + unit), kept);
         }
         tally.nonzero += nonzero - args.occupied[column];
         args.occupied[column] = static_cast<uint8_t>(nonzero);
@@ -323,7 +306,6 @@ void keep_any(const KeepArgs& args) {
 
 template <Arithmetic kArithmetic>
 void take_row(const KeepArgs& args) {
-    constexpr int pixel = kArithmetic == Arithmetic::fp32 ? kBlock : kBlock / 2;
     const int blocks = (args.channels + kBlock - 1) / kBlock;
     for (int block = 0; block < blocks; block++) {
         const float* const x = args.x + block * args.x_block;
@@ -333,7 +315,7 @@ void take_row(const KeepArgs& args) {
             continue;
         }
         for (int at = 0; at < args.width * kBlock; at += kLanes)
-            store_pairs(dense + at * pixel / kBlock, round_bf16(load(x + at)));
+            store_bf16(reinterpret_cast<uint16_t*>(dense) + at, load(x + at));
     }
 }
 

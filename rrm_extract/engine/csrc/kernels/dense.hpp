@@ -5,6 +5,8 @@
 // the whole tile.
 #pragma once
 
+#include <type_traits>
+
 #include "vector.hpp"
 
 namespace rrm::RRM_ISA {
@@ -20,6 +22,8 @@ struct DensePanel {
     const float* bias[kVectors];
     float* y[kVectors];
     const float* residual[kVectors];
+    const uint16_t* rounded[kVectors];
+    uint16_t* to[kVectors];
     float* trace[kVectors];
 };
 
@@ -27,11 +31,13 @@ struct DensePanel {
 // the first output.
 template <class A, int kStep, int kVectors, int kRows, int kColumns>
 void dense_tile(const DenseArgs& args, const DensePanel<kVectors>& panel, int row, int column) {
+    constexpr bool kRounds = std::is_same_v<A, Bf16>;
+    const bool rounds = kRounds && panel.to[0] != nullptr;  // what is written
     const ptrdiff_t step = kStep > 0 ? kStep : args.x_step;
     const uint32_t* x = args.x + row * args.x_row + column * step;
     float* y[kVectors];
     for (int v = 0; v < kVectors; v++)
-        y[v] = panel.y[v] + row * args.y_row + column * args.y_column;
+        y[v] = rounds ? nullptr : panel.y[v] + row * args.y_row + column * args.y_column;
     Vec acc[kRows][kColumns][kVectors];
 #pragma GCC unroll 2
     for (int r = 0; r < kRows; r++)
@@ -63,7 +69,7 @@ void dense_tile(const DenseArgs& args, const DensePanel<kVectors>& panel, int ro
     for (int c = 0; c < kColumns; c++) {
         __builtin_prefetch(x + (kColumns + c) * step, 0, 3);
 #pragma GCC unroll 2
-        for (int v = 0; v < kVectors; v++)
+        for (int v = 0; v < kVectors && !rounds; v++)
             __builtin_prefetch(y[v] + (kColumns + c) * args.y_column, 1, 3);
     }
     for (int units = args.units; units > 0; x += args.x_block, units -= args.block_units) {
@@ -109,6 +115,18 @@ void dense_tile(const DenseArgs& args, const DensePanel<kVectors>& panel, int ro
                         acc[r][c][v] += load(residual + r * args.end->residual_row + c * kBlock);
                         __builtin_prefetch(residual + (kColumns + c) * kBlock, 0, 3);
                     }
+            if (kRounds && panel.rounded[v] != nullptr) {
+                const uint16_t* const rounded =
+                    panel.rounded[v] + row * args.end->residual_row + column * kBlock;
+#pragma GCC unroll 2
+                for (int r = 0; r < kRows; r++)
+#pragma GCC unroll 16
+                    for (int c = 0; c < kColumns; c++) {
+                        acc[r][c][v] +=
+                            load_bf16(rounded + r * args.end->residual_row + c * kBlock);
+                        __builtin_prefetch(rounded + (kColumns + c) * kBlock, 0, 3);
+                    }
+            }
             if (panel.trace[v] != nullptr) {
                 // A plain sum first: additions find idle units beside the next tile's products.
                 Vec sum[2] = {};
@@ -124,6 +142,20 @@ void dense_tile(const DenseArgs& args, const DensePanel<kVectors>& panel, int ro
                 for (int c = 0; c < kColumns; c++)
                     acc[r][c][v] = limited(acc[r][c][v], low, high);
         }
+    }
+    if (rounds) {
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; v++) {
+            uint16_t* const to = panel.to[v] + row * args.end->to_row + column * kBlock;
+#pragma GCC unroll 2
+            for (int r = 0; r < kRows; r++)
+#pragma GCC unroll 16
+                for (int c = 0; c < kColumns; c++) {
+                    store_bf16(to + r * args.end->to_row + c * kBlock, acc[r][c][v]);
+                    __builtin_prefetch(to + (kColumns + c) * kBlock, 1, 3);
+                }
+        }
+        return;
     }
 #pragma GCC unroll 2
     for (int r = 0; r < kRows; r++)
@@ -196,6 +228,8 @@ void dense_vectors(const DenseArgs& args, int first) {
         panel.bias[v] = at(args.bias[block]);
         panel.y[v] = args.y[block] + lane;
         panel.residual[v] = args.end == nullptr ? nullptr : at(args.end->residual[block]);
+        panel.rounded[v] = args.end == nullptr ? nullptr : at(args.end->rounded[block]);
+        panel.to[v] = args.end == nullptr ? nullptr : at(args.end->to[block]);
         panel.trace[v] = args.end == nullptr ? nullptr : at(args.end->trace);
     }
     dense_panel<A, kStep, kVectors>(args, panel);

@@ -70,7 +70,9 @@ RRM_INLINE Vec activate(Vec x, Vec low, Vec high) {
     return x;
 }
 
-template <Activation kActivation, bool kResidual>
+enum class Residual { none, fp32, bf16 };
+
+template <Activation kActivation, Residual kResidual>
 void finish_row(const FinishArgs& args) {
     const Vec low = splat(args.low), high = splat(args.high);
     const size_t count = static_cast<size_t>(args.width) * kBlock;
@@ -78,7 +80,12 @@ void finish_row(const FinishArgs& args) {
     for (int block = 0; block < args.blocks; block++) {
         float* y = args.y + block * args.y_block;
         float* delta = args.delta == nullptr ? nullptr : args.delta + block * args.delta_block;
-        const float* residual = kResidual ? args.residual + block * args.residual_block : nullptr;
+        const float* residual = nullptr;
+        const uint16_t* rounded = nullptr;
+        if constexpr (kResidual == Residual::fp32)
+            residual = args.residual + block * args.residual_block;
+        if constexpr (kResidual == Residual::bf16)
+            rounded = args.rounded + block * args.residual_block;
         float* x = args.x + block * args.x_block;
         for (size_t i = 0; i < count; i += kLanes) {
             Vec value = load(y + i);
@@ -88,9 +95,13 @@ void finish_row(const FinishArgs& args) {
                 store(delta + i, splat(0.0f));
                 store(y + i, value);
             }
-            if constexpr (kResidual) {
+            if constexpr (kResidual == Residual::fp32) {
                 value += load(residual + i);
                 __builtin_prefetch(residual + i + args.next_row, 0, 2);
+            }
+            if constexpr (kResidual == Residual::bf16) {
+                value += load_bf16(rounded + i);
+                __builtin_prefetch(rounded + i + args.next_row, 0, 2);
             }
             __builtin_prefetch(x + i + args.next_row, 1, 2);
             trace += value * splat(0.0f);
@@ -132,11 +143,16 @@ void map_pixels(const MapArgs& args) {
 
 void finish(const FinishArgs& args) {
     if (args.residual != nullptr) {
-#define RRM_USE(activation) return finish_row<activation, true>(args)
+#define RRM_USE(activation) return finish_row<activation, Residual::fp32>(args)
         RRM_ACTIVATIONS(RRM_USE)
 #undef RRM_USE
     }
-#define RRM_USE(activation) return finish_row<activation, false>(args)
+    if (args.rounded != nullptr) {
+#define RRM_USE(activation) return finish_row<activation, Residual::bf16>(args)
+        RRM_ACTIVATIONS(RRM_USE)
+#undef RRM_USE
+    }
+#define RRM_USE(activation) return finish_row<activation, Residual::none>(args)
     RRM_ACTIVATIONS(RRM_USE)
 #undef RRM_USE
 }

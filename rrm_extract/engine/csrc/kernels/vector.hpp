@@ -104,11 +104,28 @@ RRM_INLINE uint32_t to_bf16(float value) {
 }
 RRM_INLINE float from_bf16(uint32_t bits) { return as_float(bits << 16); }
 
+RRM_INLINE Vec round_bf16(Vec value) {
+    const VecBits bits = (VecBits)value;
+    const VecBits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+    const VecInt number = value == value;
+    return number ? (Vec)rounded : value;
+}
+RRM_INLINE Vec load_bf16(const uint16_t* p) {
+    return (Vec)(__builtin_convertvector(*reinterpret_cast<const VecHalf*>(p), VecBits) << 16);
+}
+RRM_INLINE void store_bf16(uint16_t* p, Vec value) {
+#if defined(__AVX512BF16__)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh((__m512)value));
+#else
+    *reinterpret_cast<VecHalf*>(p) =
+        __builtin_convertvector((VecBits)round_bf16(value) >> 16, VecHalf);
+#endif
+}
+
 // kLanes channels of a pixel, from channel `lane` on.
 RRM_INLINE Vec channels_of(const uint32_t* pixel, int lane, Arithmetic arithmetic) {
     if (arithmetic == Arithmetic::fp32) return load(reinterpret_cast<const float*>(pixel) + lane);
-    const VecHalf halves = *(reinterpret_cast<const VecHalf*>(pixel) + lane / kLanes);
-    return (Vec)(__builtin_convertvector(halves, VecBits) << 16);
+    return load_bf16(reinterpret_cast<const uint16_t*>(pixel) + lane);
 }
 
 // One unit: what is broadcast, and how it multiplies a vector of weights.
