@@ -175,22 +175,19 @@ void BinaryConvolution::finish(State& state, int frame, int first, int blocks, i
     args.low = epilogue.low;
     args.high = epilogue.high;
     args.finite = state.finite(delta, tensor, frame);
-    const float* residual = nullptr;
-    if (epilogue.residual >= 0) {
-        residual = state.plane(epilogue.residual, first, frame);
-        if (blocks > 1)
-            args.residual_block = state.plane(epilogue.residual, first + 1, frame) - residual;
-    }
+    ResidualMap residual;
+    if (epilogue.residual >= 0) residual = state.residual(epilogue.residual, first, frame);
+    args.residual_block = residual.block;
     for (const Run& run : changes.made(row)) {
         const ptrdiff_t pixel = static_cast<ptrdiff_t>(row) * out.width + run.begin;
         float* const x = to.data + static_cast<ptrdiff_t>(run.begin) * kBlock;
         network.kernels.scale_sums({state.operations[index].sums.data() + pixel * outputs + first * kBlock,
                                     outputs, scale + first * kBlock, shift + first * kBlock, x, to.block,
                                     run.end - run.begin, blocks});
-        if (residual == nullptr && epilogue.activation == Activation::none && args.finite == nullptr)
+        if (residual.floats == nullptr && epilogue.activation == Activation::none && args.finite == nullptr)
             continue;
         args.x = args.y = x;
-        args.residual = residual == nullptr ? nullptr : residual + pixel * kBlock;
+        args.residual = residual.floats == nullptr ? nullptr : residual.floats + pixel * kBlock;
         args.width = run.end - run.begin;
         network.kernels.finish(args);
     }

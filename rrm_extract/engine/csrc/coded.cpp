@@ -159,10 +159,9 @@ void CodedLayer::finish(State& state, int frame, int slot, int slots) const {
             args.y = state.operations[index].accumulators.data() + first * kBlock;
             args.delta = response + first * kBlock;
             if (epilogue.residual >= 0) {
-                args.residual = state.plane(epilogue.residual, first, frame);
-                if (args.blocks > 1)
-                    args.residual_block =
-                        state.plane(epilogue.residual, first + 1, frame) - args.residual;
+                const ResidualMap residual = state.residual(epilogue.residual, first, frame);
+                args.residual = residual.floats;
+                args.residual_block = residual.block;
             }
             args.x = to.data;
             args.x_block = to.block;

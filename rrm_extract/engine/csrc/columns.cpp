@@ -169,13 +169,9 @@ void ColumnConvolution::finish(State& state, const Strip& strip, const Frame& fr
     args.low = epilogue.low;
     args.high = epilogue.high;
     args.next_row = row_floats;
-    const float* residual = nullptr;
-    if (epilogue.residual >= 0) {
-        residual = state.plane(epilogue.residual, first, frame.number);
-        if (blocks > 1)
-            args.residual_block =
-                state.plane(epilogue.residual, first + 1, frame.number) - residual;
-    }
+    ResidualMap residual;
+    if (epilogue.residual >= 0) residual = state.residual(epilogue.residual, first, frame.number);
+    args.residual_block = residual.block;
     for (int row = strip.row_begin; row < strip.row_end; row++) {
         const RowTarget to = row_target(state, tensor, frame.number, first, blocks, row);
         args.x_block = to.block;
@@ -183,7 +179,7 @@ void ColumnConvolution::finish(State& state, const Strip& strip, const Frame& fr
             const ptrdiff_t at = static_cast<ptrdiff_t>(run.begin) * kBlock;
             args.y = strip.y + (row - strip.row_begin) * row_floats + at;
             args.x = to.data + at;
-            args.residual = residual == nullptr ? nullptr : residual + row * row_floats + at;
+            if (residual.floats != nullptr) args.residual = residual.floats + row * row_floats + at;
             args.width = run.end - run.begin;
             state.network->kernels.finish(args);
         }

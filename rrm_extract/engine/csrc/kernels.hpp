@@ -158,6 +158,7 @@ struct WinogradOutputArgs {
 inline constexpr int kInt16Blocks = 8;     // of channels that go into one sum and share scales
 inline constexpr int kInt16Input = 16383, kInt16Weight = 32767;
 inline constexpr int kInt16Sum = 0x7fffffff / kInt16Input;
+inline constexpr float kInt16Least = 1e-30f;  // what is not larger is 0: a scale would overflow
 
 // As WinogradInputArgs, for at most kInt16Blocks blocks.
 struct Int16InputArgs {

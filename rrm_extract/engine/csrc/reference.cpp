@@ -242,8 +242,6 @@ int int16_of(uint32_t pair, int half) {
     return static_cast<int16_t>(half == 0 ? pair & 0xffffu : pair >> 16);
 }
 
-constexpr float kLeastLargest = 1e-30f;  // of numbers that are not taken for 0
-
 void int16_input(const Int16InputArgs& args, Arithmetic arithmetic) {
     for (int tile = 0; tile < args.count; tile++) {
         const auto number = [&](int channel, int position) {
@@ -260,7 +258,7 @@ void int16_input(const Int16InputArgs& args, Arithmetic arithmetic) {
                 largest = std::max(largest, std::fabs(number(channel, position)));
                 finite = finite && std::isfinite(number(channel, position));
             }
-        const bool usable = finite && largest > kLeastLargest;
+        const bool usable = finite && largest > kInt16Least;
         const float scale = usable ? kInt16Input / largest : 0;
         args.scales[tile] = finite ? (usable ? largest / kInt16Input : 0) : std::nanf("");
         const int pairs = (args.channels + kBlock - 1) / kBlock * kBlock / 2;
@@ -285,7 +283,7 @@ void int16_weights(const Int16WeightsArgs& args) {
                 sum += std::fabs(kernel[channel * kBlock]);
                 largest = std::max(largest, std::fabs(kernel[channel * kBlock]));
             }
-            const bool finite = std::isfinite(sum), usable = finite && sum > kLeastLargest;
+            const bool finite = std::isfinite(sum), usable = finite && sum > kInt16Least;
             // Each rounding may add a half.
             const float scale = usable ? std::min(static_cast<float>(kInt16Sum - args.channels) / sum,
                                                   kInt16Weight / largest)
@@ -673,7 +671,8 @@ void coded(const CodedArgs& args) {
 const Kernels& reference_kernels() {
     static const Kernels table = {
         "reference", window, tap, dense, winograd_weights, winograd_input, winograd_output,
-        int16_weights, int16_input, int16_products, column, depthwise, compress, keep, select, compress_columns, keep_columns,
+        int16_weights, int16_input, int16_products,
+        column, depthwise, compress, keep, select, compress_columns, keep_columns,
         truncated, sign_bits, xnor, flips, scale_sums, coded, finish, map, pool,
     };
     return table;

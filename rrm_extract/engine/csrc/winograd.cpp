@@ -242,7 +242,8 @@ void Convolution::turn_kernels(const State& state, const TileKernels& of, int pi
          offsets.data(), tile_outputs, count * unit_block, to, kernel_position(count)},
         state.network->arithmetic);
     if (state.network->arithmetic == Arithmetic::bf16)
-        kernels.int16_weights({to, kernel_position(count), channels, to + kernel_position(count) - kApart});
+        kernels.int16_weights(
+            {to, kernel_position(count), channels, to + kernel_position(count) - kApart});
 }
 
 void Convolution::run_winograd(State& state, const Layout& l, const std::vector<Stage>& stages,

@@ -103,30 +103,22 @@ void dense_tile(const DenseArgs& args, const DensePanel<kVectors>& panel, int ro
         const Vec low = splat(args.end->low), high = splat(args.end->high);
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; v++) {
-            const float* const residual =
-                panel.residual[v] == nullptr
-                    ? nullptr
-                    : panel.residual[v] + row * args.end->residual_row + column * kBlock;
-            if (residual != nullptr)
+            const auto add = [&](const auto* residual, auto get) __attribute__((always_inline)) {
+                residual += row * args.end->residual_row + column * kBlock;
 #pragma GCC unroll 2
                 for (int r = 0; r < kRows; r++)
 #pragma GCC unroll 16
                     for (int c = 0; c < kColumns; c++) {
-                        acc[r][c][v] += load(residual + r * args.end->residual_row + c * kBlock);
+                        acc[r][c][v] += get(residual + r * args.end->residual_row + c * kBlock);
                         __builtin_prefetch(residual + (kColumns + c) * kBlock, 0, 3);
                     }
-            if (kRounds && panel.rounded[v] != nullptr) {
-                const uint16_t* const rounded =
-                    panel.rounded[v] + row * args.end->residual_row + column * kBlock;
-#pragma GCC unroll 2
-                for (int r = 0; r < kRows; r++)
-#pragma GCC unroll 16
-                    for (int c = 0; c < kColumns; c++) {
-                        acc[r][c][v] +=
-                            load_bf16(rounded + r * args.end->residual_row + c * kBlock);
-                        __builtin_prefetch(rounded + (kColumns + c) * kBlock, 0, 3);
-                    }
-            }
+            };
+            if (panel.residual[v] != nullptr)
+                add(panel.residual[v],
+                    [](const float* p) __attribute__((always_inline)) { return load(p); });
+            if (kRounds && panel.rounded[v] != nullptr)
+                add(panel.rounded[v],
+                    [](const uint16_t* p) __attribute__((always_inline)) { return load_bf16(p); });
             if (panel.trace[v] != nullptr) {
                 // A plain sum first: additions find idle units beside the next tile's products.
                 Vec sum[2] = {};
@@ -203,18 +195,12 @@ void dense_panel(const DenseArgs& args, const DensePanel<kVectors>& panel) {
         if (both != nullptr)
             for (; row + 2 <= args.rows; row += 2) both(args, panel, row, 0);
     }
-    const int tiles = (args.columns + tile - 1) / tile;
-    const int wide = (args.columns + tiles - 1) / tiles;  // tiles of nearly the same width
-    const int wides = args.columns - tiles * (wide - 1);  // so many of `wide`, then one less
-    const auto first = dense_tile_of<A, kStep, kVectors, 1>(wide);
-    const auto then = dense_tile_of<A, kStep, kVectors, 1>(wide - 1);
-    for (; row < args.rows; row++) {
-        int column = 0;
-        for (int t = 0; t < tiles; t++) {
-            (t < wides ? first : then)(args, panel, row, column);
-            column += t < wides ? wide : wide - 1;
-        }
-    }
+    const Parts tiles = Parts::of(args.columns, tile);
+    const auto first = dense_tile_of<A, kStep, kVectors, 1>(tiles.size);
+    const auto then = dense_tile_of<A, kStep, kVectors, 1>(tiles.size - 1);
+    for (; row < args.rows; row++)
+        for (int t = 0, column = 0; t < tiles.count; column += tiles.size_of(t), t++)
+            (t < tiles.larger ? first : then)(args, panel, row, column);
 }
 
 template <class A, int kStep, int kVectors>

@@ -10,7 +10,7 @@ namespace rrm::RRM_ISA {
 RRM_INLINE Vec exponential(Vec x) {
     x = minimum(maximum(x, splat(-87.0f)), splat(88.0f));
     const Vec scaled = x * splat(1.44269504088896341f);
-    const Vec magic = splat(12582912.0f);  // adding it leaves the nearest integer in the low bits
+    const Vec magic = splat(kRounder);
     Vec shifted = scaled + magic;
     __asm__ volatile("" : "+m"(shifted));  // the sum must not be folded away
     const Vec n = shifted - magic;

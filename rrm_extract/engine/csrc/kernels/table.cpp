@@ -25,7 +25,8 @@ const Kernels& RRM_PASTE(RRM_ISA, _kernels)() {
     using namespace RRM_ISA;
     static const Kernels table = {
         RRM_TEXT(RRM_ISA), window, tap, dense, winograd_weights, winograd_input, winograd_output,
-        int16_weights, int16_input, int16_products, column, depthwise, compress, keep, select, compress_columns, keep_columns,
+        int16_weights, int16_input, int16_products,
+        column, depthwise, compress, keep, select, compress_columns, keep_columns,
         truncated, sign_bits, xnor, flips, scale_sums, coded, finish, map, pool,
     };
     return table;

@@ -79,6 +79,20 @@ RRM_INLINE float sum_of(Vec v) {
 RRM_INLINE int least(int a, int b) { return a < b ? a : b; }
 RRM_INLINE int most(int a, int b) { return a > b ? a : b; }
 
+// As few parts as there can be of at most `most`, of nearly the same size.
+struct Parts {
+    int count, size, larger;  // so many of `size`, then the others, of one less
+
+    static RRM_INLINE Parts of(int all, int most) {
+        const int count = (all + most - 1) / most, size = (all + count - 1) / count;
+        return {count, size, all - count * (size - 1)};
+    }
+    RRM_INLINE int size_of(int part) const { return part < larger ? size : size - 1; }
+};
+
+// The sum of a number below 2^22 and this one has the number, rounded to even, in its low bits.
+inline constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23
+
 // Keeps a pointer in one register: GCC otherwise spends one on every address of an unrolled loop.
 template <class T>
 RRM_INLINE void pin(T*& p) {

@@ -2,17 +2,13 @@
 // bits, see Int16InputArgs.
 #pragma once
 
+#include "compress.hpp"
 #include "winograd.hpp"
 
 namespace rrm::RRM_ISA {
 
-// The sum of a number below 2^22 and this one has the number, rounded to even, in its low bits.
-inline constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23
-
 RRM_INLINE VecBits rounded(Vec x, Vec scale) { return (VecBits)(x * scale + kRounder); }
 
-// Scales below it could overflow when divided by; what is so small becomes 0.
-inline constexpr float kLeastLargest = 1e-30f;
 inline constexpr uint32_t kInfinityBits = 0x7f800000u;
 
 // Greatest of the bits of magnitudes, of which any NaN's are greater than any number's.
@@ -28,8 +24,6 @@ template <Arithmetic kArithmetic>
 void int16_input_tiles(const Int16InputArgs& args) {
     alignas(64) float numbers[kInt16Blocks * kWinogradPositions * kBlock];
     const int blocks = (args.channels + kBlock - 1) / kBlock;
-    VecInt number;
-    for (int lane = 0; lane < kLanes; lane++) number[lane] = lane;
     for (int tile = 0; tile < args.count; tile++) {
         VecInt highest = {};
         for (int block = 0; block < blocks; block++)
@@ -48,17 +42,17 @@ void int16_input_tiles(const Int16InputArgs& args) {
                         });
                 };
                 // Beyond the last channel stands what may be anything.
-                const VecInt exists = number < args.channels - block * kBlock - lane;
-                if (args.channels - block * kBlock - lane >= kLanes)
+                const uint32_t lanes = lanes_of(args.channels - block * kBlock - lane);
+                if (lanes == lanes_of(kLanes))
                     transform([](Vec value) __attribute__((always_inline)) { return value; });
                 else
                     transform([&](Vec value) __attribute__((always_inline)) {
-                        return (Vec)((VecInt)value & exists);
+                        return blend(lanes, splat(0), value);
                     });
             }
         const auto bits = static_cast<uint32_t>(greatest_of(highest));
         const float largest = as_float(bits);
-        const bool usable = bits < kInfinityBits && largest > kLeastLargest;
+        const bool usable = bits < kInfinityBits && largest > kInt16Least;
         const Vec scale = splat(usable ? kInt16Input / largest : 0.0f);
         args.scales[tile] = bits >= kInfinityBits ? as_float(kInfinityBits | 1u)
                             : usable              ? largest / kInt16Input
@@ -95,7 +89,7 @@ void int16_weights(const Int16WeightsArgs& args) {
                 sum += size;
                 highest = maximum(highest, size);
             }
-            const VecInt usable = (sum > kLeastLargest) & ((VecInt)sum < (int32_t)kInfinityBits);
+            const VecInt usable = (sum > kInt16Least) & ((VecInt)sum < (int32_t)kInfinityBits);
             const Vec by_sum = most_sum / sum, by_size = kInt16Weight / highest;
             const Vec scale = select(usable, select(by_sum < by_size, by_sum, by_size), splat(0));
             store(args.scales + position * args.position + lane,
@@ -181,15 +175,11 @@ void int16_rows(const Int16ProductArgs& args, int vector) {
         }
         return nullptr;
     };
-    const int parts = (args.tiles + kInt16Tiles - 1) / kInt16Tiles;
-    const int wide = (args.tiles + parts - 1) / parts;  // parts of nearly the same size
-    const int wides = args.tiles - parts * (wide - 1);  // so many of `wide`, then one less
-    const Products first = of(wide), then = of(wide - 1);
+    const Parts parts = Parts::of(args.tiles, kInt16Tiles);
+    const Products first = of(parts.size), then = of(parts.size - 1);
     for (int row = 0; row < args.rows; row++)
-        for (int part = 0, tile = 0; part < parts; part++) {
-            (part < wides ? first : then)(args, vector, row, tile);
-            tile += part < wides ? wide : wide - 1;
-        }
+        for (int part = 0, tile = 0; part < parts.count; tile += parts.size_of(part), part++)
+            (part < parts.larger ? first : then)(args, vector, row, tile);
 }
 
 void int16_products(const Int16ProductArgs& args) {
