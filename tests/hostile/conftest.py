@@ -7,7 +7,6 @@ import pytest
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.command import extraction
 from tests.hostile.jobs import finished
-from tests.hostile.saboteur import MODEL
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +29,6 @@ def whole(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def job(inputs: Path, output: Path, *options: str | Path) -> list[str | Path]:
-    """Arguments of a small job whose workers can be sabotaged; a frame's feature is 16 KB."""
+    """Arguments of a small job; a frame's feature is 16 KB."""
     wide = ("--layer", "features", "--pool", "none")
-    return extraction(inputs, output, "--model", MODEL, *wide, "--workers", "2", *options)
+    return extraction(inputs, output, *wide, "--workers", "2", *options)

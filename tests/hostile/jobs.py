@@ -20,13 +20,16 @@ import psutil
 
 from tests.command import command, environment
 
+SABOTAGE = Path(__file__).parent / "every_process"
+"""What is in PYTHONPATH so that tests.hostile.saboteur reaches the workers."""
+
 PATIENCE_SECONDS = 120.0
 """How long anything may take before the test fails."""
 
 GONE_SECONDS = 20.0
 """How long a process that ought to end may take, on a machine that has more to do.
 
-A worker sees at once that its parent is gone, but not before it has imported torch.
+A worker sees at once that its parent is gone, but not before it has imported what it needs.
 """
 
 
@@ -130,13 +133,15 @@ def started(
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))
 
     output = Path(arguments[list(arguments).index("-o") + 1])
+    variables = environment(extra)
+    variables["PYTHONPATH"] = os.pathsep.join([str(SABOTAGE), variables["PYTHONPATH"]])
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         with out.open("wb") as to, err.open("wb") as errors:
             process = subprocess.Popen(
                 command(*arguments),
                 cwd=cwd,
-                env=environment(extra),
+                env=variables,
                 stdin=subprocess.DEVNULL,
                 stdout=to,
                 stderr=errors,

@@ -1,6 +1,6 @@
-"""Networks whose workers misbehave, at clips that are named after what shall happen.
+"""Makes the workers of a job misbehave, at clips that are named after what shall happen.
 
-Unpickling the network imports this module in a worker, where it changes how clips are read:
+It is imported before the workers' own module and changes how clips are read:
 
     slow        every chunk takes a while longer
     crawl       reading a packet takes a while longer, from a bad network drive
@@ -13,13 +13,12 @@ Unpickling the network imports this module in a worker, where it changes how cli
 What happens in the first chunk happens in the third with "-late" behind the word, and while the
 clip is opened with "-scan".
 
-The parent process reads no clips, and is left alone.
+The parent process reads no clips.
 """
 
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import signal
 import time
@@ -27,54 +26,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from rrm_extract.jobs import worker
+from rrm_extract import video
 from rrm_extract.video import ClipInfo, ClipReader, SampledFrame, _seek, clip
-from tests.tiny import Tiny
-
-MODEL = "tests.hostile.saboteur:network"
-NAN_MODEL = "tests.hostile.saboteur:not_a_number"
 
 SLOW_SECONDS, CRAWL_SECONDS = 0.05, 0.15
 LATE_CHUNK = 2
-
-
-@torch.fx.wrap
-def passing(x: Tensor) -> Tensor:
-    return x
-
-
-@torch.fx.wrap
-def undefined(x: Tensor) -> Tensor:
-    """0 / 0 for every feature that is below its mean."""
-    return torch.where(x < x.mean(), torch.nan, x)
-
-
-class Sabotaged(Tiny):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(torch.flatten(self.pool(self.features(passing(x))), 1))
-
-
-class NotANumber(Tiny):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(undefined(torch.flatten(self.pool(self.features(x)), 1)))
-
-
-def _seeded(kind: type[nn.Module]) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return kind()
-
-
-def network() -> nn.Module:
-    """Computes what tests.tiny does."""
-    return _seeded(Sabotaged)
-
-
-def not_a_number() -> nn.Module:
-    return _seeded(NotANumber)
 
 
 def _act(name: str, chunk: int | None) -> None:
@@ -99,7 +55,7 @@ def _act(name: str, chunk: int | None) -> None:
 
 
 def _sabotage() -> None:
-    read, scan, packets = ClipReader.read, worker.scan_clip, clip.data_packets
+    read, scan, packets = ClipReader.read, video.scan_clip, clip.data_packets
 
     def reading(self: ClipReader, chunk: int) -> Iterator[SampledFrame]:
         path = self._info.path
@@ -119,9 +75,8 @@ def _sabotage() -> None:
             yield packet
 
     ClipReader.read = reading
-    worker.scan_clip = scanning
+    video.scan_clip = scanning
     clip.data_packets = _seek.data_packets = crawling
 
 
-if multiprocessing.parent_process() is not None:
-    _sabotage()
+_sabotage()

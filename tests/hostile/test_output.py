@@ -16,7 +16,7 @@ from rrm_extract.store import OutputStore, Source, same_content, save_chunk
 from tests.command import extraction
 from tests.hostile.conftest import job
 from tests.hostile.jobs import expect_clean
-from tests.hostile.saboteur import NAN_MODEL
+from tests.hostile.networks import NAN_MODEL
 from tests.store.helpers import chunk
 
 

@@ -23,7 +23,7 @@ from rrm_extract.models import load_model
 from rrm_extract.video import ClipReader, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.command import environment
-from tests.hostile.saboteur import MODEL as WITH_AN_ISLAND
+from tests.hostile.networks import MODEL as WITH_AN_ISLAND
 from tests.memory import assert_mapped_not_copied
 from tests.tiny import MODEL
 

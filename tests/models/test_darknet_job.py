@@ -17,6 +17,7 @@ from rrm_extract.models.darknet import DarknetNetwork, write_weights
 from rrm_extract.tasks import Detector
 from rrm_extract.video import ClipReader, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
+from tests.closeness import assert_same_objects
 from tests.command import rrm_extract
 
 PREPROCESS = "letterbox=64/96"
@@ -64,9 +65,7 @@ def test_from_a_clip_to_objects(clip: Path) -> None:
     found = detector(stored, height=HEIGHT, width=WIDTH)
     assert sum(map(len, found)) > 8
     for one, other in zip(found, ordinary, strict=True):
-        np.testing.assert_array_equal(one.classes, other.classes)
-        np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
-        np.testing.assert_allclose(one.pixels, other.pixels, atol=1e-2)
+        assert_same_objects(one.pixels, one.scores, one.classes, other)
 
 
 def test_verify(clip: Path) -> None:

@@ -24,6 +24,7 @@ from rrm_extract.store.export import TASK_LAYOUTS
 from rrm_extract.tasks import Detector
 from rrm_extract.video import ClipReader, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
+from tests.closeness import assert_same_objects
 from tests.command import rrm_extract
 from tests.hostile.jobs import expect_clean, finished, started
 from tests.hostile.test_kill import MARK_SECONDS, mark
@@ -118,9 +119,7 @@ def test_threshold_0_finds_what_the_dense_network_does(folder: Path) -> None:
         assert found.counts.tolist() == [len(one) for one in expected]
         assert found.total > 20
         for one, other in zip(found, expected, strict=True):
-            np.testing.assert_array_equal(one.classes, other.classes)
-            np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
-            np.testing.assert_allclose(one.boxes, other.pixels, atol=1e-2)
+            assert_same_objects(one.boxes, one.scores, one.classes, other)
 
 
 def test_results_do_not_depend_on_the_number_of_workers(folder: Path, output: Path) -> None:
