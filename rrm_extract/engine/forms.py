@@ -72,6 +72,9 @@ VERY_NARROW_SUMS = 64
 WINOGRAD_BREAK_EVEN = {"fp32": 0.95, "bf16": 0.75}
 """The density of a layer that runs dense in Winograd's tiles, for each product these need."""
 
+FIRST_BREAK_EVEN = {"fp32": 0.65, "bf16": 0.35}
+"""Of a first layer: what has changed in the image is found first, which dense frames need not."""
+
 WINOGRAD_MOST = 0.6
 """Where tiles take more products than this, per product of the direct sum, they do not pay."""
 
@@ -199,7 +202,10 @@ def _break_even(step: ConvStep, precision: str, products: float, shared: bool) -
         form = _xnor_of(whole, outputs)
     density *= BREAK_EVEN[form]
     tiles = tiles_of(step.form, window, source) if step.tile else None
-    return density if tiles is None else min(density, WINOGRAD_BREAK_EVEN[precision] * tiles.share)
+    if tiles is None:
+        return density
+    in_tiles = FIRST_BREAK_EVEN if step.form == "columns" else WINOGRAD_BREAK_EVEN
+    return min(density, in_tiles[precision] * tiles.share)
 
 
 def _share_of(products: float) -> float:

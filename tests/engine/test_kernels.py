@@ -744,9 +744,29 @@ class _Residual(nn.Module):
         return x
 
 
+class _Projected(nn.Module):
+    """What is added is read by nobody else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 40, 1)
+        self.added = nn.ModuleList(nn.Conv2d(40, 48, 1) for _ in range(2))
+        for layer in self.added:
+            nn.init.zeros_(layer.weight)
+            nn.init.uniform_(layer.bias, 1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        return F.relu(self.added[0](x) + self.added[1](x))
+
+
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("batch", [1, 5, 16])
-def test_residuals_are_read_rounded_while_everything_changes(isa: str, batch: int) -> None:
+@pytest.mark.parametrize(("kind", "batch"), [
+    (_Residual, 1), (_Residual, 5), (_Residual, 16), (_Projected, 1), (_Projected, 5),
+])  # fmt: skip
+def test_residuals_are_read_rounded_while_everything_changes(
+    isa: str, kind: type[nn.Module], batch: int
+) -> None:
     """Networks in bf16 then store what is added only once, as their layers read it.
 
     Where frames pass one at a time, what rests must be there when it is stored in fp32 again.
@@ -758,7 +778,7 @@ def test_residuals_are_read_rounded_while_everything_changes(isa: str, batch: in
     changes = ["all"] * (moving - 1) + ["few", "same", "corner", "pixel"] * rest
     frames = clip((3, *size), changes[: moving + rest - 1], generator=generator, exact=False)
     frames += 0.1 * torch.arange(len(frames))[:, None, None, None].clamp(max=moving - 1)
-    module = _Residual().eval()
+    module = kind().eval()
     (expected,), _, _ = readable(module, frames, threshold=0.0)
     network = native(
         program_of(module), (3, *size), isa=isa, precision="bf16", batch=batch, threshold=0.0
@@ -766,7 +786,7 @@ def test_residuals_are_read_rounded_while_everything_changes(isa: str, batch: in
     (result,), _ = network.run(frames)
     errors = [relative_l2(r.double(), e) for r, e in zip(result, expected, strict=True)]
     assert max(errors[:2]) < 1e-6
-    assert all(5e-4 < error < 1e-2 for error in errors[batch + 2 : moving])
+    assert all(3e-4 < error < 1e-2 for error in errors[batch + 2 : moving])
     assert max(errors[-4:]) < 1e-6
 
 

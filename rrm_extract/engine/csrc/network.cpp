@@ -140,15 +140,24 @@ void Network::schedule() {
 // Stored tensors that only residual sums read, and linear layers as a whole list.
 void Network::find_rounded() {
     std::vector<uint8_t> wanted(tensors.size());  // as floats
-    for (const auto& operation : operations)
+    std::vector<int> made_from(tensors.size(), -1);
+    for (const auto& operation : operations) {
+        if (operation->writes_rounded()) made_from[operation->target()] = operation->source_delta();
         if (!operation->reads_rounded())
             for (const int source : operation->sources()) wanted[source] = 1;
+    }
     for (const int output : outputs) wanted[output] = 1;
     for (const Tensor& tensor : tensors)
         for (const Tensor::Plane& plane : tensor.planes) wanted[plane.tensor] = 1;
     for (size_t i = 0; i < tensors.size(); i++) {
         Tensor& tensor = tensors[i];
         if (!tensor.stored || !tensor.planes.empty() || wanted[i] != 0) continue;
+        // Maps of one pixel are computed for several frames together.
+        if (tensor.deltas.empty() && tensor.height * tensor.width > 1) {
+            tensor.rounded = made_from[i];
+            tensor.in_place = true;
+            continue;
+        }
         for (const int index : tensor.deltas) {
             Delta& delta = deltas[index];
             if (delta.kind != DeltaKind::list || delta.joint) continue;
@@ -437,17 +446,21 @@ float* State::plane(int tensor, int block, int frame) const {
 
 ResidualMap State::residual(int tensor, int block, int frame) {
     ResidualMap map;
-    if (is_rounded(tensor, frame)) {
-        const int delta = network->tensors[tensor].rounded;
+    const Tensor& plan = network->tensors[tensor];
+    if (is_rounded(tensor, frame) && !plan.in_place) {
+        const int delta = plan.rounded;
         map.row = 2 * whole_row(delta);
         map.block = 2 * whole_block(delta);
         map.rounded = reinterpret_cast<const uint16_t*>(whole(delta, frame)) + block * map.block;
         return map;
     }
-    const Tensor& plan = network->tensors[tensor];
     map.floats = plane(tensor, block, frame);
     map.row = static_cast<ptrdiff_t>(plan.width) * kBlock;
     if (block + 1 < plan.blocks()) map.block = plane(tensor, block + 1, frame) - map.floats;
+    if (is_rounded(tensor, frame)) {
+        map.rounded = reinterpret_cast<const uint16_t*>(std::exchange(map.floats, nullptr));
+        map.block *= 2;
+    }
     return map;
 }
 
@@ -594,6 +607,11 @@ float* State::place(int tensor, int frame, int block, int row, ptrdiff_t* next_r
 uint16_t* State::rounded_place(int tensor, int frame, int block, int row, ptrdiff_t* next_row,
                                ptrdiff_t* next_block) {
     const Tensor& plan = network->tensors[tensor];
+    if (plan.in_place && is_rounded(tensor, frame)) {
+        *next_row = static_cast<ptrdiff_t>(plan.width) * kBlock;
+        *next_block = 2 * static_cast<ptrdiff_t>(plan.plane());
+        return reinterpret_cast<uint16_t*>(plane(tensor, block, frame)) + row * *next_row;
+    }
     if (network->arithmetic != Arithmetic::bf16 || plan.deltas.size() != 1 ||
         (plan.stored && !is_rounded(tensor, frame)))
         return nullptr;

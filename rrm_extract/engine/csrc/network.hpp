@@ -23,7 +23,11 @@ struct Tensor {
     bool stored = false;              // kept whole for readers other than linear layers
     int versions = 1;                 // frames that are kept at a time
     std::vector<int> deltas;          // linear layers' inputs that are made from it
-    int rounded = -1;                 // the one in bfloat16 that residual sums may read instead; -1: none
+    // Residual sums read bfloat16 while all of this delta changes: its dense form, or, where nobody
+    // else reads the tensor and it is made from the delta, what stands in place of the floats. -1:
+    // never.
+    int rounded = -1;
+    bool in_place = false;
     // A concatenation is a view: block b lies in block `block` of tensor `tensor`.
     struct Plane {
         int tensor, block;
@@ -114,8 +118,9 @@ public:
     virtual bool skips_unchanged() const { return false; }
     // Itself, if it can make some rows at a time; else null.
     virtual const RowOperation* by_rows() const { return nullptr; }
-    // Whether it can read its sources in bfloat16.
+    // Whether it can read its sources in bfloat16, and write what it makes.
     virtual bool reads_rounded() const { return false; }
+    virtual bool writes_rounded() const { return false; }
 
     const std::string name;
     int index = 0;
@@ -275,8 +280,8 @@ public:
     size_t bytes() const;
 
     float* plane(int tensor, int block, int frame) const;
-    // Whether its dense form in bfloat16 stands for a tensor that would else be stored: all of it
-    // changes, and it would have to pass through memory twice.
+    // Whether bfloat16 stands for a tensor that would else be stored as floats: all of it changes,
+    // and it would pass through memory twice, or be twice as large.
     bool is_rounded(int tensor, int frame) const {
         const int delta = network->tensors[tensor].rounded;
         return delta >= 0 && deltas[delta].everywhere && deltas[delta].dense[frame] != 0;

@@ -116,6 +116,7 @@ public:
         return tile_outputs == 0 && cached && epilogue.limits() ? this : nullptr;
     }
     bool reads_rounded() const override { return true; }
+    bool writes_rounded() const override { return tile_outputs == 0 && epilogue.limits(); }
     const Geometry& window() const override { return geometry; }
     size_t weight_bytes() const override;
     void look(State&, int frame, Changes&) const override;
