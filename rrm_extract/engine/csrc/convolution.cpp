@@ -99,6 +99,28 @@ void Convolution::add_stage(State& state, const Layout& l, const Stage& stage, i
     }
 }
 
+// Of the outputs from row `row_begin` of block `block` on, which lies in the stage.
+LayerEnd Convolution::layer_end(State& state, const Stage& stage, int block, int row_begin, int frame,
+                                Trace& trace, const RoundedRows* rounded) const {
+    LayerEnd end{};
+    end.low = epilogue.lowest();
+    end.high = epilogue.highest();
+    end.trace = trace.numbers();
+    if (rounded != nullptr) {
+        end.to = rounded->data + (block - stage.first_block) * rounded->block;
+        end.to_row = rounded->row;
+        end.to_block = rounded->block;
+    }
+    if (epilogue.residual < 0) return end;
+    const ResidualMap map = state.residual(epilogue.residual, block, frame);
+    const ptrdiff_t row = row_begin * map.row;
+    end.residual_row = map.row;
+    end.residual_block = map.block;
+    if (map.floats != nullptr) end.residual = map.floats + row;
+    if (map.rounded != nullptr) end.rounded = map.rounded + row;
+    return end;
+}
+
 void Convolution::compute_dense(State& state, const Layout& l, const Stage& stage, int row_begin,
                                 int row_end, int frame, const Sums& sums, Trace* trace,
                                 const RoundedRows* rounded) const {
@@ -128,12 +150,7 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
     args.rows = row_end - row_begin;
     args.columns = l.columns;
     LayerEnd end{};
-    if (trace != nullptr) {
-        end.low = epilogue.lowest();
-        end.high = epilogue.highest();
-        end.trace = trace->numbers();
-        args.end = &end;
-    }
+    if (trace != nullptr) args.end = &end;
     for (size_t s = stage.first_set; s < stage.last_set; s++) {
         const WeightSet& set = sets[s];
         const int units = set.unit_end - set.unit_begin;
@@ -151,20 +168,10 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
             const auto take = [&](int slot, const WeightSet& from, int b) {
                 args.weights[slot] = weights + from.offset + static_cast<size_t>(b) * kBlock;
                 args.bias[slot] = bias + static_cast<size_t>(from.first_block + b) * kBlock;
-                const int block_of_stage = from.first_block + b - stage.first_block;
-                if (rounded != nullptr) {
-                    end.to[slot] = rounded->data + block_of_stage * rounded->block;
-                    end.to_row = rounded->row;
-                } else {
-                    args.y[slot] = sums.data + block_of_stage * sums.block;
-                }
-                if (trace == nullptr || epilogue.residual < 0) return;
-                const ResidualMap map =
-                    state.residual(epilogue.residual, from.first_block + b, frame);
-                end.residual_row = map.row;
-                const ptrdiff_t row = row_begin * map.row;
-                end.residual[slot] = map.floats == nullptr ? nullptr : map.floats + row;
-                end.rounded[slot] = map.rounded == nullptr ? nullptr : map.rounded + row;
+                const int number = from.first_block + b;
+                if (slot == 0 && trace != nullptr)
+                    end = layer_end(state, stage, number, row_begin, frame, *trace, rounded);
+                args.y[slot] = sums.data + (number - stage.first_block) * sums.block;
             };
             take(0, set, block);
             args.blocks = 1;
@@ -172,6 +179,7 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
                 take(1, set, block + 1);
                 args.blocks = 2;
             } else if (set.blocks == 1 && s + 1 < stage.last_set && sets[s + 1].blocks == 1 &&
+                       sets[s + 1].first_block == set.first_block + 1 &&
                        sets[s + 1].unit_begin == set.unit_begin &&
                        sets[s + 1].unit_end == set.unit_end && form == Form::window) {
                 take(1, sets[s + 1], 0);
@@ -187,23 +195,33 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
 void Convolution::compute_finished(State& state, const Layout& l, const Stage& stage,
                                    int row_begin, int row_end, int frame,
                                    const Changes& changes) const {
-    RoundedRows rounded{};
-    rounded.data = state.rounded_place(tensor, frame, stage.first_block, row_begin, &rounded.row,
-                                       &rounded.block);
-    // What is there already is handed on by its place.
-    const RowsTarget to =
-        rounded.data != nullptr
-            ? RowsTarget{reinterpret_cast<float*>(rounded.data), rounded.row / 2, rounded.block / 2}
-            : rows_target(state, tensor, frame, stage.first_block, stage.blocks, row_begin,
-                          row_end - row_begin);
+    const FinishedRows rows = finished_rows(state, stage, row_begin, row_end, frame);
     {
         Trace trace(state.finite(delta, tensor, frame));
-        compute_dense(state, l, stage, row_begin, row_end, frame, to, &trace,
-                      rounded.data != nullptr ? &rounded : nullptr);
+        compute_dense(state, l, stage, row_begin, row_end, frame, rows.to, &trace, rows.if_rounded());
     }
+    send(state, stage, row_begin, row_end, frame, rows, changes);
+}
+
+// What may be written as bfloat16 is handed on by its place.
+Convolution::FinishedRows Convolution::finished_rows(State& state, const Stage& stage, int row_begin,
+                                                     int row_end, int frame) const {
+    FinishedRows rows{};
+    RoundedRows& rounded = rows.rounded;
+    rounded.data = state.rounded_place(tensor, frame, stage.first_block, row_begin, &rounded.row,
+                                       &rounded.block);
+    rows.to = rounded.data != nullptr
+                  ? RowsTarget{reinterpret_cast<float*>(rounded.data), rounded.row / 2, rounded.block / 2}
+                  : rows_target(state, tensor, frame, stage.first_block, stage.blocks, row_begin,
+                                row_end - row_begin);
+    return rows;
+}
+
+void Convolution::send(State& state, const Stage& stage, int row_begin, int row_end, int frame,
+                       const FinishedRows& rows, const Changes& changes) const {
     for (int row = row_begin; row < row_end; row++)
         state.emit(tensor, frame, stage.first_block, stage.blocks, row,
-                   to.data + (row - row_begin) * to.row, to.block, changes.sent(row));
+                   rows.to.data + (row - row_begin) * rows.to.row, rows.to.block, changes.sent(row));
 }
 
 void Convolution::compute_together(State& state, const Layout& l, const Stage& stage, int begin,

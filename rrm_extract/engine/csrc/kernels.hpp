@@ -61,18 +61,18 @@ struct TapArgs {
     int column_stride, column_offset;
 };
 
-// A dense convolution for one or two blocks of outputs: y = bias + W * x, or y += W * x.
 // What is left to do to a finished sum, while it is in a register: y = limited(sum + residual).
 struct LayerEnd {
     float low, high;          // a NaN stays one
-    const float* residual[2]; // of output (0, 0); null: none
-    const uint16_t* rounded[2];  // the same as bfloat16, in its place; null: none
-    ptrdiff_t residual_row;   // 16 numbers between neighbouring outputs
+    const float* residual;    // of the first output and block, 16 numbers between neighbours; null: none
+    const uint16_t* rounded;  // the same as bfloat16, in its place; null: none
+    ptrdiff_t residual_row, residual_block;
     float* trace;             // 16 numbers, made other than 0 by sums that are not finite; or null
-    uint16_t* to[2];          // where they are written as bfloat16, and not to y; null: they are not
-    ptrdiff_t to_row;         // 16 numbers between neighbouring outputs
+    uint16_t* to;             // where they are written as bfloat16, and not to y; null: they are not
+    ptrdiff_t to_row, to_block;  // 16 numbers between neighbouring outputs
 };
 
+// A dense convolution for one or two blocks of outputs: y = bias + W * x, or y += W * x.
 struct DenseArgs {
     const uint32_t* x;        // units; input pixel of output (0, 0) and tap offset 0
     ptrdiff_t x_block, x_row; // strides in units; x_row is that of one *output* row
@@ -149,6 +149,7 @@ struct WinogradOutputArgs {
     ptrdiff_t y_row, y_block;
     const uint8_t* mask;       // [rows][width] pixels that are written; null: all
     int width;
+    const LayerEnd* end = nullptr;  // from row `first_row` on, without a mask; null: none
 };
 
 // The matrix products between the transforms in networks of bfloat16: of whole numbers of 16 bits, two

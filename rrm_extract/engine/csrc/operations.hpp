@@ -145,6 +145,17 @@ private:
         uint16_t* data;
         ptrdiff_t row, block;          // in numbers
     };
+    // Rows that a kernel finishes.
+    struct FinishedRows {
+        RoundedRows rounded;           // without data where they are floats
+        RowsTarget to;
+        const RoundedRows* if_rounded() const { return rounded.data != nullptr ? &rounded : nullptr; }
+    };
+    FinishedRows finished_rows(State&, const Stage&, int row_begin, int row_end, int frame) const;
+    LayerEnd layer_end(State&, const Stage&, int block, int row_begin, int frame, Trace&,
+                       const RoundedRows*) const;
+    void send(State&, const Stage&, int row_begin, int row_end, int frame, const FinishedRows&,
+              const Changes&) const;
     // `trace`: the sums are finished, too, and written to `rounded` if it is not null; null: they
     // are written as they are.
     void compute_dense(State&, const Layout&, const Stage&, int row_begin, int row_end, int frame,

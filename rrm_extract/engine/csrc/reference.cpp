@@ -92,14 +92,30 @@ float limited(float value, float low, float high) {
     return value < low ? low : (value > high ? high : value);
 }
 
+// A finished sum of one output, or the sum itself where there is no end to it.
+void write(const LayerEnd* end, float sum, int block, int row, int column, int lane, float* y) {
+    const int at = column * kBlock + lane;
+    if (end != nullptr) {
+        const ptrdiff_t place = block * end->residual_block + row * end->residual_row + at;
+        if (end->residual != nullptr) sum += end->residual[place];
+        if (end->rounded != nullptr) sum += from_bf16(end->rounded[place]);
+        if (end->trace != nullptr) end->trace[lane] += sum * 0;
+        sum = limited(sum, end->low, end->high);
+    }
+    if (end == nullptr || end->to == nullptr)
+        *y = sum;
+    else
+        end->to[block * end->to_block + row * end->to_row + at] =
+            static_cast<uint16_t>(as_bits(round_bf16(sum)) >> 16);
+}
+
 void dense(const DenseArgs& args, Arithmetic arithmetic) {
     for (int block = 0; block < args.blocks; block++)
         for (int row = 0; row < args.rows; row++)
             for (int column = 0; column < args.columns; column++)
                 for (int lane = 0; lane < kBlock; lane++) {
-                    uint16_t* const to = args.end == nullptr ? nullptr : args.end->to[block];
                     float* const y =
-                        to != nullptr
+                        args.end != nullptr && args.end->to != nullptr
                             ? nullptr
                             : args.y[block] + row * args.y_row + column * args.y_column + lane;
                     float sum = args.bias[block] == nullptr ? *y : args.bias[block][lane];
@@ -114,22 +130,7 @@ void dense(const DenseArgs& args, Arithmetic arithmetic) {
                                                     tap * args.tap_stride + lane];
                             sum += respond(x, w, arithmetic);
                         }
-                    if (args.end != nullptr) {
-                        const float* const residual = args.end->residual[block];
-                        if (residual != nullptr)
-                            sum += residual[row * args.end->residual_row + column * kBlock + lane];
-                        const uint16_t* const rounded = args.end->rounded[block];
-                        if (rounded != nullptr)
-                            sum += from_bf16(
-                                rounded[row * args.end->residual_row + column * kBlock + lane]);
-                        if (args.end->trace != nullptr) args.end->trace[lane] += sum * 0;
-                        sum = limited(sum, args.end->low, args.end->high);
-                    }
-                    if (to == nullptr)
-                        *y = sum;
-                    else
-                        to[row * args.end->to_row + column * kBlock + lane] =
-                            static_cast<uint16_t>(as_bits(round_bf16(sum)) >> 16);
+                    write(args.end, sum, block, row, column, lane, y);
                 }
 }
 
@@ -227,8 +228,11 @@ void winograd_output(const WinogradOutputArgs& args) {
                                            args.from[(r * 6 + c) * args.position +
                                                      block * args.block + number * kBlock + lane];
                             }
-                        args.y[block * args.y_block + row * args.y_row + column * kBlock + lane] =
-                            static_cast<float>(sum);
+                        float* const y =
+                            args.y == nullptr
+                                ? nullptr
+                                : args.y + block * args.y_block + row * args.y_row + column * kBlock + lane;
+                        write(args.end, static_cast<float>(sum), block, row, column, lane, y);
                     }
             }
 }

@@ -386,9 +386,19 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
             for (; span < passes[pass].last_span; span++) {
                 const Span& rows = tiles.spans[span];
                 const std::vector<uint8_t>& mask = masks[rows.frame - first];
-                const Sums sums = kept ? accumulators(state, l, stage, rows.row_begin)
-                                       : rows_target(state, tensor, rows.frame, stage.first_block,
-                                                     stage.blocks, rows.row_begin, tile_outputs);
+                const bool finishes = !kept && mask.empty() && epilogue.limits();
+                FinishedRows finished{};
+                Trace trace(finishes ? state.finite(delta, tensor, rows.frame) : nullptr);
+                LayerEnd end{};
+                if (finishes) {
+                    finished = finished_rows(state, stage, rows.row_begin, rows.row_end, rows.frame);
+                    end = layer_end(state, stage, stage.first_block, rows.row_begin, rows.frame, trace,
+                                    finished.if_rounded());
+                }
+                const Sums sums = finishes ? finished.to
+                                  : kept   ? accumulators(state, l, stage, rows.row_begin)
+                                           : rows_target(state, tensor, rows.frame, stage.first_block,
+                                                         stage.blocks, rows.row_begin, tile_outputs);
                 for (const TileRange& run : {rows.wide, rows.narrow})
                     for (int tile = run.begin; tile < run.end;) {
                         const int group = tile / out.size, slot = tile % out.size;
@@ -401,9 +411,14 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
                              mask.empty()
                                  ? nullptr
                                  : mask.data() + static_cast<size_t>(rows.row_begin) * l.columns,
-                             l.columns});
+                             l.columns, finishes ? &end : nullptr});
                         tile += some;
                     }
+                if (finishes) {
+                    send(state, stage, rows.row_begin, rows.row_end, rows.frame, finished,
+                         changes[rows.frame - first]);
+                    continue;
+                }
                 finish(state, l, stage, rows.frame, rows.row_begin, rows.row_end,
                        changes[rows.frame - first], sums, nullptr);
             }

@@ -24,6 +24,48 @@ Limits some_limits(Random& random) {
     return random.one_of({Limits{-INFINITY, INFINITY}, Limits{0, INFINITY}, Limits{-1, 2}});
 }
 
+// Some ending of some blocks of outputs, with what it reads and where it writes: once for the
+// kernels and once for the reference.
+struct SomeEnd {
+    LayerEnd end{};
+    Array<float> residual{0};
+    Array<uint16_t> rounded{0};
+    Array<float> expected_trace{kBlock}, actual_trace{kBlock};
+    Array<uint16_t> expected_to{0}, actual_to{0};
+    bool traces, writes_rounded;
+
+    // Layers of bfloat16 also read and write such numbers.
+    SomeEnd(Case& c, int blocks, int rows, int columns, bool may_write_rounded)
+        : traces(c.random.chance(0.7)),
+          writes_rounded(c.bf16() && may_write_rounded && c.random.chance(0.5)) {
+        Random& random = c.random;
+        const Limits limits = some_limits(random);
+        end.low = limits.low;
+        end.high = limits.high;
+        end.residual_row = (columns + random.between(0, 2)) * kBlock;
+        end.residual_block = rows * end.residual_row + random.between(0, 1) * kBlock;
+        residual = with_accidents(c, static_cast<size_t>(blocks * end.residual_block));
+        rounded = halves(residual);
+        if (random.chance(0.5)) {
+            if (c.bf16() && random.chance(0.5))
+                end.rounded = rounded.data();
+            else
+                end.residual = residual.data();
+        }
+        end.to_row = (columns + random.between(0, 2)) * kBlock;
+        end.to_block = rows * end.to_row + random.between(0, 1) * kBlock;
+        expected_to = Array<uint16_t>(static_cast<size_t>(blocks * end.to_block), 7);
+        actual_to = expected_to;
+    }
+    const LayerEnd* of(Array<float>& trace, Array<uint16_t>& to) {
+        end.trace = traces ? trace.data() : nullptr;
+        end.to = writes_rounded ? to.data() : nullptr;
+        return &end;
+    }
+    const LayerEnd* expected() { return of(expected_trace, expected_to); }
+    const LayerEnd* actual() { return of(actual_trace, actual_to); }
+};
+
 void check_dense(Case& c) {
     Random& random = c.random;
     // A map of blocks, or a frame whose channels lie side by side.
@@ -61,48 +103,18 @@ void check_dense(Case& c) {
                       units_first ? taps * kBlock : kBlock, units_first ? kBlock : units * kBlock,
                       {add ? nullptr : bias[0].data(), add ? nullptr : bias[1].data()}, {expected[0].data(), expected[1].data()},
                       blocks, y_row, y_column, rows, columns};
-    const ptrdiff_t residual_row = (columns + random.between(0, 2)) * kBlock;
-    const auto residual_count = static_cast<size_t>(rows * residual_row);
-    const Array<float> residual[2] = {with_accidents(c, residual_count), c.exacts(residual_count)};
-    const Limits limits = some_limits(random);
-    const bool adds_residual = random.chance(0.5), traces = random.chance(0.7);
-    Array<float> expected_trace(kBlock), actual_trace(kBlock);
-    LayerEnd end{};
-    end.low = limits.low;
-    end.high = limits.high;
-    end.residual_row = residual_row;
-    end.trace = traces ? expected_trace.data() : nullptr;
-    // Layers of bfloat16 also read and write such numbers.
-    const Array<uint16_t> rounded[2] = {halves(residual[0]), halves(residual[1])};
-    const bool reads_rounded = c.bf16() && random.chance(0.5);
-    for (int block = 0; block < 2 && adds_residual; block++)
-        if (reads_rounded)
-            end.rounded[block] = rounded[block].data();
-        else
-            end.residual[block] = residual[block].data();
-    end.to_row = (columns + random.between(0, 2)) * kBlock;
-    Array<uint16_t> expected_to[2] = {Array<uint16_t>(static_cast<size_t>(rows * end.to_row), 7),
-                                      Array<uint16_t>(static_cast<size_t>(rows * end.to_row), 7)};
-    Array<uint16_t> actual_to[2] = {expected_to[0], expected_to[1]};
-    if (random.chance(0.6)) args.end = &end;
-    const bool writes_rounded = c.bf16() && args.end != nullptr && !add && random.chance(0.5);
-    for (int block = 0; block < 2 && writes_rounded; block++) {
-        end.to[block] = expected_to[block].data();
-        args.y[block] = nullptr;
-    }
+    SomeEnd end(c, blocks, rows, columns, !add);
+    const bool ends = random.chance(0.6);
+    if (ends) args.end = end.expected();
+    for (int block = 0; block < 2 && ends && end.writes_rounded; block++) args.y[block] = nullptr;
     reference_kernels().dense(args, c.arithmetic);
     for (int block = 0; block < 2; block++)
-        if (writes_rounded)
-            end.to[block] = actual_to[block].data();
-        else
-            args.y[block] = actual[block].data();
-    if (traces) end.trace = actual_trace.data();
+        if (args.y[block] != nullptr) args.y[block] = actual[block].data();
+    if (ends) args.end = end.actual();
     c.kernels.dense(args, c.arithmetic);
-    for (int block = 0; block < 2; block++) {
-        c.equal("y", actual[block], expected[block]);
-        c.equal("to", actual_to[block], expected_to[block]);
-    }
-    c.equal("trace", actual_trace, expected_trace);
+    for (int block = 0; block < 2; block++) c.equal("y", actual[block], expected[block]);
+    c.equal("to", end.actual_to, end.expected_to);
+    c.equal("trace", end.actual_trace, end.expected_trace);
 }
 
 // The transforms have irrational factors: equal but for rounding, whose size is that of the
@@ -110,7 +122,18 @@ void check_dense(Case& c) {
 void nearly_equal(Case& c, const Array<float>& actual, const Array<float>& expected) {
     for (size_t i = 0; i < expected.all().size(); i++) {
         const float a = actual.all()[i], b = expected.all()[i];
-        c.compare("to", i, a, b, std::fabs(a - b) <= 1e-4f);
+        const bool same = a == b || (std::isnan(a) && std::isnan(b));
+        c.compare("to", i, a, b, same || std::fabs(a - b) <= 1e-4f);
+    }
+}
+
+// The same after rounding to bfloat16, which may go the other way.
+void nearly_equal(Case& c, const Array<uint16_t>& actual, const Array<uint16_t>& expected) {
+    for (size_t i = 0; i < expected.all().size(); i++) {
+        const float a = as_float(static_cast<uint32_t>(actual.all()[i]) << 16);
+        const float b = as_float(static_cast<uint32_t>(expected.all()[i]) << 16);
+        const bool same = a == b || (std::isnan(a) && std::isnan(b));
+        c.compare("to", i, a, b, same || std::fabs(a - b) <= 1e-4f + std::fabs(b) / 128);
     }
 }
 
@@ -189,10 +212,17 @@ void check_winograd_output(Case& c) {
     WinogradOutputArgs args = {tiles.data(), outputs, count, blocks, from.data(), position, block,
                                bias.data(), first_row, expected.data(), y_row, y_block,
                                random.chance(0.5) ? mask.data() : nullptr, columns};
+    SomeEnd end(c, blocks, rows, columns, true);
+    const bool ends = args.mask == nullptr && random.chance(0.7);
+    if (ends) args.end = end.expected();
+    if (ends && end.writes_rounded) args.y = nullptr;
     reference_kernels().winograd_output(args);
-    args.y = actual.data();
+    if (args.y != nullptr) args.y = actual.data();
+    if (ends) args.end = end.actual();
     c.kernels.winograd_output(args);
     nearly_equal(c, actual, expected);
+    nearly_equal(c, end.actual_to, end.expected_to);
+    c.equal("trace", end.actual_trace, end.expected_trace);
 }
 
 // The three transforms with a product between them are a convolution.

@@ -26,7 +26,7 @@ constexpr Entry kEntries[] = {
     {"dense", check_dense, true},
     {"winograd_weights", check_winograd_weights, true},
     {"winograd_input", check_winograd_input, true},
-    {"winograd_output", check_winograd_output, false},
+    {"winograd_output", check_winograd_output, true},
     {"winograd", check_winograd, true},
     {"int16_weights", check_int16_weights, false},
     {"int16_input", check_int16_input, true},

@@ -213,10 +213,18 @@ void dense_vectors(const DenseArgs& args, int first) {
         panel.weights[v] = args.weights[block] + lane;
         panel.bias[v] = at(args.bias[block]);
         panel.y[v] = args.y[block] + lane;
-        panel.residual[v] = args.end == nullptr ? nullptr : at(args.end->residual[block]);
-        panel.rounded[v] = args.end == nullptr ? nullptr : at(args.end->rounded[block]);
-        panel.to[v] = args.end == nullptr ? nullptr : at(args.end->to[block]);
-        panel.trace[v] = args.end == nullptr ? nullptr : at(args.end->trace);
+        panel.residual[v] = nullptr;
+        panel.rounded[v] = panel.to[v] = nullptr;
+        panel.trace[v] = nullptr;
+        if (const LayerEnd* const end = args.end) {
+            const auto of_block = [&](auto* all, ptrdiff_t next) {
+                return all == nullptr ? nullptr : all + block * next + lane;
+            };
+            panel.residual[v] = of_block(end->residual, end->residual_block);
+            panel.rounded[v] = of_block(end->rounded, end->residual_block);
+            panel.to[v] = of_block(end->to, end->to_block);
+            panel.trace[v] = at(end->trace);
+        }
     }
     dense_panel<A, kStep, kVectors>(args, panel);
 }

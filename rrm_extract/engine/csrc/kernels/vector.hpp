@@ -125,7 +125,13 @@ RRM_INLINE Vec round_bf16(Vec value) {
     return number ? (Vec)rounded : value;
 }
 RRM_INLINE Vec load_bf16(const uint16_t* p) {
+#if defined(__AVX512F__)
+    // GCC widens the two halves one by one and puts them together again.
+    const auto half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return (Vec)((VecBits)_mm512_cvtepu16_epi32(half) << 16);
+#else
     return (Vec)(__builtin_convertvector(*reinterpret_cast<const VecHalf*>(p), VecBits) << 16);
+#endif
 }
 RRM_INLINE void store_bf16(uint16_t* p, Vec value) {
 #if defined(__AVX512BF16__)

@@ -5,6 +5,8 @@
 // that even and odd parts are shared.
 #pragma once
 
+#include <type_traits>
+
 #include "vector.hpp"
 
 namespace rrm::RRM_ISA {
@@ -156,45 +158,127 @@ void winograd_input(const WinogradInputArgs& args, Arithmetic arithmetic) {
         winograd_input_tiles<Arithmetic::bf16>(args);
 }
 
-template <int kOutputs>
+// `put(row, column, number)` takes those of a tile's outputs that lie in the map. Each has its place
+// in the code: the numbers stay in registers.
+template <int kOutputs, class Put>
+RRM_INLINE void each_output(const WinogradTile& tile, Vec* all, Put put) {
+    if (tile.rows == kOutputs && tile.columns == kOutputs) {
+#pragma GCC unroll 4
+        for (int r = 0; r < kOutputs; r++)
+#pragma GCC unroll 4
+            for (int c = 0; c < kOutputs; c++) put(r, c, all[r * kOutputs + c]);
+        return;
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < kOutputs; r++)
+#pragma GCC unroll 4
+        for (int c = 0; c < kOutputs; c++)
+            if (r < tile.rows && c < tile.columns) put(r, c, all[r * kOutputs + c]);
+}
+
+// Finishes the outputs of tiles, see LayerEnd, in one block and vector of it.
+struct OutputEnd {
+    const LayerEnd& end;
+    const ptrdiff_t place;     // among the residual's numbers
+    uint16_t* const to;
+    const Vec low, high;
+    Vec sum;                   // of all outputs
+
+    OutputEnd(const LayerEnd* of, int block, int lane)
+        : end(*of), place(block * end.residual_block + lane),
+          to(end.to == nullptr ? nullptr : end.to + block * end.to_block + lane), low(splat(end.low)),
+          high(splat(end.high)), sum(splat(0)) {}
+
+    template <int kOutputs>
+    RRM_INLINE void finish(const WinogradTile& tile, int row, Vec* all) {
+        const auto add = [&](const auto* numbers, auto get) __attribute__((always_inline)) {
+            numbers += place + row * end.residual_row + tile.column * kBlock;
+            each_output<kOutputs>(tile, all, [&](int r, int c, Vec& one) __attribute__((always_inline)) {
+                one += get(numbers + r * end.residual_row + c * kBlock);
+                // The next tile's, as a rule.
+                __builtin_prefetch(numbers + r * end.residual_row + (kOutputs + c) * kBlock);
+            });
+        };
+        if (end.residual != nullptr)
+            add(end.residual, [](const float* p) __attribute__((always_inline)) { return load(p); });
+        if (end.rounded != nullptr)
+            add(end.rounded,
+                [](const uint16_t* p) __attribute__((always_inline)) { return load_bf16(p); });
+        if (end.trace != nullptr)
+            each_output<kOutputs>(
+                tile, all, [&](int, int, Vec& one) __attribute__((always_inline)) { sum += one; });
+        for (int i = 0; i < kOutputs * kOutputs; i++) all[i] = limited(all[i], low, high);
+    }
+    void keep_trace(int lane) const {
+        if (end.trace != nullptr) store(end.trace + lane, load(end.trace + lane) + sum * splat(0));
+    }
+};
+
+struct NoEnd {
+    NoEnd(const LayerEnd*, int, int) {}
+};
+
+// kEnds: there is an `end`, and no mask.
+template <int kOutputs, bool kEnds>
 void winograd_output_tiles(const WinogradOutputArgs& args) {
     for (int block = 0; block < args.blocks; block++)
-        for (int number = 0; number < args.count; number++)
-            for (int lane = 0; lane < kBlock; lane += kLanes) {
+        for (int lane = 0; lane < kBlock; lane += kLanes) {
+            const Vec bias = load(args.bias + block * kBlock + lane);
+            std::conditional_t<kEnds, OutputEnd, NoEnd> end(args.end, block, lane);
+            for (int number = 0; number < args.count; number++) {
                 const WinogradTile& tile = args.tiles[number];
                 const float* from = args.from + block * args.block + number * kBlock + lane;
-                const Vec bias = load(args.bias + block * kBlock + lane);
                 Vec all[kOutputs * kOutputs];
                 both_ways<OutputSums<kOutputs>>(
                     [&](int r, int c) __attribute__((always_inline)) {
                         return load(from + (r * 6 + c) * args.position);
                     },
                     [&](int i, int j, Vec value)
-                        __attribute__((always_inline)) { all[i * kOutputs + j] = value; });
+                        __attribute__((always_inline)) { all[i * kOutputs + j] = bias + value; });
                 const int row = tile.row - args.first_row;
-                float* y = args.y + block * args.y_block + row * args.y_row +
-                           tile.column * kBlock + lane;
-                if (args.mask == nullptr && tile.rows == kOutputs && tile.columns == kOutputs) {
-#pragma GCC unroll 4
-                    for (int r = 0; r < kOutputs; r++)
-#pragma GCC unroll 4
-                        for (int c = 0; c < kOutputs; c++)
-                            store(y + r * args.y_row + c * kBlock, bias + all[r * kOutputs + c]);
-                    continue;
+                if constexpr (kEnds) {
+                    end.template finish<kOutputs>(tile, row, all);
+                    if (end.to != nullptr) {
+                        uint16_t* const to = end.to + row * args.end->to_row + tile.column * kBlock;
+                        each_output<kOutputs>(
+                            tile, all, [&](int r, int c, Vec& one) __attribute__((always_inline)) {
+                                store_bf16(to + r * args.end->to_row + c * kBlock, one);
+                            });
+                        continue;
+                    }
                 }
-                for (int r = 0; r < tile.rows; r++)
-                    for (int c = 0; c < tile.columns; c++)
-                        if (args.mask == nullptr ||
-                            args.mask[(row + r) * args.width + tile.column + c] != 0)
-                            store(y + r * args.y_row + c * kBlock, bias + all[r * kOutputs + c]);
+                float* const y = args.y + block * args.y_block + row * args.y_row +
+                                 tile.column * kBlock + lane;
+                const auto put = [&](int r, int c, Vec& one) __attribute__((always_inline)) {
+                    store(y + r * args.y_row + c * kBlock, one);
+                };
+                if (kEnds || args.mask == nullptr) {
+                    each_output<kOutputs>(tile, all, put);
+                } else {
+                    const uint8_t* const mask = args.mask + row * args.width + tile.column;
+                    each_output<kOutputs>(
+                        tile, all, [&](int r, int c, Vec& one) __attribute__((always_inline)) {
+                            if (mask[r * args.width + c] != 0) put(r, c, one);
+                        });
+                }
             }
+            if constexpr (kEnds) end.keep_trace(lane);
+        }
+}
+
+template <int kOutputs>
+void winograd_output_of(const WinogradOutputArgs& args) {
+    if (args.end != nullptr)
+        winograd_output_tiles<kOutputs, true>(args);
+    else
+        winograd_output_tiles<kOutputs, false>(args);
 }
 
 void winograd_output(const WinogradOutputArgs& args) {
     if (args.outputs == 4)
-        winograd_output_tiles<4>(args);
+        winograd_output_of<4>(args);
     else
-        winograd_output_tiles<3>(args);
+        winograd_output_of<3>(args);
 }
 
 }  // namespace rrm::RRM_ISA

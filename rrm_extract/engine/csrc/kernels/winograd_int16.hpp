@@ -20,6 +20,13 @@ RRM_INLINE int32_t greatest_of(VecInt v) {
     return v[0];
 }
 
+// Rows of a few pixels: no processor sees a stream in them.
+RRM_INLINE void fetch_tile(const uint32_t* x, ptrdiff_t row, ptrdiff_t column) {
+    for (int r = 0; r < kWinogradInputs; r++)
+        for (int c = 2; c <= kWinogradInputs; c += 2)  // its neighbour has read the first two
+            __builtin_prefetch(x + r * row + least(c, kWinogradInputs - 1) * column, 0, 3);
+}
+
 template <Arithmetic kArithmetic>
 void int16_input_tiles(const Int16InputArgs& args) {
     alignas(64) float numbers[kInt16Blocks * kWinogradPositions * kBlock];
@@ -30,6 +37,10 @@ void int16_input_tiles(const Int16InputArgs& args) {
             for (int lane = 0; lane < kBlock; lane += kLanes) {
                 const uint32_t* x = args.tiles[tile] + args.offset + block * args.x_block;
                 float* to = numbers + block * kWinogradPositions * kBlock + lane;
+                uint32_t* const then = args.to + block * args.block + tile * (kBlock / 2);
+                if (lane == 0 && tile + 1 < args.count)
+                    fetch_tile(args.tiles[tile + 1] + args.offset + block * args.x_block,
+                               args.x_row, args.x_column);
                 const auto transform = [&](auto channel) __attribute__((always_inline)) {
                     both_ways<InputPositions>(
                         [&](int r, int c) __attribute__((always_inline)) {
@@ -39,6 +50,9 @@ void int16_input_tiles(const Int16InputArgs& args) {
                         [&](int i, int j, Vec value) __attribute__((always_inline)) {
                             highest = greatest(highest, (VecInt)magnitude(value));
                             store(to + (i * 6 + j) * kBlock, value);
+                            // What is written once the scale is known.
+                            if (lane == 0)
+                                __builtin_prefetch(then + (i * 6 + j) * args.position, 1, 3);
                         });
                 };
                 // Beyond the last channel stands what may be anything.
