@@ -197,9 +197,9 @@ void ColumnConvolution::finish_pooled(State& state, const Strip& strip, Frame& f
     const int map_rows = rows(state);
     const ptrdiff_t row_floats = static_cast<ptrdiff_t>(columns(state)) * kBlock;
     const int kept = pool->kernel_rows - 1;  // rows of the strip before that a window may reach
-    std::vector<float> window;
+    std::vector<const float*> lines(pool->kernel_rows);
     PoolArgs args{};
-    args.x_row = row_floats;
+    args.lines = lines.data();
     args.width = columns(state);
     args.kernel_columns = pool->kernel_columns;
     args.stride = pool->column_stride;
@@ -217,18 +217,12 @@ void ColumnConvolution::finish_pooled(State& state, const Strip& strip, Frame& f
         args.rows = end - top;
         for (int block = 0; block < strip.blocks && !runs.empty(); block++) {
             const float* const y = strip.y + block * strip.y_block;
-            if (top >= strip.row_begin) {
-                args.x = y + (top - strip.row_begin) * row_floats;
-            } else {
+            for (int line = 0; line < args.rows; line++) {
+                const int of_strip = top + line - strip.row_begin;
                 // What the accumulators held above the strip is another frame's by now.
-                window.resize(static_cast<size_t>(args.rows) * row_floats);
-                const int above = strip.row_begin - top;
-                std::memcpy(window.data(),
-                            frame.above.data() + (block * kept + kept - above) * row_floats,
-                            sizeof(float) * static_cast<size_t>(above * row_floats));
-                std::memcpy(window.data() + above * row_floats, y,
-                            sizeof(float) * static_cast<size_t>((args.rows - above) * row_floats));
-                args.x = window.data();
+                lines[line] = of_strip < 0 ? frame.above.data() +
+                                                 ((block + 1) * kept + of_strip) * row_floats
+                                           : y + of_strip * row_floats;
             }
             args.y = to.data + block * to.block;
             for (const Run& run : runs) {

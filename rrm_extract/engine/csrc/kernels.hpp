@@ -466,8 +466,7 @@ struct MapArgs {
 
 // One row of pooling in one block.
 struct PoolArgs {
-    const float* x;          // row `row_begin`, column 0
-    ptrdiff_t x_row;
+    const float* const* lines;  // [rows] column 0 of each
     int rows;                // input rows under the window, inside the image
     int width;
     int kernel_columns, stride, padding, dilation;

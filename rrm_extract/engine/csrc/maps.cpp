@@ -213,6 +213,7 @@ void Pool::run(State& state, int begin, int end) const {
     const Tensor& in = network.tensors[source];
     const Tensor& out = network.tensors[tensor];
     std::vector<float> factors(out.width);
+    std::vector<const float*> lines(geometry.kernel_rows);
     const auto changes = [&](int frame, std::vector<uint8_t>& mask) {
         const uint8_t* changed = state.changed(source, frame);
         if (changed == nullptr) return false;
@@ -247,9 +248,10 @@ void Pool::run(State& state, int begin, int end) const {
                      }
                  for (int block = 0; block < blocks; block++) {
                      PoolArgs args{};
-                     args.x = state.plane(source, first + block, frame) +
-                              static_cast<ptrdiff_t>(from) * in.width * kBlock;
-                     args.x_row = static_cast<ptrdiff_t>(step) * in.width * kBlock;
+                     const float* const x = state.plane(source, first + block, frame);
+                     for (int r = 0; r < count; r++)
+                         lines[r] = x + static_cast<ptrdiff_t>(from + r * step) * in.width * kBlock;
+                     args.lines = lines.data();
                      args.rows = count;
                      args.width = in.width;
                      args.kernel_columns = geometry.kernel_columns;

@@ -595,7 +595,7 @@ void pool(const PoolArgs& args) {
                 for (int r = 0; r < args.rows; r++) {
                     const int from = column * args.stride - args.padding + c * args.dilation;
                     if (from < 0 || from >= args.width) continue;
-                    const float x = args.x[r * args.x_row + from * kBlock + lane];
+                    const float x = args.lines[r][from * kBlock + lane];
                     if (!args.maximum)
                         acc += x;
                     else if (x > acc || std::isnan(x))

@@ -109,7 +109,10 @@ void check_pool(Case& c) {
         factors[column] = 1.0f / static_cast<float>(random.between(1, 25));
     Array<float> expected = c.exacts(static_cast<size_t>(columns) * kBlock), actual = expected;
     const int begin = random.between(0, columns - 1);
-    PoolArgs args = {x.data(), x_row, rows, width, kernel, stride, padding, dilation,
+    std::vector<const float*> lines;
+    for (int row = 0; row < rows; row++) lines.push_back(x.data() + row * x_row);
+    std::swap(lines.front(), lines[random.between(0, rows - 1)]);
+    PoolArgs args = {lines.data(), rows, width, kernel, stride, padding, dilation,
                      random.chance(0.5), factors.data(), expected.data(), begin,
                      random.between(begin + 1, columns)};
     reference_kernels().pool(args);

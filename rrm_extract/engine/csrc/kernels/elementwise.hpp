@@ -163,27 +163,50 @@ void map(const MapArgs& args) {
 #undef RRM_USE
 }
 
-// A NaN anywhere in the window is the result, as in torch.
+// A NaN anywhere in the window is the result, as in torch: the maximum of two is the second where
+// either is a NaN.
 RRM_INLINE Vec larger(Vec a, Vec b) {
-    const VecInt take = (b > a) | (b != b);
-    return take ? b : a;
+#if defined(__AVX512F__)
+    const auto number = _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_ORD_Q);
+    return (Vec)_mm512_mask_max_ps((__m512)a, number, (__m512)a, (__m512)b);
+#else
+    const VecInt number = a == a;
+    return number ? maximum(a, b) : a;
+#endif
 }
 
 // Columns `begin` to `end`, whose windows lie inside of the image, for the usual sizes.
 template <int kRows, int kColumns>
 void maxima(const PoolArgs& args, int begin, int end) {
-    for (int slice = 0; slice < kBlock; slice += kLanes)
+    const int step = args.dilation * kBlock;
+    // The last column of a window is the first of the next one.
+    const bool shares = args.stride == (kColumns - 1) * args.dilation;
+    for (int slice = 0; slice < kBlock; slice += kLanes) {
+        const float* lines[kRows];
+        for (int r = 0; r < kRows; r++)
+            lines[r] = args.lines[r] +
+                       static_cast<ptrdiff_t>(begin * args.stride - args.padding) * kBlock + slice;
+        const auto down = [&](ptrdiff_t at) __attribute__((always_inline)) {
+            Vec acc = load(lines[0] + at);
+#pragma GCC unroll 3
+            for (int r = 1; r < kRows; r++) acc = larger(acc, load(lines[r] + at));
+            return acc;
+        };
+        Vec first = down(0);
         for (int column = begin; column < end; column++) {
-            const float* x =
-                args.x + static_cast<ptrdiff_t>(column * args.stride - args.padding) * kBlock + slice;
-            Vec acc = splat(-INFINITY);
+            if (!shares) first = down(0);
+            Vec acc = first;
 #pragma GCC unroll 3
-            for (int s = 0; s < kColumns; s++)
-#pragma GCC unroll 3
-                for (int r = 0; r < kRows; r++)
-                    acc = larger(acc, load(x + s * args.dilation * kBlock + r * args.x_row));
+            for (int s = 1; s < kColumns; s++) {
+                const Vec one = down(s * step);
+                acc = larger(acc, one);
+                if (s == kColumns - 1) first = one;
+            }
             store(args.y + static_cast<ptrdiff_t>(column) * kBlock + slice, acc);
+#pragma GCC unroll 3
+            for (int r = 0; r < kRows; r++) lines[r] += args.stride * kBlock;
         }
+    }
 }
 
 void pool_columns(const PoolArgs& args, int begin, int end) {
@@ -194,9 +217,9 @@ void pool_columns(const PoolArgs& args, int begin, int end) {
             for (int s = 0; s < args.kernel_columns; s++) {
                 const int from = first + s * args.dilation;
                 if (from < 0 || from >= args.width) continue;
-                const float* x = args.x + static_cast<ptrdiff_t>(from) * kBlock + slice;
+                const ptrdiff_t at = static_cast<ptrdiff_t>(from) * kBlock + slice;
                 for (int r = 0; r < args.rows; r++) {
-                    const Vec value = load(x + r * args.x_row);
+                    const Vec value = load(args.lines[r] + at);
                     acc = args.maximum ? larger(acc, value) : acc + value;
                 }
             }
