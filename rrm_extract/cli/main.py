@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from types import FrameType
 
@@ -27,6 +28,9 @@ from rrm_extract.errors import RrmError, StoreError, UsageError
 __all__ = ["cli", "main"]
 
 EXIT_FAILED, EXIT_USAGE, EXIT_OUTPUT, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+TIDYING_SECONDS = 3.0
+"""How long after an interrupt another one is not heard: it would leave things half tidied."""
 
 
 @click.group(
@@ -72,8 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files may hold bytes that are no text; stderr is like this already.
         sys.stdout.reconfigure(errors="backslashreplace")
-    # What a job scheduler sends: the same as Ctrl-C.
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    interrupts = _Interrupts()
     try:
         code = cli.main(args=arguments, prog_name="rrm-extract", standalone_mode=False)
         sys.stdout.flush()
@@ -90,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(error)
         return EXIT_FAILED
     except (KeyboardInterrupt, click.Abort):
+        if arguments is None:  # the process ends
+            interrupts.ignore()
         click.echo(
             "rrm-extract: interrupted; finished videos are kept, the same command goes on", err=True
         )
@@ -99,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     finally:
-        signal.signal(signal.SIGTERM, before)
+        interrupts.leave()
     return code if isinstance(code, int) else 0
 
 
@@ -107,5 +112,29 @@ def _complain(error: RrmError) -> None:
     click.echo(f"rrm-extract: error: {error}", err=True)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+class _Interrupts:
+    """Handles Ctrl-C, and what a job scheduler sends in the same way."""
+
+    def __init__(self) -> None:
+        self._last = -TIDYING_SECONDS
+        self._before = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._interrupt)}
+        # Else it is ignored, as in what a shell runs in the background, or somebody else's.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
+
+    def ignore(self) -> None:
+        """From now on: an interrupt that comes while Python ends would be the process's end."""
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
+        self._before.clear()
+
+    def leave(self) -> None:
+        """Puts back what was there before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - self._last >= TIDYING_SECONDS:
+            self._last = now
+            raise KeyboardInterrupt

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
+
+import pytest
 
 from rrm_extract.store import same_content
 from tests.hostile.conftest import job
@@ -34,10 +37,12 @@ def test_interrupted_jobs_keep_what_is_done(videos: Path, whole: Path, tmp_path:
     expect_clean(tmp_path, "feats.h5")
 
 
-def test_interrupted_while_workers_start(videos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pause", [0, 0.05, 0.2])
+def test_interrupted_while_workers_start(pause: float, videos: Path, tmp_path: Path) -> None:
     with started(job(videos, tmp_path / "feats.h5"), cwd=tmp_path) as run:
         run.until(run.workers)
         os.killpg(run.process.pid, signal.SIGINT)
+        time.sleep(pause)
         os.killpg(run.process.pid, signal.SIGINT)  # an impatient second time
         assert run.end() == 130
         assert run.stderr.strip().count("\n") == 0, run.stderr
