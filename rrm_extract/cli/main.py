@@ -118,7 +118,7 @@ class _Interrupts:
     def __init__(self) -> None:
         self._last = -TIDYING_SECONDS
         self._before = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._interrupt)}
-        # Else it is ignored, as in what a shell runs in the background, or somebody else's.
+        # Where it is ignored, as in what a shell runs in the background, it stays so.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
 

@@ -761,11 +761,10 @@ class _Projected(nn.Module):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize(("kind", "batch"), [
-    (_Residual, 1), (_Residual, 5), (_Residual, 16), (_Projected, 1), (_Projected, 5),
-])  # fmt: skip
+@pytest.mark.parametrize("batch", [1, 5, 16])
+@pytest.mark.parametrize(("kind", "least"), [(_Residual, 5e-4), (_Projected, 3e-4)])
 def test_residuals_are_read_rounded_while_everything_changes(
-    isa: str, kind: type[nn.Module], batch: int
+    isa: str, kind: type[nn.Module], least: float, batch: int
 ) -> None:
     """Networks in bf16 then store what is added only once, as their layers read it.
 
@@ -786,7 +785,7 @@ def test_residuals_are_read_rounded_while_everything_changes(
     (result,), _ = network.run(frames)
     errors = [relative_l2(r.double(), e) for r, e in zip(result, expected, strict=True)]
     assert max(errors[:2]) < 1e-6
-    assert all(3e-4 < error < 1e-2 for error in errors[batch + 2 : moving])
+    assert all(least < error < 1e-2 for error in errors[batch + 2 : moving])
     assert max(errors[-4:]) < 1e-6
 
 

@@ -205,7 +205,7 @@ void dense_panel(const DenseArgs& args, const DensePanel<kVectors>& panel) {
 
 template <class A, int kStep, int kVectors>
 void dense_vectors(const DenseArgs& args, int first) {
-    DensePanel<kVectors> panel;
+    DensePanel<kVectors> panel{};
     for (int v = 0; v < kVectors; v++) {
         const int block = (first + v) / kSlices;
         const ptrdiff_t lane = static_cast<ptrdiff_t>((first + v) % kSlices) * kLanes;
@@ -213,9 +213,6 @@ void dense_vectors(const DenseArgs& args, int first) {
         panel.weights[v] = args.weights[block] + lane;
         panel.bias[v] = at(args.bias[block]);
         panel.y[v] = args.y[block] + lane;
-        panel.residual[v] = nullptr;
-        panel.rounded[v] = panel.to[v] = nullptr;
-        panel.trace[v] = nullptr;
         if (const LayerEnd* const end = args.end) {
             const auto of_block = [&](auto* all, ptrdiff_t next) {
                 return all == nullptr ? nullptr : all + block * next + lane;
