@@ -24,6 +24,8 @@ __all__ = [
 BREAK_EVEN = {
     "window": 0.80,
     "taps": 0.78,
+    "taps bf16": 0.55,
+    "tap bf16": 0.43,
     "whole taps": 0.10,
     "codes": 0.40,
     "columns": 0.62,
@@ -35,14 +37,20 @@ BREAK_EVEN = {
     "whole xnor": 0.022,
 }
 """Densities at which the dense kernel takes over, fp32, see scripts/measure_break_even.py; of taps
-where there are enough products, see scripts/break_even_in_networks.py.
+where there are enough products, in bfloat16 for several and for one, see
+scripts/break_even_in_networks.py.
 
 A depthwise layer computes the same way either way: above its density, and where nearly every pixel
 changes, its input need not be compared with the one before.
 """
 
 BF16_SHARE = 0.62
-"""Of that in bfloat16: a unit is a pair of channels, of which one is enough to be computed."""
+"""Of that in bfloat16, for windows and whole inputs: a unit is a pair of channels, of which one is
+enough to be computed."""
+
+BF16_APART = 32
+"""Products, in bfloat16, in whose time an input is compared and listed; and in whose time a sum
+that is kept is added to and finished, which a dense frame does in registers."""
 
 SMALL_COLUMNS = 16
 """A first layer with a kernel of so few taps has less to win with an entry of a list."""
@@ -170,9 +178,8 @@ def set_break_evens(steps: Sequence[Step], precision: str) -> None:
     for group in layers.values():
         delta = group[0].delta
         shared = delta.source is not None and readers[delta.source] > 1
-        # What has changed is found once for all of them.
-        products = sum(_products(step) for step in group)
-        delta.break_even = min(_break_even(step, precision, products, shared) for step in group)
+        of_taps = _bf16_taps(group) if precision == "bf16" else _fp32_taps(group, shared=shared)
+        delta.break_even = min(_break_even(step, precision, of_taps) for step in group)
 
 
 def _products(step: ConvStep) -> float:
@@ -182,36 +189,50 @@ def _products(step: ConvStep) -> float:
     return outputs * math.prod(window.kernel) / math.prod(window.stride)
 
 
-def _break_even(step: ConvStep, precision: str, products: float, shared: bool) -> float:
+def _fp32_taps(group: Sequence[ConvStep], *, shared: bool) -> float:
+    """Break-even of layers of taps that read one input; ``shared``: others do, too."""
+    # What has changed is found once for all of them.
+    products = sum(map(_products, group))
+    share = math.log(products / FEW_PRODUCTS) / math.log(ENOUGH_PRODUCTS / FEW_PRODUCTS)
+    share = min(max(share, FEWEST), 1.0)
+    return BREAK_EVEN["taps"] * (max(share, SHARED) if shared else share)
+
+
+def _bf16_taps(group: Sequence[ConvStep]) -> float:
+    """The same in bfloat16, where dense frames copy nothing for others."""
+    for_an_input = sum(map(_products, group))
+    # Of an output of theirs, on average.
+    strides = [math.prod(step.window.stride) for step in group]
+    inputs = group[0].delta.shape[0]
+    outputs = sum(
+        step.linear.weight.shape[0] / stride for step, stride in zip(group, strides, strict=True)
+    )
+    for_an_output = for_an_input * inputs / outputs
+    share = 1 - BF16_APART / for_an_input - BF16_APART / for_an_output
+    form = "taps" if any(math.prod(step.window.kernel) > 1 for step in group) else "tap"
+    return BREAK_EVEN[f"{form} bf16"] * max(share, FEWEST)
+
+
+def _break_even(step: ConvStep, precision: str, of_taps: float) -> float:
     """Share of changed inputs above which a layer runs dense."""
     form, window = step.form, step.window
     outputs = step.linear.weight.shape[0]
     source = PlanTensor(*step.delta.shape, name="")
     # The first layer always computes in fp32.
     halved = precision == "bf16" and form in ("window", "taps")
-    density = BF16_SHARE if halved else 1.0
     if form == "columns" and window.kernel[0] * window.kernel[1] <= SMALL_COLUMNS:
         form = "small columns"
     whole = window.output(source.height, source.width) == (1, 1)
     if form == "taps" and whole:
         form = "whole taps"  # as of a fully-connected layer: frames share a pass over the weights
-    elif form == "taps":
-        share = _share_of(products / 2 if halved else products)
-        density *= max(share, SHARED) if shared else share
     if form == "xnor":
         form = _xnor_of(whole, outputs)
-    density *= BREAK_EVEN[form]
+    density = of_taps if form == "taps" else BREAK_EVEN[form] * (BF16_SHARE if halved else 1.0)
     tiles = tiles_of(step.form, window, source) if step.tile else None
     if tiles is None:
         return density
     in_tiles = FIRST_BREAK_EVEN if step.form == "columns" else WINOGRAD_BREAK_EVEN
     return min(density, in_tiles[precision] * tiles.share)
-
-
-def _share_of(products: float) -> float:
-    """What is left of a break-even for a layer of so many products for each of its inputs."""
-    share = math.log(products / FEW_PRODUCTS) / math.log(ENOUGH_PRODUCTS / FEW_PRODUCTS)
-    return min(max(share, FEWEST), 1.0)
 
 
 def _xnor_of(whole: bool, outputs: int) -> str:

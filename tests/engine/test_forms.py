@@ -35,9 +35,9 @@ def break_evens(network: NativeNetwork) -> dict[str, float]:
     return {step.name: step.delta.break_even for step in steps if isinstance(step, ConvStep)}
 
 
-def widening(outputs: int, precision: str = "fp32") -> float:
+def widening(outputs: int, precision: str = "fp32", *, inputs: int = 32) -> float:
     """Of a 1x1 layer of so many outputs."""
-    module = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, outputs, 1))
+    module = nn.Sequential(nn.Conv2d(3, inputs, 3, padding=1), nn.Conv2d(inputs, outputs, 1))
     found = break_evens(native(program_of(module), (3, 12, 12), precision=precision))
     return list(found.values())[-1]
 
@@ -47,10 +47,15 @@ def test_layers_of_few_products_run_dense_early() -> None:
     assert 0 < few < 0.2 < some < many == more < 1
 
 
-def test_two_products_count_as_one_in_bfloat16() -> None:
-    share = widening(2000, "bf16") / widening(1000)
-    assert 0.5 < share < 1
-    assert widening(256, "bf16") == pytest.approx(share * widening(128))
+def test_in_bfloat16_products_of_an_output_count_as_those_of_an_input() -> None:
+    few, some, many = (widening(1000, "bf16", inputs=inputs) for inputs in (32, 64, 1000))
+    assert 0 < few < some < many < widening(1000)
+    assert widening(64, "bf16", inputs=1000) == pytest.approx(some)
+    module = nn.Sequential(
+        nn.Conv2d(3, 256, 3, padding=1), nn.Conv2d(256, 256, 3, padding=1, stride=2)
+    )
+    found = break_evens(native(program_of(module), (3, 12, 12), precision="bf16"))
+    assert list(found.values())[-1] > widening(576, "bf16", inputs=256), "several taps"
 
 
 def test_products_of_layers_with_the_same_input_are_added_up() -> None:
@@ -64,9 +69,15 @@ def test_what_is_kept_for_others_is_searched_longer() -> None:
     shared = break_evens(native(program_of(Branches(added=True)), (3, 12, 12)))
     assert shared["last"] == alone["last"]
     assert shared["few"] >= alone["few"]
+    assert summed("fp32") > widening(32)
+    assert summed("bf16") == widening(32, "bf16"), "there is one copy for all"
+
+
+def summed(precision: str) -> float:
+    """Of a 1x1 layer whose input is added to what it makes."""
     module = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), Sum())
-    found = list(break_evens(native(program_of(module), (3, 12, 12))).values())[-1]
-    assert found > widening(32)
+    found = break_evens(native(program_of(module), (3, 12, 12), precision=precision))
+    return list(found.values())[-1]
 
 
 class Sum(nn.Module):

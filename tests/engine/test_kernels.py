@@ -974,7 +974,7 @@ def test_tiles_equal_the_direct_sum(
     changes = ("all", "pixel", "corner", "same", "few", "pixel", "all", "all", "corner")
     frames = clip((20, height, width), changes, generator=generator, exact=False)
     options: dict[str, Any] = {"precision": precision, "batch": batch}
-    with mock.patch.dict(forms.BREAK_EVEN, {"window": -1.0, "taps": -1.0}):
+    with mock.patch.dict(forms.BREAK_EVEN, dict.fromkeys(forms.BREAK_EVEN, -1.0)):
         with tiles(True) as used:
             network = native(program_of(module), (20, height, width), isa=isa, **options)
         assert len(used) >= 2
