@@ -40,10 +40,15 @@ class ScanTask:
 
 @dataclass(frozen=True)
 class ChunkTask:
-    """Compute one chunk and write its result to ``save_to``."""
+    """Compute one chunk and write its result to ``save_to``.
+
+    Attributes:
+        info: None for a worker whose last chunk was of the same clip. A clip's table of packets
+            grows with its length; with every chunk it would be sent, and taken apart, anew.
+    """
 
     video: VideoKey
-    info: ClipInfo
+    info: ClipInfo | None
     sampling: Sampling
     index: int
     save_to: Path

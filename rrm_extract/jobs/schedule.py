@@ -92,10 +92,10 @@ class Schedule:
         """The next task for a worker whose last one was ``last``; None if it has to wait."""
         state = self._continued(last)
         if state is not None and isinstance(last, ChunkTask):
-            return self._chunk(state, last.index + 1, chunk_path)
+            return self._chunk(state, last.index + 1, chunk_path, last)
         for state in self._open.values():
             if state.pending and not state.running:
-                return self._chunk(state, min(state.pending), chunk_path)
+                return self._chunk(state, min(state.pending), chunk_path, last)
         if self._unscanned:
             state = self._unscanned.pop()
             self._open[state.key] = state
@@ -108,7 +108,7 @@ class Schedule:
         if not best or state is None:
             return None
         # The worker before the stretch will take its beginning; leave it half.
-        return self._chunk(state, best[len(best) // 2], chunk_path)
+        return self._chunk(state, best[len(best) // 2], chunk_path, last)
 
     def put_back(self, state: VideoState, task: Task) -> None:
         """Takes a task back that no worker has done."""
@@ -141,7 +141,7 @@ class Schedule:
         return state if state is not None and last.index + 1 in state.pending else None
 
     def _chunk(
-        self, state: VideoState, index: int, chunk_path: ChunkPath
+        self, state: VideoState, index: int, chunk_path: ChunkPath, last: Task | None
     ) -> tuple[VideoState, Task]:
         if state.info is None:
             msg = f"{state.video.video_id} has chunks before it was scanned"
@@ -149,7 +149,9 @@ class Schedule:
         state.pending.discard(index)
         state.running.add(index)
         save_to = chunk_path(state.source, index)
-        return state, ChunkTask(state.key, state.info, self._sampling, index, save_to)
+        is_known = isinstance(last, ChunkTask) and last.video == state.key
+        info = None if is_known else state.info
+        return state, ChunkTask(state.key, info, self._sampling, index, save_to)
 
 
 def _longest_stretch(pending: set[int]) -> list[int]:

@@ -27,7 +27,7 @@ from rrm_extract.jobs.messages import (
     TaskFailed,
 )
 from rrm_extract.store import save_chunk
-from rrm_extract.video import ClipReader, scan_clip
+from rrm_extract.video import ClipInfo, ClipReader, scan_clip
 
 __all__ = ["HEARTBEAT_SECONDS", "end_with_parent", "work"]
 
@@ -76,7 +76,7 @@ class _Worker:
         self.connection = connection
         self.extractor = ChunkExtractor(computation)
         self.reader: ClipReader | None = None
-        self.video = -1
+        self.info: ClipInfo | None = None
         self.sending = threading.RLock()  # also keeps what was told and what is told together
         self.n_scanned = 0
         self.told_frames = 0
@@ -116,10 +116,14 @@ class _Worker:
             return TaskFailed(stage, type(error).__name__, _one_line(error))
 
     def _chunk(self, task: ChunkTask) -> ChunkDone:
-        if self.reader is None or self.video != task.video:
+        if task.info is not None:
             self._close()
-            self.reader = ClipReader(task.info, task.sampling)
-            self.video = task.video
+            self.info = task.info
+        if self.reader is None:
+            if self.info is None:
+                msg = f"chunk {task.index} was sent to a worker that does not know its clip"
+                raise RuntimeError(msg)
+            self.reader = ClipReader(self.info, task.sampling)
         result = self.extractor.extract(self.reader, task.index)
         began = time.perf_counter()
         save_chunk(task.save_to, result)

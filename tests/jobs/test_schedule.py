@@ -25,6 +25,12 @@ def scanned(state: VideoState, info: ClipInfo, chunks: int) -> None:
     state.info, state.pending = info, set(range(chunks))
 
 
+def carries_info(task: tuple[VideoState, Task] | None) -> bool:
+    assert task is not None
+    assert isinstance(task[1], ChunkTask)
+    return task[1].info is not None
+
+
 def indices(task: tuple[VideoState, Task] | None) -> tuple[int, int]:
     assert task is not None
     assert isinstance(task[1], ChunkTask)
@@ -41,6 +47,7 @@ def test_a_worker_goes_on_with_its_clip_and_a_long_clip_is_shared(tmp_path: Path
     scanned(videos[0], info, 9)
     one = schedule.next_task(first[1], chunk_path)
     assert indices(one) == (0, 0)
+    assert carries_info(one)
     other = schedule.next_task(None, chunk_path)
     assert other is not None
     assert other[1] == ScanTask(1, Path("1.mp4")), "a clip nobody works on comes first"
@@ -51,9 +58,15 @@ def test_a_worker_goes_on_with_its_clip_and_a_long_clip_is_shared(tmp_path: Path
     assert one is not None
     one = schedule.next_task(one[1], chunk_path)
     assert indices(one) == (0, 1), "the worker goes on with its clip"
+    assert not carries_info(one), "the worker has the clip's table of packets"
     assert other is not None
     other = schedule.next_task(other[1], chunk_path)
     assert indices(other) == (0, 5), "the rest of the long clip is shared at its middle"
+    assert carries_info(other), "the other worker has the table of another clip"
+    assert other is not None
+    videos[0].running.discard(5)
+    schedule.put_back(*other)
+    assert carries_info(schedule.next_task(None, chunk_path)), "a worker in place of a lost one"
 
 
 def test_a_waiting_worker_gets_nothing(tmp_path: Path) -> None:
