@@ -114,6 +114,10 @@ class Accounting:
             for i, layer in enumerate(self._layers)
         )
 
+    def counts(self) -> dict[str, int]:
+        """How many frames there were and, where a task finds any, objects or people in them."""
+        return {"frames": self.frames} | ({} if self.found is None else {"found": self.found})
+
     def speedup_theoretical(self) -> float:
         """Dense MACs over MACs done, key frames included (they count in full); NaN if no frames."""
         return self.frames / self.work if self.work else math.nan

@@ -191,7 +191,7 @@ def _run_job(config: JobConfig, output: str, loader: Loader, began: float) -> Ru
         )
         progress.event(
             "end",
-            frames=summary.accounting.frames,
+            **summary.accounting.counts(),
             failures=len(failures),
             seconds=summary.seconds,
             seconds_load=summary.seconds_load,
@@ -494,7 +494,7 @@ class _Run:
             "video",
             video_id=state.video.video_id,
             status="partial" if state.damage else "ok",
-            frames=frames,
+            **seen.counts(),
             **seen.measures(),
         )
 

@@ -44,9 +44,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def output(folder: Path) -> Path:
-    """The objects of both clips, of one worker."""
+    """The objects of both clips, of one worker; events are in log.jsonl beside it."""
     path = folder / "objects.h5"
-    done = rrm_extract(*detection("videos", path, "--workers", "1"), cwd=folder)
+    options = ["--workers", "1", "--json-log", "log.jsonl"]
+    done = rrm_extract(*detection("videos", path, *options), cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "found " in done.stdout
@@ -81,6 +82,15 @@ def test_three_lines_of_h5py(output: Path) -> None:
     assert boxes[:, 2].max() > 32, "pixels of the frame, not of the network's input"
     first = scores[offsets[0] : offsets[1]]
     assert (np.diff(first) <= 0).all()
+
+
+def test_the_log_says_how_much_was_found(folder: Path, output: Path) -> None:
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    logged = {event["video_id"]: event["found"] for event in events if event["event"] == "video"}
+    with FeatureFile(output) as file:
+        assert logged == {name: len(file[name].found.scores) for name in file}
+    assert (events[-1]["event"], events[-1]["found"]) == ("end", sum(logged.values()))
 
 
 def test_objects_are_those_of_the_stored_raw_output(folder: Path, output: Path) -> None:
