@@ -9,6 +9,8 @@
 
 namespace rrm {
 
+struct TileGroups;
+
 struct Geometry {
     int kernel_rows = 1, kernel_columns = 1;
     int row_stride = 1, column_stride = 1;
@@ -178,6 +180,10 @@ private:
                      const std::vector<std::vector<uint8_t>>& masks, int first) const;
     void turn_kernels(const State&, const TileKernels&, int piece_row, int piece_column, int block,
                       int channels, float* to) const;
+    // A row of tiles from their sums to the readers; `first` is the tile that the sums begin with.
+    void finish_tiles(State&, const Layout&, const Stage&, const Tiles&, size_t span, int first,
+                      const TileGroups&, const float* sums, const Changes&,
+                      const std::vector<uint8_t>& mask) const;
     void run_winograd(State&, const Layout&, const std::vector<Stage>&, int begin, int end,
                       const std::vector<Changes>&, const std::vector<std::vector<uint8_t>>& masks,
                       int first) const;

@@ -246,6 +246,43 @@ void Convolution::turn_kernels(const State& state, const TileKernels& of, int pi
             {to, kernel_position(count), channels, to + kernel_position(count) - kApart});
 }
 
+void Convolution::finish_tiles(State& state, const Layout& l, const Stage& stage, const Tiles& tiles,
+                               size_t span, int first, const TileGroups& groups, const float* sums,
+                               const Changes& changes, const std::vector<uint8_t>& mask) const {
+    const Span& rows = tiles.spans[span];
+    const bool kept = !state.deltas[delta].everywhere;
+    const bool finishes = !kept && mask.empty() && epilogue.limits();
+    FinishedRows finished{};
+    Trace trace(finishes ? state.finite(delta, tensor, rows.frame) : nullptr);
+    LayerEnd end{};
+    if (finishes) {
+        finished = finished_rows(state, stage, rows.row_begin, rows.row_end, rows.frame);
+        end = layer_end(state, stage, stage.first_block, rows.row_begin, rows.frame, trace,
+                        finished.if_rounded());
+    }
+    const Sums to = finishes ? finished.to
+                    : kept   ? accumulators(state, l, stage, rows.row_begin)
+                             : rows_target(state, tensor, rows.frame, stage.first_block, stage.blocks,
+                                           rows.row_begin, tile_outputs);
+    const uint8_t* const row_mask =
+        mask.empty() ? nullptr : mask.data() + static_cast<size_t>(rows.row_begin) * l.columns;
+    for (const TileRange& run : {rows.wide, rows.narrow})
+        for (int tile = run.begin; tile < run.end;) {
+            const int group = tile / groups.size, slot = tile % groups.size;
+            const int some = std::min(groups.size - slot, run.end - tile);
+            state.network->kernels.winograd_output(
+                {tiles.to.data() + first + tile, tile_outputs, some, stage.blocks,
+                 sums + group * groups.group() + slot * kBlock, groups.position(), groups.block(),
+                 bias + static_cast<size_t>(stage.first_block) * kBlock, rows.row_begin, to.data,
+                 to.row, to.block, row_mask, l.columns, finishes ? &end : nullptr});
+            tile += some;
+        }
+    if (finishes)
+        send(state, stage, rows.row_begin, rows.row_end, rows.frame, finished, changes);
+    else
+        finish(state, l, stage, rows.frame, rows.row_begin, rows.row_end, changes, to, nullptr);
+}
+
 void Convolution::run_winograd(State& state, const Layout& l, const std::vector<Stage>& stages,
                                int begin, int end, const std::vector<Changes>& changes,
                                const std::vector<std::vector<uint8_t>>& masks, int first) const {
@@ -305,7 +342,6 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
     float* const turned = outputs + outputs_room;
     float* const inputs = turned + kernels_room;
 
-    const bool kept = !state.deltas[delta].everywhere;
     for (const Stage& stage : stages) {
         std::vector<TileKernels> wanted;
         for (size_t s = stage.first_set; s < stage.last_set; s++)
@@ -384,43 +420,8 @@ void Convolution::run_winograd(State& state, const Layout& l, const std::vector<
                 w += static_cast<size_t>(together);
             }
             for (; span < passes[pass].last_span; span++) {
-                const Span& rows = tiles.spans[span];
-                const std::vector<uint8_t>& mask = masks[rows.frame - first];
-                const bool finishes = !kept && mask.empty() && epilogue.limits();
-                FinishedRows finished{};
-                Trace trace(finishes ? state.finite(delta, tensor, rows.frame) : nullptr);
-                LayerEnd end{};
-                if (finishes) {
-                    finished = finished_rows(state, stage, rows.row_begin, rows.row_end, rows.frame);
-                    end = layer_end(state, stage, stage.first_block, rows.row_begin, rows.frame, trace,
-                                    finished.if_rounded());
-                }
-                const Sums sums = finishes ? finished.to
-                                  : kept   ? accumulators(state, l, stage, rows.row_begin)
-                                           : rows_target(state, tensor, rows.frame, stage.first_block,
-                                                         stage.blocks, rows.row_begin, tile_outputs);
-                for (const TileRange& run : {rows.wide, rows.narrow})
-                    for (int tile = run.begin; tile < run.end;) {
-                        const int group = tile / out.size, slot = tile % out.size;
-                        const int some = std::min(out.size - slot, run.end - tile);
-                        kernels.winograd_output(
-                            {tiles.to.data() + from + tile, tile_outputs, some, stage.blocks,
-                             outputs + group * out.group() + slot * kBlock, out.position(),
-                             out.block(), bias + static_cast<size_t>(stage.first_block) * kBlock,
-                             rows.row_begin, sums.data, sums.row, sums.block,
-                             mask.empty()
-                                 ? nullptr
-                                 : mask.data() + static_cast<size_t>(rows.row_begin) * l.columns,
-                             l.columns, finishes ? &end : nullptr});
-                        tile += some;
-                    }
-                if (finishes) {
-                    send(state, stage, rows.row_begin, rows.row_end, rows.frame, finished,
-                         changes[rows.frame - first]);
-                    continue;
-                }
-                finish(state, l, stage, rows.frame, rows.row_begin, rows.row_end,
-                       changes[rows.frame - first], sums, nullptr);
+                const int at = tiles.spans[span].frame - first;
+                finish_tiles(state, l, stage, tiles, span, from, out, outputs, changes[at], masks[at]);
             }
         }
     }
