@@ -142,7 +142,7 @@ class ControlledNetwork:
         self._control = control
         self._detector = CutDetector() if control.cuts else None
         self._governor: Governor | None = None
-        self._probe: tuple[NDArray[np.float32], float] | None = None
+        self._probe: tuple[NDArray[np.float32], float, int] | None = None
         scheme = control.scheme
         if isinstance(scheme, TargetControl):
             self._governor = Governor(
@@ -152,6 +152,7 @@ class ControlledNetwork:
         if scheme is not None:
             core.track()
         self._total = 0.0
+        self._age = 0
         self._key_time: float | None = None
         self._again = False
         self._span = LONGEST_SPAN
@@ -198,20 +199,22 @@ class ControlledNetwork:
             end = min(self._next_key_frame(begin, cuts, timestamps), begin + self._span)
             outputs, seen = self._core.run(x[begin:end])
             self._learn(outputs[0])
+            ages = _ages(seen.key_frame, self._age)
             keep, estimate, again = self._judge(seen)
             if keep == 0 and seen.key_frame[0]:
                 keep = 1  # nothing is nearer to the truth than a key frame
             if self._is_probed(keep, seen):
                 # The last frame that stays is computed again, as a key frame that shows its error.
                 keep, again = keep - 1, True
-                self._probe = (outputs[0][keep : keep + 1], float(estimate[keep]))
+                self._probe = (outputs[0][keep : keep + 1], float(estimate[keep]), int(ages[keep]))
             if wasted:
                 seen.work[0] += wasted  # frames that were computed for nothing are work as well
             wasted = float(seen.work[keep:].sum())
             if keep > 0:
                 outputs = tuple(output[:keep] for output in outputs)
                 span = slice(begin, begin + keep)
-                audit = self._audit(x[span], outputs[0], estimate[:keep], samples[span])
+                audit = self._audit(x[span], outputs[0], estimate[:keep], ages, samples[span])
+                self._age = int(ages[keep - 1])
                 watch = Watch(
                     estimate=estimate[:keep].astype(np.float32),
                     audit_error=audit.astype(np.float32),
@@ -243,11 +246,11 @@ class ControlledNetwork:
         """The first of the features is a key frame's: tells how far it was off before."""
         if self._probe is None or self._governor is None:
             return
-        (before, estimated), self._probe = self._probe, None
+        (before, estimated, age), self._probe = self._probe, None
         # In bfloat16 the key frame is not exact itself, but weights are rounded alike in both: the
         # distance of the two is about that from the exact feature.
         true = float(relative_errors(before, features[:1])[0])
-        if self._governor.measured(true=true, estimated=estimated):
+        if self._governor.measured(true=true, estimated=estimated, age=age):
             self.events["breaches"] += 1
 
     def _begin_at(self, timestamp: float, *, is_cut: bool) -> None:
@@ -303,6 +306,7 @@ class ControlledNetwork:
         x: Any,
         features: NDArray[np.float32],
         estimate: NDArray[np.float64],
+        ages: NDArray[np.int64],
         samples: Sequence[int],
     ) -> NDArray[np.float64]:
         """True errors, NaN where they are not measured."""
@@ -314,7 +318,9 @@ class ControlledNetwork:
             errors[position] = relative_errors(features[position : position + 1], exact)[0]
             self.events["audited"] += 1
             if self._governor is not None and self._governor.measured(
-                true=float(errors[position]), estimated=float(estimate[position])
+                true=float(errors[position]),
+                estimated=float(estimate[position]),
+                age=int(ages[position]),
             ):
                 self.events["breaches"] += 1
         return errors
@@ -324,6 +330,13 @@ class ControlledNetwork:
         name = f"{self._clip}\0{sample}".encode("utf-8", "surrogateescape")
         draw = int.from_bytes(hashlib.blake2b(name, digest_size=DRAW_BYTES).digest(), "big")
         return draw < self._control.audit * (1 << 8 * DRAW_BYTES)
+
+
+def _ages(key_frame: NDArray[np.bool_], before: int) -> NDArray[np.int64]:
+    """Frames since the key frame of each; ``before``: of the frame before them."""
+    position = np.arange(len(key_frame))
+    last = np.maximum.accumulate(np.where(key_frame, position, -1 - before))
+    return position - last
 
 
 def relative_errors(

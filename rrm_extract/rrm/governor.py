@@ -41,6 +41,11 @@ TRUST = 0.7
 """How far one measured error lowers the correction, as an exponent of true over estimated; it is
 raised the whole way, for what is too low does not keep the target."""
 
+OLD = 32
+"""Frames after a key frame from which on a low error is trusted that far, before in proportion:
+what is held back long has the same sign in many places, and bears more upon the feature than
+its energy tells."""
+
 LEAST_CORRECTION, MOST_CORRECTION = 0.25, 8.0
 """Limits of the correction."""
 
@@ -119,12 +124,13 @@ class Governor:
         self._next_probe = self._frames + self._gap
         return True
 
-    def measured(self, *, true: float, estimated: float) -> bool:
+    def measured(self, *, true: float, estimated: float, age: int) -> bool:
         """Learns from the true error of a frame of the last batch.
 
         Args:
             true: its relative L2 error.
             estimated: what :meth:`judge` has predicted for it.
+            age: frames since its key frame.
 
         Returns:
             Whether the error is over the target.
@@ -136,7 +142,8 @@ class Governor:
             if held > SURPRISE * known:
                 self._gap = SHORTEST_GAP
                 self._next_probe = self._frames + SHORTEST_GAP
-            change = held / known if held > known else (held / known) ** TRUST
+            trust = TRUST * min(1.0, age / OLD)
+            change = held / known if held > known else (held / known) ** trust
             self._correction = min(
                 max(self._correction * change, LEAST_CORRECTION), MOST_CORRECTION
             )

@@ -37,7 +37,9 @@ def run(
         errors += true[:keep].tolist()
         again = keep < 8
         if governor.probe_is_due(keep):
-            governor.measured(true=float(true[keep - 1]), estimated=float(estimates[keep - 1]))
+            governor.measured(
+                true=float(true[keep - 1]), estimated=float(estimates[keep - 1]), age=64
+            )
             again = True
         since_key = 0 if again else since_key + keep
         keys += again
@@ -74,7 +76,7 @@ def test_a_frame_over_the_target_does_not_stay() -> None:
 def test_a_breach_is_told_and_learnt_from() -> None:
     governor = Governor(ErrorEstimate(gains=np.array([1.0])), target=TARGET, aim=0.8)
     before = governor.judge(np.full((4, 1), 2.5e-5))[1]
-    assert governor.measured(true=0.02, estimated=float(before[0]))
+    assert governor.measured(true=0.02, estimated=float(before[0]), age=64)
     after = governor.judge(np.full((4, 1), 2.5e-5))[1]
     assert (after > 2 * before).all()
     governor.reset()
@@ -90,7 +92,7 @@ def probed(true_over_estimated: float) -> list[int]:
         seen += frames
         if governor.probe_is_due(frames):
             found.append(seen)
-            governor.measured(true=true_over_estimated * estimated, estimated=estimated)
+            governor.measured(true=true_over_estimated * estimated, estimated=estimated, age=64)
     return found
 
 
@@ -109,7 +111,7 @@ def test_many_true_errors_of_one_batch_correct_the_estimate_once() -> None:
     truncated = np.full((8, 1), 1e-5)
     estimates = governor.judge(truncated)[1]
     for estimate in estimates:
-        governor.measured(true=1.5 * float(estimate), estimated=float(estimate))
+        governor.measured(true=1.5 * float(estimate), estimated=float(estimate), age=64)
     np.testing.assert_allclose(governor.judge(truncated)[1], 1.5 * estimates)
 
 
@@ -120,11 +122,13 @@ def test_the_floor_is_not_corrected() -> None:
     held = np.full((4, 1), (0.4 * TARGET) ** 2)
     before = governor.judge(held)[1]
     np.testing.assert_allclose(before, np.hypot(0.5, 0.4) * TARGET)
-    assert not governor.measured(true=np.hypot(0.5, 0.8) * TARGET, estimated=float(before[0]))
+    assert not governor.measured(
+        true=np.hypot(0.5, 0.8) * TARGET, estimated=float(before[0]), age=64
+    )
     np.testing.assert_allclose(governor.judge(held)[1], np.hypot(0.5, 0.8) * TARGET)
     # What is below the floor teaches nothing, and nothing is divided by zero.
     after = governor.judge(held)[1]
-    governor.measured(true=0.3 * TARGET, estimated=float(after[0]))
+    governor.measured(true=0.3 * TARGET, estimated=float(after[0]), age=64)
     np.testing.assert_allclose(governor.judge(held)[1], after)
 
 
@@ -138,3 +142,17 @@ def test_the_floor_takes_its_share_of_the_room() -> None:
             governor.judge(held)
         scales.append(governor.scale)
     assert scales[0] > scales[1] > scales[2]
+
+
+@pytest.mark.parametrize("true", [0.2, 2.0])
+def test_a_low_error_soon_after_a_key_frame_is_hardly_trusted(true: float) -> None:
+    """What is held back long bears more upon the feature: a high error is trusted at once."""
+    ratios = []
+    for age in (2, 64):
+        governor = Governor(ErrorEstimate(gains=GAINS), target=TARGET, aim=0.5)
+        held = np.full((1, 2), 0.1)
+        before = float(governor.judge(held)[1][0])
+        governor.measured(true=true * before, estimated=before, age=age)
+        ratios.append(float(governor.judge(held)[1][0]) / before)
+    young, old = ratios
+    assert (young > 0.85 and old < 0.5) if true < 1 else young == old > 1.5
