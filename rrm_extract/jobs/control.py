@@ -172,6 +172,7 @@ class ControlledNetwork:
             self._core.scale_thresholds(self._governor.scale)
         self._probe = None
         self._total = 0.0
+        self._age = 0
         self._key_time = None
         self._again = False
         self._span = LONGEST_SPAN
