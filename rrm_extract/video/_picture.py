@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 
@@ -67,9 +68,11 @@ def _single_thread() -> dict[str, int]:
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
     """The frame's linear map from stored (x, y) to shown positions, row vectors, as a, b, c, d."""
-    side_data: Any = frame.side_data  # PyAV's stubs call it a dictionary of strings
+    # Not `frame.side_data`: the frame would keep that, which refers to the frame, and its pixels
+    # would stay in memory until Python looks for cycles, which is some hundred frames later.
+    side_data_of: Any = SideDataContainer  # PyAV's stubs do not know what it is made from
     try:
-        data = side_data[SideDataType.DISPLAYMATRIX]
+        data = side_data_of(frame)[SideDataType.DISPLAYMATRIX]
     except KeyError:
         return None
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), dtype=np.int32).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import struct
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from rrm_extract.video import ClipReader, scan_clip
 from tests.clips import write_clip
 from tests.video.reading import assert_any_order, read_clip, sampling
 
@@ -116,3 +118,19 @@ def test_levels_survive(tmp_path: Path, codec: str, pixel_format: str) -> None:
     # Frame 1 has its first block bright and the others dark.
     assert np.abs(image[4:20, 2:6].astype(int) - 215).max() <= 8
     assert np.abs(image[4:20, 12:60].astype(int) - 40).max() <= 8
+
+
+def test_pixels_go_with_the_frame(tmp_path: Path) -> None:
+    """Decoded frames are freed at once, and not when Python next looks for cycles."""
+    path = write_clip(tmp_path / "clip.mp4", n_frames=60)
+    info = scan_clip(path)
+    gc.collect()
+    gc.disable()
+    try:
+        with ClipReader(info, sampling(None)) as reader:
+            frames = [1 for _ in reader.read(0)]
+            alive = sum(isinstance(item, av.VideoFrame) for item in gc.get_objects())
+    finally:
+        gc.enable()
+    assert len(frames) == 60
+    assert alive < 20, "only those that wait for a frame before them"
