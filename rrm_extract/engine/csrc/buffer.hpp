@@ -18,24 +18,29 @@ public:
     Buffer() = default;
     // `dense`: all of it will be touched, so that large pages save address translation.
     explicit Buffer(size_t count, bool dense = false) : count_(count) {
-        constexpr size_t align = 64, large = size_t{2} << 20;
-        const size_t bytes = count * sizeof(T) + align;
-        void* raw = std::calloc(1, bytes + align);
-        if (raw == nullptr) throw std::bad_alloc();
+        constexpr size_t align = 64;
+        const size_t bytes = count * sizeof(T) + 2 * align;
 #if defined(__linux__)
-        if (dense && bytes >= 2 * large) {
+        // What an allocator is given back it keeps, in pieces; the system gets a mapping back whole.
+        constexpr size_t mapped = size_t{256} << 10, large = size_t{2} << 20;
+        if (bytes >= mapped) {
+            void* const raw =
+                mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (raw == MAP_FAILED) throw std::bad_alloc();
+            raw_ = std::unique_ptr<void, Free>(raw, Free{bytes});
             const auto begin = (reinterpret_cast<size_t>(raw) + large - 1) / large * large;
             const auto end = (reinterpret_cast<size_t>(raw) + bytes) / large * large;
             // Advice only: without it everything works, a little slower.
-            if (end > begin) (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+            if (dense && bytes >= 2 * large && end > begin)
+                (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
         }
 #else
         (void)dense;
-        (void)large;
 #endif
-        raw_.reset(raw);
-        const auto address = (reinterpret_cast<size_t>(raw) + align - 1) / align * align;
-        data_ = reinterpret_cast<T*>(address);
+        if (raw_ == nullptr) raw_ = std::unique_ptr<void, Free>(std::calloc(1, bytes), Free{});
+        if (raw_ == nullptr) throw std::bad_alloc();
+        data_ = reinterpret_cast<T*>((reinterpret_cast<size_t>(raw_.get()) + align - 1) / align *
+                                     align);
     }
 
     T* data() const { return data_; }
@@ -44,11 +49,30 @@ public:
 
 private:
     struct Free {
-        void operator()(void* p) const { std::free(p); }
+        size_t mapped = 0;             // bytes; 0: the allocator's
+        void operator()(void* p) const {
+#if defined(__linux__)
+            if (mapped > 0) {
+                (void)munmap(p, mapped);
+                return;
+            }
+#endif
+            std::free(p);
+        }
     };
     std::unique_ptr<void, Free> raw_;
     T* data_ = nullptr;
     size_t count_ = 0;
 };
+
+// At least so much memory, whatever was in it before.
+template <class T>
+T* room(Buffer<T>& buffer, size_t count, bool dense = false) {
+    if (buffer.size() < count) {
+        buffer = Buffer<T>();          // first, so that never both are there
+        buffer = Buffer<T>(count, dense);
+    }
+    return buffer.data();
+}
 
 }  // namespace rrm

@@ -177,8 +177,7 @@ void State::run_chain(const Network::Chain& chain, int frame) {
             size += links.back().size();
             most = links.back().most_read(most);
         }
-        if (chain_rows_.size() < size) chain_rows_ = Buffer<uint32_t>(size, true);
-        uint32_t* memory = chain_rows_.data();
+        uint32_t* memory = room(chain_rows_, size, true);
         for (Link& link : links) {
             link.begin(memory);
             memory += link.size();

@@ -30,12 +30,6 @@ int pack(float* x, int columns, uint32_t* numbers) {
     return count;
 }
 
-template <class T>
-T* room(Buffer<T>& buffer, size_t count) {
-    if (buffer.size() < count) buffer = Buffer<T>(count);
-    return buffer.data();
-}
-
 }  // namespace
 
 int CodedLayer::columns(const State& state) const {

@@ -135,6 +135,7 @@ void Network::schedule() {
                              source.versions >= delta.versions;
     }
     if (arithmetic == Arithmetic::bf16) find_rounded();
+    place_lists();
 }
 
 // Stored tensors that only residual sums read, and linear layers as a whole list.
@@ -173,6 +174,9 @@ State::State(std::shared_ptr<const Network> plan)
       deltas(network->deltas.size()),
       operations(network->operations.size()),
       values_(network->tensors.size()),
+      list_values_(network->list_memory.values),
+      list_starts_(network->list_memory.starts),
+      list_units_(network->list_memory.units),
       changed_(network->tensors.size()) {
     const int batch = network->batch;
     for (size_t i = 0; i < network->tensors.size(); i++) {
@@ -205,11 +209,11 @@ State::State(std::shared_ptr<const Network> plan)
             for (int version = 0; version < plan.versions; version++) {
                 ColumnList list{plan.height, plan.width, plan.channels, 0, nullptr, nullptr, nullptr};
                 list.capacity = static_cast<size_t>(plan.height) * plan.channels + kListSlack;
-                state.values.emplace_back(list.capacity * plan.width);
-                state.rows.emplace_back(list.capacity * plan.width);
+                state.column_values.emplace_back(list.capacity * plan.width);
+                state.column_rows.emplace_back(list.capacity * plan.width);
                 state.column_starts.emplace_back(static_cast<size_t>(plan.height + 1) * plan.width);
-                list.values = state.values.back().data();
-                list.rows = state.rows.back().data();
+                list.values = state.column_values.back().data();
+                list.rows = state.column_rows.back().data();
                 list.starts = state.column_starts.back().data();
                 state.columns.push_back(list);
             }
@@ -217,16 +221,14 @@ State::State(std::shared_ptr<const Network> plan)
             state.snapshot = Buffer<float>(pixels * plan.blocks() * kBlock, true);
             state.occupied = Buffer<uint8_t>(pixels * plan.groups());
             for (int version = 0; version < plan.versions; version++) {
-                const int units = plan.group_blocks * network->block_units();
-                List list{plan.height, plan.width, plan.groups(), units, 0, nullptr, nullptr, nullptr};
-                list.capacity = static_cast<size_t>(plan.width) * units + kListSlack;
-                const size_t spans = static_cast<size_t>(plan.height) * list.groups;
-                state.values.emplace_back(list.capacity * spans);
-                state.units.emplace_back(list.capacity * spans);
-                state.starts.emplace_back(spans * (plan.width + 1));
-                list.values = state.values.back().data();
-                list.units = state.units.back().data();
-                list.starts = state.starts.back().data();
+                const size_t before = static_cast<size_t>(version);
+                List list = network->list_shape(plan);
+                list.values = list_values_.data() + plan.list_place.values +
+                              before * plan.list_room.values;
+                list.units = list_units_.data() + plan.list_place.units +
+                             before * plan.list_room.units;
+                list.starts = list_starts_.data() + plan.list_place.starts +
+                              before * plan.list_room.starts;
                 state.lists.push_back(list);
             }
         }
@@ -464,25 +466,13 @@ ResidualMap State::residual(int tensor, int block, int frame) {
     return map;
 }
 
-float* State::row_scratch(size_t floats) {
-    if (row_scratch_.size() < floats) row_scratch_ = Buffer<float>(floats);
-    return row_scratch_.data();
-}
+float* State::row_scratch(size_t floats) { return room(row_scratch_, floats); }
 
-float* State::batch_scratch(size_t floats) {
-    if (batch_scratch_.size() < floats) batch_scratch_ = Buffer<float>(floats, true);
-    return batch_scratch_.data();
-}
+float* State::batch_scratch(size_t floats) { return room(batch_scratch_, floats, true); }
 
-float* State::strip_scratch(size_t floats) {
-    if (strip_scratch_.size() < floats) strip_scratch_ = Buffer<float>(floats, true);
-    return strip_scratch_.data();
-}
+float* State::strip_scratch(size_t floats) { return room(strip_scratch_, floats, true); }
 
-float* State::winograd_scratch(size_t floats) {
-    if (winograd_scratch_.size() < floats) winograd_scratch_ = Buffer<float>(floats, true);
-    return winograd_scratch_.data();
-}
+float* State::winograd_scratch(size_t floats) { return room(winograd_scratch_, floats, true); }
 
 ptrdiff_t State::whole_row(int delta) const {
     const Delta& plan = network->deltas[delta];
@@ -841,17 +831,17 @@ void State::output(int number, int frame, float* to) const {
 
 size_t State::bytes() const {
     size_t sum = 4 * (row_scratch_.size() + batch_scratch_.size() + winograd_scratch_.size() +
-                      strip_scratch_.size() + chain_rows_.size());
+                      strip_scratch_.size() + chain_rows_.size() + list_values_.size() +
+                      list_starts_.size()) +
+                 list_units_.size();
     sum += 4 * (coded.x.size() + coded.columns.size() + coded.sums.size() + coded.response.size());
     for (const auto& value : values_) sum += 4 * value.size();
     for (const auto& operation : operations)
         sum += 4 * operation.accumulators.size() + 2 * operation.sums.size();
     for (const auto& delta : deltas) {
         sum += 4 * (delta.snapshot.size() + delta.energy.size()) + 8 * delta.bits.size();
-        for (const auto& buffer : delta.values) sum += 4 * buffer.size();
-        for (const auto& buffer : delta.units) sum += buffer.size();
-        for (const auto& buffer : delta.rows) sum += 2 * buffer.size();
-        for (const auto& buffer : delta.starts) sum += 4 * buffer.size();
+        for (const auto& buffer : delta.column_values) sum += 4 * buffer.size();
+        for (const auto& buffer : delta.column_rows) sum += 2 * buffer.size();
         for (const auto& buffer : delta.column_starts) sum += 2 * buffer.size();
         for (const auto& buffer : delta.whole) sum += 4 * buffer.size();
     }

@@ -54,6 +54,11 @@ struct Delta {
     bool joint = false;               // all frames' dense forms lie one after the other
     bool stored_alike = false;        // the tensor is stored in the order of the dense form
     bool skipped = false;             // dense frames of its layers skip what has not changed
+    // Numbers in the arrays of lists: of one version, respectively before the first.
+    struct ListRoom {
+        size_t values = 0, units = 0, starts = 0;
+    };
+    ListRoom list_room, list_place;
 
     int blocks() const { return (channels + kBlock - 1) / kBlock; }
     int groups() const { return (blocks() + group_blocks - 1) / group_blocks; }
@@ -167,9 +172,14 @@ public:
     };
     std::vector<Segment> segments;
 
+    Delta::ListRoom list_memory;      // of a lane, see list_memory.cpp
+
 private:
     void find_chains();
     void find_rounded();
+    void place_lists();
+    List list_shape(const Delta&) const;
+    friend class State;
 };
 
 // What one input of linear layers keeps in one lane.
@@ -197,11 +207,8 @@ struct DeltaState {
     std::vector<Counts> counts;       // of each frame of the batch
     std::vector<List> lists;          // one for each version, as the rest
     std::vector<ColumnList> columns;
-    std::vector<Buffer<uint32_t>> values;
-    std::vector<Buffer<uint8_t>> units;
-    std::vector<Buffer<uint16_t>> rows;
-    std::vector<Buffer<uint32_t>> starts;
-    std::vector<Buffer<uint16_t>> column_starts;
+    std::vector<Buffer<uint32_t>> column_values;
+    std::vector<Buffer<uint16_t>> column_rows, column_starts;
     // Dense form with halo, made when first needed: for each version, or all in the first.
     std::vector<Buffer<uint32_t>> whole;
     // Some rows of the dense form, while a chain hands them on: where pixel (0, 0) would be, or null;
@@ -380,6 +387,9 @@ private:
     std::array<double, kShares>* split_ = nullptr;  // of the operation that runs
     std::chrono::steady_clock::time_point since_;
     std::vector<Buffer<float>> values_;
+    // Of all lists of kind `list`, which hold no more than one batch needs at a time.
+    Buffer<uint32_t> list_values_, list_starts_;
+    Buffer<uint8_t> list_units_;
     Buffer<float> row_scratch_, batch_scratch_, winograd_scratch_, strip_scratch_;
     Buffer<uint32_t> chain_rows_;
     std::vector<Buffer<uint8_t>> changed_;
