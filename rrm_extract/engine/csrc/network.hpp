@@ -173,13 +173,12 @@ public:
     std::vector<Segment> segments;
 
     Delta::ListRoom list_memory;      // of a lane, see list_memory.cpp
+    List list_shape(const Delta&) const;  // without its arrays
 
 private:
     void find_chains();
     void find_rounded();
     void place_lists();
-    List list_shape(const Delta&) const;
-    friend class State;
 };
 
 // What one input of linear layers keeps in one lane.
