@@ -129,7 +129,7 @@ def test_pixels_go_with_the_frame(tmp_path: Path) -> None:
     try:
         with ClipReader(info, sampling(None)) as reader:
             frames = [1 for _ in reader.read(0)]
-            alive = sum(isinstance(item, av.VideoFrame) for item in gc.get_objects())
+            alive = sum(type(item) is av.VideoFrame for item in gc.get_objects())
     finally:
         gc.enable()
     assert len(frames) == 60
