@@ -67,11 +67,9 @@ void Network::place_lists() {
         return Span{index, index};
     };
     const auto segment = [&](size_t index) {
-        size_t number = 0;
-        while (index >= segments[number].end) number++;
-        return Span{segments[number].begin, segments[number].end - 1};
+        return Span{segment_of(index).begin, segment_of(index).end - 1};
     };
-    std::vector<Span> spans(deltas.size(), {operations.size(), 0});
+    std::vector<Span> spans;
     for (size_t i = 0; i < deltas.size(); i++) {
         // What no operation makes as a whole, a view, is there from the beginning.
         size_t maker = 0, last = 0;
@@ -80,13 +78,14 @@ void Network::place_lists() {
             if (deltas[i].tensor >= 0 && operation->target() == deltas[i].tensor) maker = index;
             if (operation->source_delta() == static_cast<int>(i)) last = index;
         }
-        spans[i] = widened(maker);
-        spans[i].cover(widened(last));
-        const Span first_segment = segment(spans[i].begin), last_segment = segment(spans[i].end);
+        Span span = widened(maker);
+        span.cover(widened(last));
+        const Span first_segment = segment(span.begin), last_segment = segment(span.end);
         if (first_segment.begin != last_segment.begin) {
-            spans[i].cover(first_segment);
-            spans[i].cover(last_segment);
+            span.cover(first_segment);
+            span.cover(last_segment);
         }
+        spans.push_back(span);
     }
     const auto place = [&](size_t Delta::ListRoom::*what) {
         std::vector<Need> needs;

@@ -90,15 +90,10 @@ void Network::schedule() {
         segments.back().end = index + 1;
     }
     // What only its own segment reads is kept for the frames of one pass, the rest for all.
-    std::vector<int> made(tensors.size(), -1);
-    const auto segment_of = [&](int index) {
-        int number = 0;
-        while (static_cast<size_t>(index) >= segments[number].end) number++;
-        return number;
-    };
+    std::vector<const Segment*> made(tensors.size());
     for (const auto& operation : operations)
         if (operation->target() >= 0) {
-            made[operation->target()] = segment_of(operation->index);
+            made[operation->target()] = &segment_of(static_cast<size_t>(operation->index));
             tensors[operation->target()].versions = operation->frames;
         }
     std::vector<std::vector<int>> bases(tensors.size());
@@ -112,7 +107,7 @@ void Network::schedule() {
         }
     }
     for (const auto& operation : operations) {
-        const int segment = segment_of(operation->index);
+        const Segment* const segment = &segment_of(static_cast<size_t>(operation->index));
         for (const int source : operation->sources())
             for (const int base : bases[source])
                 if (made[base] != segment) tensors[base].versions = batch;
@@ -120,7 +115,8 @@ void Network::schedule() {
         if (index < 0) continue;
         Delta& delta = deltas[index];
         delta.skipped |= operation->skips_unchanged();
-        const bool inside = delta.tensor >= 0 ? made[delta.tensor] == segment : segment == 0;
+        const bool inside =
+            delta.tensor >= 0 ? made[delta.tensor] == segment : segment == &segments.front();
         delta.versions = std::max(delta.versions, inside ? operation->frames : batch);
         const Tensor& out = tensors[operation->target()];
         delta.joint = delta.joint || (delta.kind == DeltaKind::list && out.height * out.width == 1);
@@ -136,6 +132,11 @@ void Network::schedule() {
     }
     if (arithmetic == Arithmetic::bf16) find_rounded();
     place_lists();
+}
+
+const Network::Segment& Network::segment_of(size_t index) const {
+    return *std::find_if(segments.begin(), segments.end(),
+                         [&](const Segment& segment) { return index < segment.end; });
 }
 
 // Stored tensors that only residual sums read, and linear layers as a whole list.

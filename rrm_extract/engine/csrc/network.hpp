@@ -176,6 +176,7 @@ public:
     List list_shape(const Delta&) const;  // without its arrays
 
 private:
+    const Segment& segment_of(size_t index) const;  // of an operation
     void find_chains();
     void find_rounded();
     void place_lists();
