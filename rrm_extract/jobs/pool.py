@@ -99,11 +99,10 @@ Event = Alive | Fatal | Answered | Lost
 
 
 class WorkerPool:
-    """A fixed number of workers; the dead are replaced.
+    """A fixed number of workers, which start at once; the dead are replaced.
 
     Args:
         size: number of processes.
-        recipe_path: what they compute.
         threads: of each.
         timeout: seconds that a busy worker may be silent.
 
@@ -114,9 +113,9 @@ class WorkerPool:
         WorkerError: the system allows no more processes.
     """
 
-    def __init__(self, *, size: int, recipe_path: Path, threads: int, timeout: float) -> None:
+    def __init__(self, *, size: int, threads: int, timeout: float) -> None:
         self._context = multiprocessing.get_context("spawn")
-        self._recipe_path = recipe_path
+        self._recipe_path: Path | None = None
         self._threads = threads
         self._timeout = timeout
         self._failed_starts = 0
@@ -129,6 +128,18 @@ class WorkerPool:
         except BaseException:  # an interrupt too must leave no process behind
             self.close()
             raise
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def load(self, recipe_path: Path) -> None:
+        """Tells the workers what they compute; they have imported what they need meanwhile."""
+        self._recipe_path = recipe_path
+        for worker in self.workers:
+            self._tell(worker)
 
     def submit(self, worker: Worker, task: Task) -> bool:
         """Gives an idle worker a task.
@@ -193,15 +204,14 @@ class WorkerPool:
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=work, args=(theirs, self._recipe_path, self._threads), daemon=True
-        )
+        process = self._context.Process(target=work, args=(theirs, self._threads), daemon=True)
         # It comes with the first child, and would unblock Ctrl-C for that one.
         resource_tracker.ensure_running()
         try:
             with held_back():  # until the worker is on the list of those that have to be ended
                 process.start()
-                self.workers.append(Worker(process, ours))
+                worker = Worker(process, ours)
+                self.workers.append(worker)
         except OSError as error:
             ours.close()
             msg = (
@@ -211,6 +221,12 @@ class WorkerPool:
             raise WorkerError(msg) from error
         finally:
             theirs.close()
+        self._tell(worker)
+
+    def _tell(self, worker: Worker) -> None:
+        if self._recipe_path is not None:
+            with contextlib.suppress(OSError):  # it died; its sentinel tells
+                worker.connection.send(self._recipe_path)
 
     def _receive(self, worker: Worker) -> list[Event]:
         events: list[Event] = []

@@ -117,8 +117,12 @@ def run_job(config: JobConfig) -> RunSummary:
     output = config.output
     if config.target_error is not None:
         config = _calibrated(config, Path(output))
-    with Loader(config) as loader:
-        return _run_job(config, output, loader, began)
+    with (
+        Loader(config) as loader,
+        # They import what they need beside the loader.
+        WorkerPool(size=_pool_size(config), threads=config.threads, timeout=config.timeout) as pool,
+    ):
+        return _run_job(config, output, loader, pool, began)
 
 
 def _calibrated(config: JobConfig, output: Path) -> JobConfig:
@@ -147,7 +151,17 @@ def _calibrated(config: JobConfig, output: Path) -> JobConfig:
     return config.replace(target_error=None, percentile=DEFAULT_PERCENTILE, thresholds=str(path))
 
 
-def _run_job(config: JobConfig, output: str, loader: Loader, began: float) -> RunSummary:
+def _pool_size(config: JobConfig) -> int:
+    if config.workers is not None:
+        return config.workers
+    if config.device != "cpu":
+        return 1
+    return max(1, usable_cores() // config.threads)
+
+
+def _run_job(
+    config: JobConfig, output: str, loader: Loader, pool: WorkerPool, began: float
+) -> RunSummary:
     videos = discover(config.inputs, root=config.root, include=config.include)
     plan = loader.plan()
     loaded = time.monotonic()
@@ -161,7 +175,7 @@ def _run_job(config: JobConfig, output: str, loader: Loader, began: float) -> Ru
         ) as store,
         Progress(videos=len(videos), show=config.progress, json_log=config.json_log) as progress,
     ):
-        run = _Run(config, plan, loader, store, progress, videos)
+        run = _Run(config, plan, loader, pool, store, progress, videos)
         progress.event("start", videos=len(videos), identity=identity, output=output)
         run.work()
         failures = tuple(run.failures[key] for key in sorted(run.failures))
@@ -267,6 +281,7 @@ class _Run:
         config: JobConfig,
         plan: JobPlan,
         loader: Loader,
+        pool: WorkerPool,
         store: OutputStore,
         progress: Progress,
         videos: list[Video],
@@ -274,6 +289,7 @@ class _Run:
         self.config = config
         self.plan = plan
         self.loader = loader
+        self.pool = pool
         self.store = store
         self.progress = progress
         self.sampling = sampling_of(config)
@@ -326,19 +342,15 @@ class _Run:
         """Computes all videos that are not settled yet."""
         if self.schedule.exhausted:
             return
-        self.size = self._pool_size()
+        pool = self.pool
+        self.size = len(pool.workers)
         recipe_path = temp_path(self.store.parts_dir / "recipe")
         try:
             self.loader.save(recipe_path)
-            pool = WorkerPool(
-                size=self.size,
-                recipe_path=recipe_path,
-                threads=self.config.threads,
-                timeout=self.config.timeout,
-            )
+            pool.load(recipe_path)
             try:
                 while not self.schedule.exhausted:
-                    self._hand_out(pool)
+                    self._hand_out()
                     for worker, event in pool.poll(POLL_SECONDS):
                         self._hear(worker, event)
             finally:
@@ -348,19 +360,12 @@ class _Run:
             for path in (recipe_path, beside(recipe_path)):
                 path.unlink(missing_ok=True)
 
-    def _pool_size(self) -> int:
-        if self.config.workers is not None:
-            return self.config.workers
-        if self.config.device != "cpu":
-            return 1
-        return max(1, usable_cores() // self.config.threads)
-
-    def _hand_out(self, pool: WorkerPool) -> None:
-        for worker in pool.workers:
+    def _hand_out(self) -> None:
+        for worker in self.pool.workers:
             if not worker.idle:
                 continue
             following = self.schedule.next_task(worker.last_task, self.store.chunk_path)
-            if following is not None and not pool.submit(worker, following[1]):
+            if following is not None and not self.pool.submit(worker, following[1]):
                 self.schedule.put_back(*following)
 
     def _hear(self, worker: Worker, event: Event) -> None:

@@ -38,10 +38,19 @@ LONGEST_REASON = 500
 """Characters of an unforeseen error's text that are kept."""
 
 
-def work(connection: Connection, recipe_path: Path, threads: int) -> None:
-    """Runs in the worker process; returns when the parent closes the connection."""
+def work(connection: Connection, threads: int) -> None:
+    """Runs in the worker process; returns when the parent closes the connection.
+
+    Args:
+        connection: to the parent, which says where the computation lies, and then what to do.
+        threads: that torch may take.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     threading.Thread(target=end_with_parent, daemon=True).start()
+    try:
+        recipe_path: Path = connection.recv()
+    except (EOFError, OSError):  # the parent has no use for it after all, or is gone
+        return
     try:
         worker = _Worker(connection, _computation(recipe_path, threads))
     except Exception as error:  # noqa: BLE001 - the process boundary: the parent tells the user

@@ -1,4 +1,4 @@
-"""What the parent makes of workers that die or say nothing, without any process."""
+"""What the parent makes of workers that die or say nothing, mostly without any process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rrm_extract.jobs.messages import ChunkDone, ScanTask, TaskFailed
+from rrm_extract.jobs.messages import ChunkDone, Fatal, ScanTask, TaskFailed
 from rrm_extract.jobs.pool import LONGEST_LOOK, Answered, Lost, Worker, WorkerPool
 
 
@@ -109,3 +109,19 @@ def test_silence_counts_only_while_the_parent_listens(pool: Pool) -> None:
     assert isinstance(event, Lost)
     assert event.reason == "was silent for 5 s and was killed"
     assert worker.process.killed
+
+
+def test_a_worker_that_dies_before_it_knows_what_to_compute_is_replaced(tmp_path: Path) -> None:
+    with WorkerPool(size=1, threads=1, timeout=60.0) as pool:
+        (first,) = pool.workers
+        first.process.kill()
+        first.process.join()
+        pool.load(tmp_path / "no-such-file")
+        events: list[object] = []
+        while not any(isinstance(event, Fatal) for event in events):
+            events += [event for _, event in pool.poll(60)]
+        assert isinstance(events[0], Lost)
+        assert events[0].task is None
+        assert isinstance(events[-1], Fatal)
+        assert "no-such-file" in events[-1].message, "the second one was told as well"
+    assert pool.workers == []
