@@ -15,7 +15,9 @@ network, on average. ``of_network`` is the ratio of the two, ``of_network_after_
 without the start-up. ``memory_mb`` is the largest memory of all processes together after the
 start-up, shared pages counted once, and ``memory_startup_mb`` the largest of all.
 
-``feature_error`` is the relative L2 distance to the plain loop's features of the same frames.
+``network`` is "loaded" where the run loaded its network, and with ``--kept`` "kept" where the run
+before it had. ``feature_error`` is the relative L2 distance to the plain loop's features of the
+same frames.
 
 ``--lengths`` measures one clip of so many minutes each, made of the first clip, with the first
 threshold: the memory ought not to grow. ``--video-features PATH`` measures
@@ -29,6 +31,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -43,6 +46,7 @@ from looped_clip import LoopError, clip_seconds, looped_clip
 from watched import Watched, watched_run
 
 from rrm_extract import FeatureFile
+from rrm_extract.jobs.network_cache import VARIABLE
 
 PACKAGES = ("rrm-extract", "torch", "torchvision", "av", "h5py", "numpy")
 STAGES = ("decode", "preprocess", "network")
@@ -56,6 +60,8 @@ class Side:
     engine: str
     precision: str
     threshold: float
+    kept: bool = False
+    """Whether an earlier run has left the network loaded."""
 
 
 @dataclass
@@ -136,10 +142,16 @@ class Bench:
         return report["frames"], run, report["seconds"]
 
     def run_tool(self, side: Side, output: Path) -> tuple[Watched, float]:
-        """One run of the tool, and the seconds until its first worker was ready."""
+        """One run of the tool, and the seconds until its first worker was ready.
+
+        Networks are kept beside the output, from one run to the next alone.
+        """
         output.unlink(missing_ok=True)
         log = output.with_suffix(".jsonl")
         log.unlink(missing_ok=True)
+        cache = output.with_suffix(".cache")
+        if not side.kept:
+            shutil.rmtree(cache, ignore_errors=True)
         run = watched_run(
             [
                 *(sys.executable, "-m", "rrm_extract", *map(str, self.clips), "-o", str(output)),
@@ -147,9 +159,13 @@ class Bench:
                 *("--engine", side.engine, "--precision", side.precision),
                 *("--threshold", str(side.threshold), "--chunk", str(self.chunk)),
                 *("--workers", str(self.workers), "--threads", "1"),
-            ]
+            ],
+            environment={**os.environ, VARIABLE: str(cache)},
         )
-        end = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
+        events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        begin, end = events[0], events[-1]
+        if begin["network_kept"] != side.kept:
+            sys.exit(f"{self.model}: networks of this kind are not kept; leave --kept away")
         # Python's own start, and its end, are not in what the tool knows.
         return run, run.seconds - end["seconds"] + end["seconds_start"]
 
@@ -281,6 +297,7 @@ def _names(side: Side) -> dict[str, Any]:
         "runtime": f"rrm-{side.engine}",
         "precision": side.precision,
         "threshold": side.threshold,
+        "network": "kept" if side.kept else "loaded",
     }
 
 
@@ -302,6 +319,10 @@ def main() -> None:
     parser.add_argument("--chunk", type=float, default=10.0)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--each", action="store_true", help="measure each clip by itself too")
+    parser.add_argument(
+        "--kept", action="store_true",
+        help="run each side once more, with the network that its run has kept",
+    )  # fmt: skip
     parser.add_argument("--loop", type=int, default=1, metavar="N", help="show each clip N times")
     parser.add_argument(
         "--lengths", nargs="*", type=float, default=[], metavar="MINUTES",
@@ -312,10 +333,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     sides = [
-        Side(engine, precision, threshold)
+        Side(engine, precision, threshold, kept)
         for engine in arguments.engines
         for precision in (arguments.precisions if engine == "native" else ["fp32"])
         for threshold in arguments.thresholds
+        for kept in ([False, True] if arguments.kept else [False])
     ]
     peer = [arguments.video_features_python] if arguments.video_features else None
     records: list[dict[str, Any]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ class CompiledComputation:
         control: what decides about key frames and thresholds.
         exact: the network in fp32, where the control measures errors and ``plan`` has another
             precision.
-        recipe_path: of the same computation with torch, for frames that are not finite.
+        recipe_path: of the same computation with torch, for frames that are not finite; set where
+            this one is read.
     """
 
     plan: CompiledPlan
@@ -46,7 +47,7 @@ class CompiledComputation:
     n_layers: int
     control: Control
     exact: CompiledPlan | None
-    recipe_path: Path
+    recipe_path: Path | None = None
 
     @property
     def reading(self) -> None:
@@ -135,6 +136,9 @@ class CompiledFrameNetwork:
         from rrm_extract.jobs.recipe import load_recipe, prepare_process
 
         if self._with_torch is None:
+            if self._recipe_path is None:
+                msg = "a computation that was not read from a file has no recipe beside it"
+                raise TypeError(msg)
             prepare_process(1)
             self._with_torch = load_recipe(self._recipe_path).open()
         self._with_torch.reset()
@@ -163,12 +167,12 @@ def save_compiled(computation: CompiledComputation, path: Path) -> None:
 
 
 def load_compiled(path: Path) -> CompiledComputation:
-    """Reads a computation that this job has written; all workers share the weights in memory."""
+    """Reads a computation that a job has written; all workers share the weights in memory."""
     computation = load_mapped(path)
     if not isinstance(computation, CompiledComputation):
         msg = f"{path} holds {type(computation).__name__}, expected a computation"
         raise TypeError(msg)
-    return computation
+    return replace(computation, recipe_path=beside(path))  # both may have been moved
 
 
 def beside(path: Path) -> Path:

@@ -24,10 +24,11 @@ from typing import Any
 from rrm_extract.config import JobConfig
 from rrm_extract.errors import RrmError, WorkerError
 from rrm_extract.jobs.memory import peak_memory
+from rrm_extract.jobs.network_cache import NetworkCache, copied, network_key
 from rrm_extract.jobs.plan import JobPlan
 from rrm_extract.jobs.signals import held_back
 
-__all__ = ["Loader", "serve"]
+__all__ = ["KeptNetwork", "Loader", "network_of", "serve"]
 
 BEGIN = """\
 import sys
@@ -40,11 +41,16 @@ serve(parent)
 """What the process runs: it finds the same modules as its parent."""
 
 
+KEEP_SECONDS = 5.0
+"""How much longer than the job the process may take to keep the network for later jobs."""
+
+
 class Loader:
     """The parent's side: begins to load at once, and goes on while other things are done.
 
     Args:
         config: the job.
+        key: under which the network is kept for later jobs; None if it is not.
 
     Attributes:
         peak_memory: of the process when it was done, bytes; 0 before.
@@ -53,7 +59,7 @@ class Loader:
         WorkerError: the system allows no more processes.
     """
 
-    def __init__(self, config: JobConfig) -> None:
+    def __init__(self, config: JobConfig, *, key: str | None = None) -> None:
         self.peak_memory = 0
         self._connection, theirs = multiprocessing.Pipe()
         executable = os.fsdecode(get_executable())
@@ -73,7 +79,7 @@ class Loader:
             theirs.close()
         try:
             self._connection.send(sys.path)
-            self._connection.send(config)
+            self._connection.send((config, key))
         except OSError:
             pass  # it ended; whoever asks for the plan is told how
         except BaseException:
@@ -83,7 +89,10 @@ class Loader:
     def __enter__(self) -> Loader:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self.peak_memory:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it may still be keeping it
+                self._process.wait(KEEP_SECONDS)
         self.close()
 
     def plan(self) -> JobPlan:
@@ -97,7 +106,7 @@ class Loader:
         return plan
 
     def save(self, path: Path) -> None:
-        """Has the computation written for the workers; the process ends then.
+        """Has the computation written for the workers; the process ends soon after.
 
         Raises:
             StoreWriteError: no space or no permission.
@@ -106,7 +115,6 @@ class Loader:
         with contextlib.suppress(OSError):  # it ended, and the answer says how
             self._connection.send(path)
         self.peak_memory = self._answer()
-        self.close()
 
     def close(self) -> None:
         """Ends the process."""
@@ -129,21 +137,85 @@ class Loader:
         return answer
 
 
+class KeptNetwork:
+    """In place of a :class:`Loader`: what an earlier job has loaded.
+
+    Args:
+        config: the job.
+        cache: where it is kept.
+        key: under which.
+        plan: what it is like.
+
+    Attributes:
+        peak_memory: as of a loader; 0 if none was needed.
+    """
+
+    def __init__(self, config: JobConfig, cache: NetworkCache, key: str, plan: JobPlan) -> None:
+        self.peak_memory = 0
+        self._config = config
+        self._cache = cache
+        self._key = key
+        self._plan = plan
+
+    def __enter__(self) -> KeptNetwork:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def plan(self) -> JobPlan:
+        """What the network is like."""
+        return self._plan
+
+    def save(self, path: Path) -> None:
+        """Puts the computation where the workers read it.
+
+        Raises:
+            UsageError, StoreWriteError, WorkerError: as a loader, which does it where this fails.
+        """
+        try:
+            copied(self._cache.computation(self._key), path)
+        except OSError:
+            with Loader(self._config, key=self._key) as loader:
+                loader.plan()
+                loader.save(path)
+                self.peak_memory = loader.peak_memory
+
+
+def network_of(config: JobConfig) -> Loader | KeptNetwork:
+    """The network of a job: kept by an earlier one, or being loaded.
+
+    Raises:
+        WorkerError: the system allows no more processes.
+    """
+    cache = NetworkCache.of_user()
+    key = None if cache is None else network_key(config)
+    if cache is None or key is None:
+        return Loader(config)
+    plan = cache.find(key)
+    return Loader(config, key=key) if plan is None else KeptNetwork(config, cache, key, plan)
+
+
 def serve(parent: Connection) -> None:
     """Runs in the process: loads the network, says what it is like, and writes it when asked."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     threading.Thread(target=_end_with, args=(parent.fileno(),), daemon=True).start()
     try:
-        config: JobConfig = parent.recv()
+        config: JobConfig
+        config, key = parent.recv()
         # Here: the parent imports this module, and is to stay without torch.
         from rrm_extract.jobs.recipe import load_plan, prepare_process, save_computation
 
         prepare_process(config.threads)
         plan, recipe = load_plan(config)
         parent.send(plan)
-        save_computation(recipe, parent.recv())
+        path = parent.recv()
+        save_computation(recipe, path)
         parent.send(peak_memory())
-        parent.recv()  # until the parent ends it: to take torch down would take a second
+        cache = NetworkCache.of_user()
+        if cache is not None and key is not None:
+            cache.keep(key, plan, path)
+        os._exit(0)  # to take torch down would take a second
     except (EOFError, BrokenPipeError, ConnectionError):
         pass  # nobody wants it any more
     except Exception as error:  # noqa: BLE001 - the process boundary: the parent raises it

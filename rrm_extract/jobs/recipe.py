@@ -127,12 +127,8 @@ class Recipe:
         """From pictures to features, with a state of its own."""
         return RecipeNetwork(self)
 
-    def without_torch(self, recipe_path: Path) -> CompiledComputation | None:
-        """The same for workers that do not import torch, if that is possible.
-
-        Args:
-            recipe_path: where the recipe itself is, for frames that need it all the same.
-        """
+    def without_torch(self) -> CompiledComputation | None:
+        """The same for workers that do not import torch, if that is possible."""
         if self.compiled is None or not isinstance(self.transform, NativeTransform):
             return None
         if self.reading is not None:
@@ -146,7 +142,6 @@ class Recipe:
             n_layers=self.n_layers,
             control=self.control,
             exact=self.exact,
-            recipe_path=recipe_path,
         )
 
     def network(self) -> Network:
@@ -503,14 +498,13 @@ def save_computation(recipe: Recipe, path: Path) -> None:
     Raises:
         StoreWriteError: no space or no permission.
     """
-    recipe_path = beside(path)
-    computation = recipe.without_torch(recipe_path)
+    computation = recipe.without_torch()
     if computation is None:
         save_recipe(recipe, path)
         return
     save_compiled(computation, path)
     # Read only if something is not finite, so that packing the weights again does not matter.
-    save_recipe(replace(recipe, packed={}), recipe_path)
+    save_recipe(replace(recipe, packed={}), beside(path))
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:

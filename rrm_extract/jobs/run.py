@@ -31,7 +31,7 @@ from rrm_extract.jobs.calibrate import calibrate_apart, check_folder, earlier
 from rrm_extract.jobs.calibration import digest
 from rrm_extract.jobs.compiled import beside
 from rrm_extract.jobs.discover import Video, discover
-from rrm_extract.jobs.loading import Loader
+from rrm_extract.jobs.loading import KeptNetwork, Loader, network_of
 from rrm_extract.jobs.memory import peak_memory
 from rrm_extract.jobs.messages import Alive, ChunkDone, ChunkTask, Fatal, Scanned, Task
 from rrm_extract.jobs.plan import JobPlan
@@ -68,7 +68,7 @@ class RunSummary:
         workers: number of worker processes.
         workers_lost: how many died or were killed.
         peak_memory: largest resident memory of the parent, of a worker, and of the process that
-            loaded the network and ended then (0 if no network was needed), bytes.
+            loaded the network and ended then (0 if an earlier job had), bytes.
         weights: the weights' id.
         notes: how the weights fit the network, if not whole.
         finds: what a task finds, "objects" or "people"; empty where features are stored.
@@ -118,7 +118,7 @@ def run_job(config: JobConfig) -> RunSummary:
     if config.target_error is not None:
         config = _calibrated(config, Path(output))
     with (
-        Loader(config) as loader,
+        network_of(config) as loader,
         # They import what they need beside the loader.
         WorkerPool(size=_pool_size(config), threads=config.threads, timeout=config.timeout) as pool,
     ):
@@ -160,7 +160,7 @@ def _pool_size(config: JobConfig) -> int:
 
 
 def _run_job(
-    config: JobConfig, output: str, loader: Loader, pool: WorkerPool, began: float
+    config: JobConfig, output: str, loader: Loader | KeptNetwork, pool: WorkerPool, began: float
 ) -> RunSummary:
     videos = discover(config.inputs, root=config.root, include=config.include)
     plan = loader.plan()
@@ -176,7 +176,13 @@ def _run_job(
         Progress(videos=len(videos), show=config.progress, json_log=config.json_log) as progress,
     ):
         run = _Run(config, plan, loader, pool, store, progress, videos)
-        progress.event("start", videos=len(videos), identity=identity, output=output)
+        progress.event(
+            "start",
+            videos=len(videos),
+            identity=identity,
+            output=output,
+            network_kept=isinstance(loader, KeptNetwork),
+        )
         run.work()
         failures = tuple(run.failures[key] for key in sorted(run.failures))
         with held_back():  # HDF5 does not survive an interrupt while it writes
@@ -280,7 +286,7 @@ class _Run:
         self,
         config: JobConfig,
         plan: JobPlan,
-        loader: Loader,
+        loader: Loader | KeptNetwork,
         pool: WorkerPool,
         store: OutputStore,
         progress: Progress,

@@ -56,5 +56,9 @@ def summary_text(summary: RunSummary) -> str:
             f"peak memory: {parent:.0f} MB, and {worker:.0f} MB in a worker "
             "(weights are one copy, counted in each)"
         )
-        lines.append(f"loading the network took {load:.0f} MB, in a process that has ended since")
+        lines.append(
+            f"loading the network took {load:.0f} MB, in a process that has ended since"
+            if load
+            else "the network was kept by an earlier job (RRM_CACHE=off loads it anew)"
+        )
     return "\n".join(lines)

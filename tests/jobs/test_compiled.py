@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from rrm_extract.engine.mapped import is_mapped, load_mapped, save_mapped
 from rrm_extract.errors import StoreWriteError
 from rrm_extract.jobs import ChunkExtractor, make_recipe
 from rrm_extract.jobs.compiled import load_compiled, save_compiled
+from rrm_extract.jobs.network_cache import copied
 from rrm_extract.jobs.recipe import Recipe, load_recipe, sampling_of, save_computation
 from rrm_extract.models import load_model
 from rrm_extract.video import ClipReader, scan_clip
@@ -82,7 +84,7 @@ def test_frames_that_are_not_finite_are_torchs(tmp_path: Path) -> None:
 def test_a_chunk_is_the_same_either_way(tmp_path: Path) -> None:
     clip = write_demo_clip(tmp_path / "clip.mp4", seconds=1.5, size=(64, 48))
     made = recipe(layer="features")
-    compiled = made.without_torch(tmp_path / "none")
+    compiled = made.without_torch()
     assert compiled is not None
     with ClipReader(scan_clip(clip), sampling_of(JobConfig(chunk=1.0))) as reader:
         one = ChunkExtractor(made).extract(reader, 1)
@@ -117,7 +119,7 @@ def test_a_worker_does_without_torch(tmp_path: Path) -> None:
 
 def test_a_network_with_an_island_keeps_torch(tmp_path: Path) -> None:
     made = recipe(WITH_AN_ISLAND)
-    assert made.without_torch(tmp_path / "none") is None
+    assert made.without_torch() is None
     save_computation(made, tmp_path / "recipe")
     assert not is_mapped(tmp_path / "recipe")
     x = pictures(3, 32)
@@ -147,8 +149,21 @@ def test_arrays_come_back_aligned_and_may_be_written(tmp_path: Path) -> None:
         loaded["a"][:] = 7  # of this process alone
 
 
+def test_a_computation_under_another_name_finds_what_is_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    save_computation(recipe(), tmp_path / "kept/computation")
+    copied(tmp_path / "kept/computation", tmp_path / "recipe.1.tmp")
+    shutil.rmtree(tmp_path / "kept")
+    network = load_compiled(tmp_path / "recipe.1.tmp").open()
+    x = np.zeros((1, 3, 32, 32), np.float32)
+    finite = network.run(x)[0][0]
+    x[0, 0, 0, 0] = np.nan  # only torch computes that
+    assert np.isnan(network.run(x)[0][0]).any()
+    assert np.isfinite(finite).all()
+
+
 def test_no_room_fails(tmp_path: Path) -> None:
-    compiled = recipe().without_torch(tmp_path / "none")
+    compiled = recipe().without_torch()
     assert compiled is not None
     with pytest.raises(StoreWriteError, match=r"cannot write .*no-such-folder"):
         save_compiled(compiled, tmp_path / "no-such-folder/file")

@@ -68,4 +68,4 @@ def test_a_transform_without_a_native_form_stays(clip: Path) -> None:
     made = make_recipe(model, config)
     assert made.engine == "native"
     assert made.transform is model.transform
-    assert made.without_torch(clip) is None
+    assert made.without_torch() is None

@@ -106,4 +106,4 @@ def test_workers_take_torch_for_the_letterbox() -> None:
     recipe = make_recipe(model, config)
     assert recipe.engine == "native"
     assert recipe.compiled is not None
-    assert recipe.without_torch(Path("recipe")) is None
+    assert recipe.without_torch() is None

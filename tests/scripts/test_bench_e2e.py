@@ -97,6 +97,28 @@ def test_all_of_it(
     assert (length["minutes"], length["frames"]) == (0.05, 72)
 
 
+def test_networks_that_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rrm_extract.engine._native", reason="those of the native engine are")
+    clip = write_demo_clip(tmp_path / "clip.mp4", seconds=0.5, size=(64, 48))
+    arguments = ["--videos", str(clip), "--weights", "random:0", "--thresholds", "0", "--kept"]
+    arguments += ["--precisions", "fp32", "--workers", "1", "--repeats", "1"]
+    arguments += ["--json", str(tmp_path / "e2e.json"), "--models"]
+    monkeypatch.setattr(sys, "argv", ["bench_e2e.py", *arguments, "shufflenet_v2_x0_5"])
+    main()
+    capsys.readouterr()
+    _, loaded, kept = json.loads((tmp_path / "e2e.json").read_text(encoding="utf-8"))["records"]
+    assert (loaded["network"], kept["network"]) == ("loaded", "kept")
+    assert kept["feature_error"] == loaded["feature_error"] < 1e-5
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+    weights = arguments.index("random:0")
+    arguments[weights] = "default"
+    monkeypatch.setattr(sys, "argv", ["bench_e2e.py", *arguments, MODEL])
+    with pytest.raises(SystemExit, match="leave --kept away"):
+        main()
+
+
 def test_a_run_that_fails_says_what_it_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

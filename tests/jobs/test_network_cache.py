@@ -1,0 +1,249 @@
+"""Networks that are kept for later jobs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rrm_extract.config import JobConfig
+from rrm_extract.errors import LayerError
+from rrm_extract.jobs import loading, network_cache
+from rrm_extract.jobs.loading import KeptNetwork, Loader, network_of
+from rrm_extract.jobs.network_cache import (
+    NOT_OF_THE_NETWORK,
+    VARIABLE,
+    NetworkCache,
+    network_key,
+)
+from rrm_extract.jobs.plan import JobPlan
+from rrm_extract.jobs.recipe import load_plan
+from rrm_extract.jobs.run import RunSummary, run_job
+from rrm_extract.store import same_content
+from rrm_extract.video.synthetic import write_demo_clip
+
+pytest.importorskip("rrm_extract.engine._native", reason="keys name the native engine")
+
+MODEL = "shufflenet_v2_x0_5"
+
+PLAN = JobPlan(
+    weights_id="random:0",
+    weights_sha256="0",
+    preprocess={},
+    layer="fc",
+    feature_shape=(4,),
+    layers=(),
+    engine="native",
+    precision="fp32",
+    kernel_isa="portable",
+    calibration=None,
+    versions={},
+    notes=("a note",),
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def job(**options: Any) -> JobConfig:
+    return JobConfig(**{"model": MODEL, "weights": "random:0", **options})
+
+
+def computation(path: Path, size: int = 100) -> Path:
+    path.write_bytes(bytes(size))
+    return path
+
+
+def test_what_decides_the_network_decides_the_key(tmp_path: Path) -> None:
+    key = network_key(job())
+    assert key is not None
+    others = [
+        job(weights="random:1"),
+        job(model="resnet18"),
+        job(threshold=0.5),
+        job(precision="bf16"),
+        job(layer="conv5"),
+        job(time_batch=4),
+        job(audit="1/10"),
+    ]
+    assert len({key, *map(network_key, others)}) == 1 + len(others)
+    same = job(inputs=("a",), output="b.h5", workers=7, fps="1", chunk=3.0, overwrite=True)
+    assert network_key(same) == key
+
+
+def test_the_bytes_of_a_file_decide_not_its_folder(tmp_path: Path) -> None:
+    def key(where: str, content: bytes, option: str = "weights") -> str | None:
+        path = tmp_path / where
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        return network_key(job(**{option: str(path)}))
+
+    first = key("a/w.pth", b"1")
+    assert first is not None
+    assert key("b/w.pth", b"1") == first
+    assert key("a/w.pth", b"2") != first
+    assert key("a/t.json", b"1", "thresholds") != key("a/t.json", b"2", "thresholds")
+
+
+def test_the_code_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = network_key(job())
+    monkeypatch.setattr(network_cache, "_digest_of_code", lambda _: "another")
+    assert network_key(job()) not in {key, None}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model": "tests.tiny:network"},
+        {"model": "network.onnx", "preprocess": "imagenet"},
+        {"model": "darknet:yolo.cfg"},
+        {"model": "timm/resnet18", "weights": "default"},
+        {"device": "cuda"},
+        {"engine": "torch"},
+    ],
+)
+def test_what_other_things_could_decide_has_no_key(options: dict[str, Any]) -> None:
+    assert network_key(job(**options)) is None
+
+
+def test_loading_reads_no_option_that_the_key_leaves_out(tmp_path: Path) -> None:
+    read: set[str] = set()
+
+    class Watched(JobConfig):
+        def __getattribute__(self, name: str) -> Any:
+            read.add(name)
+            return super().__getattribute__(name)
+
+    config = Watched(model=MODEL, weights="random:0", audit="1/10", refresh=1.0)
+    read.clear()
+    load_plan(config)
+    assert {"model", "threshold", "audit", "refresh"} <= read
+    assert read & NOT_OF_THE_NETWORK == set()
+
+
+def test_a_network_is_found_again(tmp_path: Path) -> None:
+    cache = NetworkCache(tmp_path / "cache")
+    assert cache.find("key") is None
+    path = computation(tmp_path / "computation")
+    cache.keep("key", PLAN, path)
+    cache.keep("key", PLAN, path)  # another job was first
+    path.unlink()
+    assert cache.find("key") == PLAN
+    assert cache.computation("key").read_bytes() == bytes(100)
+    assert [entry.name for entry in cache.folder.iterdir()] == ["key"]
+    assert cache.folder.stat().st_mode & 0o77 == 0, "nobody else writes there"
+
+
+@pytest.mark.parametrize("name", ["computation", "plan", "about.json"])
+def test_a_damaged_network_is_deleted(tmp_path: Path, name: str) -> None:
+    cache = NetworkCache(tmp_path / "cache")
+    cache.keep("key", PLAN, computation(tmp_path / "computation"))
+    damaged = cache.folder / "key" / name
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    damaged.unlink()  # the other name of a link keeps what it has
+    damaged.write_bytes(data)
+    assert cache.find("key") is None
+    assert list(cache.folder.iterdir()) == []
+
+
+def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
+    cache = NetworkCache(tmp_path / "cache", limit=25_000)
+    path = computation(tmp_path / "computation", 10_000)
+    for number, key in enumerate(["a", "b"]):
+        cache.keep(key, PLAN, path)
+        os.utime(cache.folder / key, (number, number))
+    (cache.folder / ".abandoned").mkdir()
+    os.utime(cache.folder / ".abandoned", (0, 0))
+    (cache.folder / ".on-its-way").mkdir()
+    assert cache.find("a") == PLAN
+    cache.keep("c", PLAN, path)
+    assert {entry.name for entry in cache.folder.iterdir()} == {"a", "c", ".on-its-way"}
+    cache.keep("d", PLAN, computation(tmp_path / "large", 30_000))
+    assert cache.find("d") is None, "larger than all that is kept"
+    assert cache.find("a") == PLAN
+
+
+def test_a_folder_where_others_write_is_not_used(tmp_path: Path) -> None:
+    named = {VARIABLE: str(tmp_path)}
+    tmp_path.chmod(0o700)
+    assert NetworkCache.of_user(named) is not None
+    tmp_path.chmod(0o770)
+    assert NetworkCache.of_user(named) is None
+
+
+def test_where_it_is(tmp_path: Path) -> None:
+    assert NetworkCache.of_user({VARIABLE: "off"}) is None
+    of_system = NetworkCache.of_user({"XDG_CACHE_HOME": str(tmp_path)})
+    of_home = NetworkCache.of_user({})
+    assert of_system is not None
+    assert of_system.folder == tmp_path / "rrm-extract"
+    assert of_home is None or of_home.folder == Path.home() / ".cache/rrm-extract"
+    file = tmp_path / "file"
+    file.touch(mode=0o600)
+    assert NetworkCache.of_user({VARIABLE: str(file)}) is None
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    write_demo_clip(tmp_path / "a.mp4", seconds=0.5, size=(64, 48))
+    return tmp_path / "a.mp4"
+
+
+def run(clip: Path, output: str, **options: Any) -> RunSummary:
+    inputs = (str(clip),)
+    return run_job(job(inputs=inputs, output=str(clip.with_name(output)), workers=1, **options))
+
+
+def test_the_second_job_loads_nothing(
+    clip: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(clip, "one.h5")
+    assert first.peak_memory[2] > 0
+    (entry,) = folder.iterdir()
+    assert {path.name for path in entry.iterdir()} == {
+        *("about.json", "plan", "computation", "computation.torch")
+    }
+
+    def no_loader(*_: object, **__: object) -> None:
+        raise AssertionError("a network was loaded")
+
+    monkeypatch.setattr(loading, "Loader", no_loader)
+    second = run(clip, "two.h5")
+    assert second.exit_code == 0
+    assert second.peak_memory[2] == 0
+    assert second.weights == first.weights == "random:0"
+    assert same_content(clip.with_name("one.h5"), clip.with_name("two.h5")) == []
+    with pytest.raises(AssertionError, match="a network was loaded"):
+        run(clip, "three.h5", threshold=0.5)
+
+
+def test_a_network_that_is_deleted_meanwhile_is_loaded(clip: Path, folder: Path) -> None:
+    config = job()
+    run(clip, "one.h5")
+    with network_of(config) as network:
+        assert isinstance(network, KeptNetwork)
+        assert network.plan().feature_shape == (1024,)
+        shutil.rmtree(folder)
+        network.save(clip.with_name("computation"))
+    assert network.peak_memory > 0
+    assert clip.with_name("computation").stat().st_size > 1000
+
+
+def test_a_job_does_not_depend_on_it(clip: Path, folder: Path) -> None:
+    folder.touch()  # in the way
+    assert run(clip, "one.h5").exit_code == 0
+
+
+def test_a_wrong_request_is_not_kept(folder: Path) -> None:
+    with network_of(job(layer="fcc")) as network:
+        assert isinstance(network, Loader)
+        with pytest.raises(LayerError):
+            network.plan()
+    assert not folder.exists()
