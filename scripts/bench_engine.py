@@ -15,7 +15,9 @@ Each record has ``frames_per_second``, its ratio to OpenVINO in fp32, and ``feat
 relative L2 distance to the features of torch's dense network in fp32, mean over frames, and of the
 worst frame. ``density`` is that of the deltas, by MACs, over frames that do not begin a chunk;
 ``work`` is the share of the dense MACs that were done, over all frames, layers that ran dense
-counted in full. ``milliseconds`` are those of one core for a frame.
+counted in full. ``milliseconds`` are those of one core for a frame. Of the ``frames``,
+``repeated_frames`` equal the one before, as where a clip has fewer frames per second than are
+sampled: dense runtimes compute them again, and the recurrent network does not.
 """
 
 from __future__ import annotations

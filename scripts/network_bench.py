@@ -7,6 +7,7 @@ settings: all are tried, and the best ones take part in every round.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -139,11 +140,17 @@ def bench_subject(subject: Subject, clips: Mapping[str, Tensor], plan: Plan) -> 
                 "weights": subject.weights_id,
                 "clip": name,
                 "frames": len(frames),
+                "repeated_frames": repeated_frames(frames),
             }
             records += [{**common, **_record(m, basis)} for m in kept]
             for record in records[-len(kept) :]:
                 say(f"  {in_words(record)}")
     return records
+
+
+def repeated_frames(frames: Tensor) -> int:
+    """How many of (T, ...) frames are the one before once more; a recurrent network skips them."""
+    return sum(torch.equal(one, other) for one, other in itertools.pairwise(frames))
 
 
 def measure(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrm_extract.engine.kernels import native_module
+from rrm_extract.engine.repeats import Repeats
 from rrm_extract.engine.seen import CountedLayer, Seen, joined, seen_by
 from rrm_extract.engine.tape import Call, replayed
 from rrm_extract.errors import EngineError
@@ -103,6 +104,7 @@ class CompiledPlan:
         isa: instruction set.
         precision: "fp32" or "bf16".
         batch: most frames that pass a layer together.
+        loses: whether what is truncated is lost, with the policy "paper".
     """
 
     parts: tuple[CompiledPart | Reordered | Assembled, ...]
@@ -113,6 +115,7 @@ class CompiledPlan:
     isa: str
     precision: str
     batch: int
+    loses: bool
 
 
 def passes(frames: int, *, fresh: bool) -> list[slice]:
@@ -145,6 +148,8 @@ class CompiledNetwork:
         ]
         self._fresh = self._learns = True
         self._tracks = False
+        self._scale = 1.0
+        self._repeats: Repeats[Floats] = Repeats(np.concatenate, loses=plan.loses)
 
     def _network(self, part: CompiledPart) -> Any:
         plan = self.plan
@@ -158,6 +163,7 @@ class CompiledNetwork:
             if lane is not None:
                 lane.reset()
         self._fresh = self._learns = True
+        self._repeats.forget()
 
     def key_frame(self) -> None:
         """The next frame is a key frame; which layers run dense is not forgotten."""
@@ -165,6 +171,7 @@ class CompiledNetwork:
             if lane is not None:
                 lane.key_frame()
         self._fresh = True
+        self._repeats.forget()
 
     def track(self) -> None:
         """Has what is truncated counted from here on; the next frame is a key frame."""
@@ -173,12 +180,16 @@ class CompiledNetwork:
             if lane is not None:
                 lane.track(True)
         self._fresh = self._learns = True
+        self._repeats.forget()
 
     def scale_thresholds(self, factor: float) -> None:
         """All thresholds times a factor, from the next frame on."""
         for lane in self._lanes:
             if lane is not None:
                 lane.scale_thresholds(factor)
+        if factor != self._scale:
+            self._repeats.forget()  # what was below the threshold need not be now
+        self._scale = factor
 
     def run(self, frames: Floats) -> tuple[tuple[Floats, ...], Seen]:
         """The outputs for T consecutive frames.
@@ -187,11 +198,16 @@ class CompiledNetwork:
             frames: (T, C, H, W) float32, contiguous.
 
         Returns:
-            One (T, ...) array for each output, and what the layers saw.
+            One (T, ...) array for each output, and what the layers saw. A frame that equals the
+            one before has its outputs, and cost nothing.
 
         Raises:
             NotFiniteError: infinities or NaN came up; the past is forgotten.
         """
+        outputs, seen, _ = self._repeats.run(frames, self._compute)
+        return outputs, seen
+
+    def _compute(self, frames: Floats) -> tuple[tuple[Floats, ...], Seen]:
         outputs: list[tuple[Floats, ...]] = []
         seen: list[Seen] = []
         for begin in range(0, len(frames), self.plan.batch):

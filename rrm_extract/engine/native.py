@@ -37,7 +37,8 @@ from rrm_extract.engine.parts import (
 )
 from rrm_extract.engine.plan import ConvStep, PlanTensor
 from rrm_extract.engine.refusal import name_of
-from rrm_extract.engine.seen import CountedLayer, seen_by
+from rrm_extract.engine.repeats import Repeats
+from rrm_extract.engine.seen import CountedLayer, Seen, joined, seen_by
 from rrm_extract.errors import ConfigError, EngineError
 from rrm_extract.graph import Program
 from rrm_extract.rrm import (
@@ -81,6 +82,7 @@ class _Shared:
     isa: str
     precision: str
     batch: int
+    loses: bool
 
 
 class NativeNetwork:
@@ -142,7 +144,6 @@ class NativeNetwork:
                 continue
             if adaptive:
                 set_break_evens(item.steps, precision)
-            paper = policy == "paper"
             parts.append(
                 build_part(
                     native,
@@ -150,7 +151,7 @@ class NativeNetwork:
                     isa=isa,
                     precision=precision,
                     batch=batch,
-                    paper=paper,
+                    paper=policy == "paper",
                     packed=packed,
                 )
             )
@@ -164,6 +165,7 @@ class NativeNetwork:
             isa=isa,
             precision=precision,
             batch=batch,
+            loses=policy == "paper",
         )
         self._start()
 
@@ -177,6 +179,8 @@ class NativeNetwork:
         self._totals = {op.name: _Totals() for op in self._shared.program.linear_ops}
         self._others: list[NativeNetwork] = []
         self._tracks = False
+        self._scale = 1.0
+        self._repeats: Repeats[Tensor] = Repeats(_cat, loses=self._shared.loses)
 
     def fork(self) -> NativeNetwork:
         """Another lane: a state of its own, the same packed weights."""
@@ -275,6 +279,7 @@ class NativeNetwork:
             isa=shared.isa,
             precision=shared.precision,
             batch=shared.batch,
+            loses=shared.loses,
         )
 
     def reset(self) -> None:
@@ -285,6 +290,7 @@ class NativeNetwork:
         for other in self._others:
             other.reset()
         self._fresh = self._learns = True
+        self._repeats.forget()
 
     def key_frame(self) -> None:
         """The next frame is a key frame; which layers run dense is not forgotten."""
@@ -294,6 +300,7 @@ class NativeNetwork:
         for other in self._others:
             other.key_frame()
         self._fresh = True
+        self._repeats.forget()
 
     def track(self) -> None:
         """Has what is truncated counted from here on; the next frame is a key frame."""
@@ -302,12 +309,16 @@ class NativeNetwork:
             if lane is not None:
                 lane.track(True)
         self._fresh = self._learns = True
+        self._repeats.forget()
 
     def scale_thresholds(self, factor: float) -> None:
         """All thresholds times a factor, from the next frame on."""
         for lane in self._lanes:
             if lane is not None:
                 lane.scale_thresholds(factor)
+        if factor != self._scale:
+            self._repeats.forget()  # what was below the threshold need not be now
+        self._scale = factor
 
     def state_bytes(self) -> int:
         """Memory that this lane's state takes, in bytes."""
@@ -380,7 +391,8 @@ class NativeNetwork:
 
         Returns:
             One (T, ...) tensor for each output of the Program, and what the layers saw. Frames
-            with infinities or NaN are computed densely, each by itself, as PyTorch would.
+            with infinities or NaN are computed densely, each by itself, as PyTorch would. A frame
+            that equals the one before has its outputs, and cost nothing.
 
         Raises:
             EngineError: the frames have another shape than the network was made for, or there are
@@ -394,11 +406,24 @@ class NativeNetwork:
                 "with T of at least 1, as the network was made for"
             )
             raise EngineError(msg)
+        outputs, seen, repeats = self._repeats.run(
+            frames.contiguous().float().numpy(), self._compute
+        )
+        self._count_repeats(seen, repeats)
+        return outputs, FrameDensities(
+            density=torch.from_numpy(seen.density),
+            density_delta=torch.from_numpy(seen.density_delta),
+            key_frame=torch.from_numpy(seen.key_frame),
+            work=torch.from_numpy(seen.work),
+            truncated=None if seen.truncated is None else torch.from_numpy(seen.truncated),
+        )
+
+    def _compute(self, frames: NDArray[np.float32]) -> tuple[tuple[Tensor, ...], Seen]:
         outputs: list[tuple[Tensor, ...]] = []
-        seen: list[FrameDensities] = []
+        seen: list[Seen] = []
         batch = self._shared.batch
         for begin in range(0, len(frames), batch):
-            some = frames[begin : begin + batch].contiguous().float()
+            some = frames[begin : begin + batch]
             results = self._batch(some)
             if results is not None:
                 outputs += [result[0] for result in results]
@@ -412,8 +437,7 @@ class NativeNetwork:
                 outputs.append(alone[0])
                 seen.append(alone[1])
             self.reset()
-        joined = tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
-        return joined, FrameDensities.joined(seen)
+        return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True)), joined(seen)
 
     def stats(self) -> tuple[LayerCost, ...]:
         """Cost of each linear layer, averaged over all frames since construction.
@@ -447,16 +471,31 @@ class NativeNetwork:
             for name, total in totals.items()
         )
 
-    def _ordinary(self, frame: Tensor) -> tuple[tuple[Tensor, ...], FrameDensities]:
+    def _ordinary(self, frame: NDArray[np.float32]) -> tuple[tuple[Tensor, ...], Seen]:
         """A frame with infinities or NaN, as PyTorch computes it."""
         network = RecurrentNetwork(self.program, threshold=0)
-        outputs, densities = network.run(frame)
+        outputs, densities = network.run(torch.from_numpy(frame))
         for position, total in enumerate(self._totals.values()):
             total.frames += 1
             total.density += float(densities.density[0, position])
-        return outputs, densities
+        return outputs, Seen(
+            density=densities.density.numpy(),
+            density_delta=densities.density_delta.numpy(),
+            key_frame=densities.key_frame.numpy(),
+            work=densities.work.numpy(),
+        )
 
-    def _batch(self, frames: Tensor) -> list[tuple[tuple[Tensor, ...], FrameDensities]] | None:
+    def _count_repeats(self, seen: Seen, repeats: NDArray[np.bool_]) -> None:
+        """Frames that were not computed are frames as well, in which nothing has changed."""
+        count = int(repeats.sum())
+        layers = self._shared.lowered.layers
+        for position, (name, delta) in enumerate(layers.items() if count else ()):
+            total = self._totals[name]
+            total.frames += count
+            total.density += float(seen.density[repeats, position].sum())
+            total.delta_frames += 0 if delta is None else count
+
+    def _batch(self, frames: NDArray[np.float32]) -> list[tuple[tuple[Tensor, ...], Seen]] | None:
         """Runs a batch in one or two passes; None when something was not finite."""
         results = []
         before = {name: replace(total) for name, total in self._totals.items()}
@@ -468,11 +507,11 @@ class NativeNetwork:
             results.append(result)
         return results
 
-    def _attempt(self, frames: Tensor) -> tuple[tuple[Tensor, ...], FrameDensities] | None:
+    def _attempt(self, frames: NDArray[np.float32]) -> tuple[tuple[Tensor, ...], Seen] | None:
         """Runs at most a batch; None when something was not finite."""
         shared = self._shared
         lowered = shared.lowered
-        arrays: dict[PlanTensor, NDArray[np.float32]] = {lowered.frames: frames.numpy()}
+        arrays: dict[PlanTensor, NDArray[np.float32]] = {lowered.frames: frames}
         opaque: dict[str, Any] = {}
         counts: dict[int, NDArray[np.int64]] = {}
         truncated: dict[int, NDArray[np.float64]] = {}
@@ -504,9 +543,9 @@ class NativeNetwork:
         outputs = tuple(
             self._output(value, arrays, opaque, len(frames)) for value in lowered.outputs
         )
-        densities = self._count(counts, truncated, len(frames))
+        seen_by_all = self._count(counts, truncated, len(frames))
         self._fresh = self._learns = False
-        return outputs, densities
+        return outputs, seen_by_all
 
     def _output(
         self,
@@ -570,7 +609,7 @@ class NativeNetwork:
         counts: Mapping[int, NDArray[np.int64]],
         truncated: Mapping[int, NDArray[np.float64]],
         frames: int,
-    ) -> FrameDensities:
+    ) -> Seen:
         layers = self._shared.lowered.layers
         seen = seen_by(
             _counted(self._shared),
@@ -589,13 +628,11 @@ class NativeNetwork:
             if delta is not None:  # an island is dense, and nobody counts
                 total.density_delta += float(seen.density_delta[later, position].sum())
                 total.delta_frames += int(later.sum())
-        return FrameDensities(
-            density=torch.from_numpy(seen.density),
-            density_delta=torch.from_numpy(seen.density_delta),
-            key_frame=torch.from_numpy(seen.key_frame),
-            work=torch.from_numpy(seen.work),
-            truncated=None if seen.truncated is None else torch.from_numpy(seen.truncated),
-        )
+        return seen
+
+
+def _cat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat(tuple(tensors))
 
 
 def _counted(shared: _Shared) -> tuple[CountedLayer, ...]:

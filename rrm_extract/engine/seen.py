@@ -50,12 +50,41 @@ class Seen:
 
     def first(self, frames: int) -> Seen:
         """The same of the first frames only."""
+        return self._of(slice(frames))
+
+    def last(self) -> Seen:
+        """The same of the last frame only."""
+        return self._of(slice(len(self) - 1, None))
+
+    def _of(self, frames: slice) -> Seen:
         return Seen(
-            density=self.density[:frames],
-            density_delta=self.density_delta[:frames],
-            key_frame=self.key_frame[:frames],
-            work=self.work[:frames],
-            truncated=None if self.truncated is None else self.truncated[:frames],
+            density=self.density[frames],
+            density_delta=self.density_delta[frames],
+            key_frame=self.key_frame[frames],
+            work=self.work[frames],
+            truncated=None if self.truncated is None else self.truncated[frames],
+        )
+
+    def shown(
+        self, positions: NDArray[np.intp], repeats: NDArray[np.bool_], *, loses: bool
+    ) -> Seen:
+        """The same where some frames are shown again, of which nothing has changed.
+
+        Args:
+            positions: (T,) which of these frames each one shows.
+            repeats: (T,) whether it is the one before once more.
+            loses: whether ``truncated`` is what each frame has lost; else it stays as it is.
+        """
+        again = repeats[:, None]
+        truncated = None
+        if self.truncated is not None:
+            truncated = np.where(again & loses, 0.0, self.truncated[positions])
+        return Seen(
+            density=self.density[positions],
+            density_delta=np.where(again, 0.0, self.density_delta[positions]),
+            key_frame=self.key_frame[positions] & ~repeats,
+            work=np.where(repeats, 0.0, self.work[positions]),
+            truncated=truncated,
         )
 
 

@@ -52,6 +52,13 @@ def tiles(wanted: bool) -> Iterator[list[Tiles]]:
         yield used
 
 
+@contextmanager
+def every_frame() -> Iterator[None]:
+    """Kernels compute frames, too, that are the one before once more."""
+    with mock.patch("rrm_extract.engine.repeats._same", return_value=False):
+        yield
+
+
 def program_of(module: nn.Module) -> Program:
     return fold_batch_norm(trace(module.eval()))
 

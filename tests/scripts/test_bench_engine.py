@@ -22,6 +22,7 @@ FIELDS = {
     "weights": str,
     "clip": str,
     "frames": int,
+    "repeated_frames": int,
     "threshold": (float, type(None)),
     "threads": int,
     "runtime": str,
