@@ -148,7 +148,6 @@ class CompiledNetwork:
         ]
         self._fresh = self._learns = True
         self._tracks = False
-        self._scale = 1.0
         self._repeats: Repeats[Floats] = Repeats(np.concatenate, loses=plan.loses)
 
     def _network(self, part: CompiledPart) -> Any:
@@ -187,9 +186,7 @@ class CompiledNetwork:
         for lane in self._lanes:
             if lane is not None:
                 lane.scale_thresholds(factor)
-        if factor != self._scale:
-            self._repeats.forget()  # what was below the threshold need not be now
-        self._scale = factor
+        self._repeats.scaled(factor)
 
     def run(self, frames: Floats) -> tuple[tuple[Floats, ...], Seen]:
         """The outputs for T consecutive frames.

@@ -38,7 +38,7 @@ from rrm_extract.engine.parts import (
 from rrm_extract.engine.plan import ConvStep, PlanTensor
 from rrm_extract.engine.refusal import name_of
 from rrm_extract.engine.repeats import Repeats
-from rrm_extract.engine.seen import CountedLayer, Seen, joined, seen_by
+from rrm_extract.engine.seen import CountedLayer, Seen, joined, seen_by, seen_of
 from rrm_extract.errors import ConfigError, EngineError
 from rrm_extract.graph import Program
 from rrm_extract.rrm import (
@@ -179,7 +179,6 @@ class NativeNetwork:
         self._totals = {op.name: _Totals() for op in self._shared.program.linear_ops}
         self._others: list[NativeNetwork] = []
         self._tracks = False
-        self._scale = 1.0
         self._repeats: Repeats[Tensor] = Repeats(_cat, loses=self._shared.loses)
 
     def fork(self) -> NativeNetwork:
@@ -316,9 +315,7 @@ class NativeNetwork:
         for lane in self._lanes:
             if lane is not None:
                 lane.scale_thresholds(factor)
-        if factor != self._scale:
-            self._repeats.forget()  # what was below the threshold need not be now
-        self._scale = factor
+        self._repeats.scaled(factor)
 
     def state_bytes(self) -> int:
         """Memory that this lane's state takes, in bytes."""
@@ -478,12 +475,7 @@ class NativeNetwork:
         for position, total in enumerate(self._totals.values()):
             total.frames += 1
             total.density += float(densities.density[0, position])
-        return outputs, Seen(
-            density=densities.density.numpy(),
-            density_delta=densities.density_delta.numpy(),
-            key_frame=densities.key_frame.numpy(),
-            work=densities.work.numpy(),
-        )
+        return outputs, seen_of(densities)
 
     def _count_repeats(self, seen: Seen, repeats: NDArray[np.bool_]) -> None:
         """Frames that were not computed are frames as well, in which nothing has changed."""

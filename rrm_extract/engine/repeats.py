@@ -37,12 +37,19 @@ class Repeats(Generic[Array]):
     def __init__(self, join: Callable[[Sequence[Array]], Array], *, loses: bool) -> None:
         self._join: Callable[[Sequence[Array]], Array] = join
         self._loses = loses
+        self._scale = 1.0
         self._frame: Floats | None = None
         self._results: tuple[tuple[Array, ...], Seen] | None = None
 
     def forget(self) -> None:
         """The next frame repeats nothing: the network's state or thresholds are others."""
         self._frame = self._results = None
+
+    def scaled(self, factor: float) -> None:
+        """The thresholds are so many times what they were made as: with others all may change."""
+        if factor != self._scale:
+            self.forget()
+        self._scale = factor
 
     def run(
         self, frames: Floats, compute: Callable[[Floats], tuple[tuple[Array, ...], Seen]]

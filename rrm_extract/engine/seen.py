@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CountedLayer", "Seen", "joined", "seen_by"]
+if TYPE_CHECKING:
+    from rrm_extract.rrm import FrameDensities
+
+__all__ = ["CountedLayer", "Seen", "joined", "seen_by", "seen_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +137,18 @@ def seen_by(
         key_frame=key_frame,
         work=work,
         truncated=lost,
+    )
+
+
+def seen_of(densities: FrameDensities) -> Seen:
+    """What the layers saw, as arrays."""
+    truncated = densities.truncated
+    return Seen(
+        density=densities.density.numpy(),
+        density_delta=densities.density_delta.numpy(),
+        key_frame=densities.key_frame.numpy(),
+        work=densities.work.numpy(),
+        truncated=None if truncated is None else truncated.numpy(),
     )
 
 

@@ -25,7 +25,7 @@ from rrm_extract.engine import (
 )
 from rrm_extract.engine.build import Packed
 from rrm_extract.engine.compiled import CompiledPlan
-from rrm_extract.engine.seen import Seen
+from rrm_extract.engine.seen import Seen, seen_of
 from rrm_extract.errors import CalibrationError, ConfigError, StoreWriteError, WeightsError
 from rrm_extract.graph import (
     Program,
@@ -50,7 +50,7 @@ from rrm_extract.jobs.reading import Reading, make_reading
 from rrm_extract.jobs.sampling import sampling_of
 from rrm_extract.models import LoadedModel, Preprocess, Transform, load_model
 from rrm_extract.models.registry import is_classifier
-from rrm_extract.rrm import FrameDensities, LayerCost, Policy, RecurrentNetwork
+from rrm_extract.rrm import LayerCost, Policy, RecurrentNetwork
 from rrm_extract.video import SampledFrame
 
 __all__ = [
@@ -207,18 +207,6 @@ class RecipeNetwork:
             pooled(output, self._recipe.pool).flatten(1).float().cpu().numpy()
         )
         return flat
-
-
-def seen_of(densities: FrameDensities) -> Seen:
-    """What the layers saw, as arrays."""
-    truncated = densities.truncated
-    return Seen(
-        density=densities.density.numpy(),
-        density_delta=densities.density_delta.numpy(),
-        key_frame=densities.key_frame.numpy(),
-        work=densities.work.numpy(),
-        truncated=None if truncated is None else truncated.numpy(),
-    )
 
 
 def load_plan(config: JobConfig) -> tuple[JobPlan, Recipe]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rrm_extract.config import JobConfig
 from rrm_extract.engine import NativeNetwork, Network
-from rrm_extract.engine.seen import Seen
+from rrm_extract.engine.seen import Seen, seen_of
 from rrm_extract.errors import ClipDamagedError
 from rrm_extract.graph import Program, fold_batch_norm, select
 from rrm_extract.jobs import (
@@ -31,7 +31,7 @@ from rrm_extract.jobs import (
     weights_notes,
 )
 from rrm_extract.jobs.control import ControlledNetwork, relative_errors
-from rrm_extract.jobs.recipe import load_job_model, seen_of
+from rrm_extract.jobs.recipe import load_job_model
 from rrm_extract.models import LoadedModel
 from rrm_extract.report.setting import setting_text
 from rrm_extract.report.table import number, table

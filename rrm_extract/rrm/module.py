@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,18 +45,6 @@ class FrameDensities:
     key_frame: Tensor
     work: Tensor
     truncated: Tensor | None = None
-
-    @staticmethod
-    def joined(parts: Sequence[FrameDensities]) -> FrameDensities:
-        """The same for the frames of several calls."""
-        truncated = [part.truncated for part in parts if part.truncated is not None]
-        return FrameDensities(
-            density=torch.cat([part.density for part in parts]),
-            density_delta=torch.cat([part.density_delta for part in parts]),
-            key_frame=torch.cat([part.key_frame for part in parts]),
-            work=torch.cat([part.work for part in parts]),
-            truncated=torch.cat(truncated) if len(truncated) == len(parts) else None,
-        )
 
 
 @dataclass
