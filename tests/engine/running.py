@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from rrm_extract.engine.forms import Tiles, tiles_of
 from rrm_extract.engine.native import native_module
 from rrm_extract.engine.parts import Part
 from rrm_extract.engine.plan import ConvStep
+from rrm_extract.engine.seen import joined, seen_of
 from rrm_extract.graph import Program, fold_batch_norm, trace
 from rrm_extract.rrm import FrameDensities, LayerCost, RecurrentNetwork
 
@@ -144,12 +146,13 @@ def clip(
     return torch.stack(frames)
 
 
-def assert_same_densities(seen: FrameDensities, expected: FrameDensities) -> None:
-    """To the last element that was selected: the readable engine divides in float32."""
-    torch.testing.assert_close(seen.density, expected.density, rtol=0, atol=1e-7)
-    torch.testing.assert_close(seen.density_delta, expected.density_delta, rtol=0, atol=1e-7)
-    torch.testing.assert_close(seen.work, expected.work, rtol=0, atol=1e-7)
-    assert torch.equal(seen.key_frame, expected.key_frame)
+def assert_same_densities(parts: Sequence[FrameDensities], expected: FrameDensities) -> None:
+    """What several calls saw, to the last element: the readable engine divides in float32."""
+    seen, wanted = joined([seen_of(part) for part in parts]), seen_of(expected)
+    np.testing.assert_allclose(seen.density, wanted.density, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(seen.density_delta, wanted.density_delta, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(seen.work, wanted.work, rtol=0, atol=1e-7)
+    assert np.array_equal(seen.key_frame, wanted.key_frame)
 
 
 def assert_same_costs(

@@ -84,8 +84,7 @@ def check(
         result = torch.cat([outputs[number] for outputs, _ in parts])
         assert torch.equal(result.double(), value)
     if share == "lists":
-        joined = type(seen).joined([part for _, part in parts])
-        assert_same_densities(joined, seen)
+        assert_same_densities([part for _, part in parts], seen)
         assert_same_costs(network.stats(), costs)
 
 

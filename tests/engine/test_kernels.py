@@ -122,7 +122,7 @@ def check(
         if way.adaptive or rounded:
             continue
         if len(calls) == 1:
-            assert_same_densities(results[0][1], seen)
+            assert_same_densities([results[0][1]], seen)
         assert_same_costs(network.stats(), costs)
 
 
@@ -1046,7 +1046,7 @@ def test_bf16_is_exact_on_short_numbers(
         (result,), mine = network.run(frames)
         assert torch.equal(result, expected[0].float()), isa
         if not way.adaptive:
-            assert_same_densities(mine, seen)
+            assert_same_densities([mine], seen)
 
 
 def emulated(layer: nn.Conv2d, frames: Tensor, *, threshold: float, policy: str) -> Tensor:
