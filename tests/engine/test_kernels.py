@@ -659,7 +659,7 @@ def test_layers_run_dense_while_everything_changes(isa: str) -> None:
         nn.Conv2d(40, 200, 1), nn.Conv2d(200, 9, 3, padding=1, stride=2),
     )  # fmt: skip
     make_coarse(module, generator)
-    frames = clip((3, 11, 9), ["all"] * 11 + ["same"] * 20, generator=generator)
+    frames = clip((3, 11, 9), ["all"] * 11 + ["same"] * 24, generator=generator)
     frames[:12] += torch.arange(12)[:, None, None, None] * 8  # not one element stays
     frames[12:] = frames[11]
     expected, _, _ = readable(module, frames, threshold=0)
@@ -667,12 +667,45 @@ def test_layers_run_dense_while_everything_changes(isa: str) -> None:
     (result,), seen = network.run(frames)
     assert relative_l2(result.double(), expected[0]) < 3e-6
     # The first two frames tell that lists do not pay. Eight frames later it is still so; sixteen
-    # later it is not, and from the next batch on accumulators are made, which nobody kept.
-    assert seen.key_frame.tolist() == [True, False, *[True] * 27, *[False] * 3]
-    assert seen.work[2:29].eq(1).all()
-    assert seen.work[29:].eq(0).all()
+    # later it is not, nor in the next batch, and from the one after that on accumulators are made,
+    # which nobody kept.
+    assert seen.key_frame.tolist() == [True, False, *[True] * 31, *[False] * 3]
+    assert seen.work[2:33].eq(1).all()
+    assert seen.work[33:].eq(0).all()
     lists = native(program_of(module), (3, 11, 9), isa=isa, threshold=0, batch=4, adaptive=False)
-    assert lists.run(frames)[1].key_frame.tolist() == [True, *[False] * 31]
+    assert lists.run(frames)[1].key_frame.tolist() == [True, *[False] * 35]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_pictures_in_pairs_do_not_look_like_rest(first: int) -> None:
+    """Whichever of a pair is compared: with the other one, much has changed."""
+    generator = torch.Generator().manual_seed(0)
+    module = nn.Conv2d(8, 16, 1)
+    make_coarse(module, generator)
+    pairs = torch.randn(40, 8, 9, 9, generator=generator).repeat_interleave(2, dim=0)
+    network = native(program_of(module), (8, 9, 9), threshold=0, batch=4)
+    _, seen = network.run(pairs[first:])
+    assert seen.work[4:].eq(1).all()
+
+
+@pytest.mark.parametrize("before", range(4, 25, 4))
+def test_another_scene_ends_the_doubt_about_rest(before: int) -> None:
+    """Little changes in the frame that is compared, then one frame of another scene comes alone."""
+    generator = torch.Generator().manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(8, 16, 1), nn.ReLU(), nn.Conv2d(16, 8, 3, padding=1))
+    make_coarse(module, generator)
+    frames = torch.randn(before + 12, 8, 9, 9, generator=generator)
+    for rest in (frames[max(before - 4, 4) : before], frames[before:]):
+        rest[1:] = rest[:1]
+        rest[:, 0, 0, 0] += torch.arange(len(rest))
+    network = native(program_of(module), (8, 9, 9), threshold=0, batch=4)
+    parts = [network.run(frames[:before])]
+    for some in (frames[before : before + 1], frames[before + 1 :]):
+        network.key_frame()
+        parts.append(network.run(some))
+    (expected,), _, _ = readable(module, frames, threshold=0)
+    result = torch.cat([outputs[0] for outputs, _ in parts])
+    assert relative_l2(result.double(), expected) < 3e-6
 
 
 class _Everywhere(nn.Module):

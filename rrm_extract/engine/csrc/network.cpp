@@ -5,6 +5,8 @@
 #include <ctime>
 #include <utility>
 
+#include "operations.hpp"
+
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
@@ -51,6 +53,10 @@ constexpr int kOldest = 1000;
 // first, and where it goes on.
 constexpr int kFirstPause = 8, kLongestPause = 32;
 
+// Pictures often come in pairs that are alike: one frame in which little has changed does not speak
+// for the rest. So many of the next batch are asked as well.
+constexpr int kAskedInDoubt = 2;
+
 // Above this share of outputs that may have changed, those that have not are not worth keeping: where
 // a dense frame skips them, and where it computes all the same.
 constexpr double kNearlyAll = 0.7, kMost = 0.5;
@@ -67,8 +73,9 @@ void Network::schedule() {
     find_chains();
     // Frames pass an operation together so that weights, accumulators and snapshots are read once
     // for all of them; but not more than keep what they hand on in the third-level cache. Where
-    // weights are large for their use, one use a pixel, they count for more.
-    constexpr size_t kHandedOn = size_t{2} << 20;
+    // weights are large for their use, one use a pixel, they count for more, unless they stay in the
+    // second-level cache anyway.
+    constexpr size_t kHandedOn = size_t{2} << 20, kLargeWeights = size_t{256} << 10;
     constexpr int kEnoughPixels = 1200;
     size_t chained = 0;  // operations before it belong to a chain
     for (const auto& operation : operations) {
@@ -78,10 +85,12 @@ void Network::schedule() {
         const bool inside = index < chained && chain_at(index) == nullptr;
         const Tensor& out = tensors[operation->target() < 0 ? 0 : operation->target()];
         const size_t bytes = 4 * out.plane() * out.blocks();
+        const RowOperation* const layer = operation->by_rows();
+        const bool is_large = operation->source_delta() >= 0 &&
+                              (layer == nullptr || layer->weight_bytes() >= kLargeWeights);
         while (!inside && frames < batch &&
                (frames * 2 * bytes <= kHandedOn ||
-                (operation->source_delta() >= 0 &&
-                 frames * out.height * out.width < kEnoughPixels)))
+                (is_large && frames * out.height * out.width < kEnoughPixels)))
             frames *= 2;
         frames = std::min(frames, batch);
         operation->frames = frames;
@@ -239,7 +248,7 @@ State::State(std::shared_ptr<const Network> plan)
 
 void State::reset() {
     for (DeltaState& delta : deltas) {
-        delta.valid = delta.dense_mode = delta.everywhere = delta.kept = false;
+        delta.valid = delta.dense_mode = delta.everywhere = delta.kept = delta.doubted = false;
         delta.last_whole = -1;
     }
 }
@@ -308,11 +317,13 @@ void State::begin(int frames) {
         const bool all = all_dense(static_cast<int>(i));
         if (!all) settle(static_cast<int>(i));
         if (delta.age >= kOldest) delta.kept = false;
-        delta.reached = delta.outputs = 0;
+        if (!delta.valid) delta.doubted = false;  // another scene
+        if (!delta.doubted) delta.reached = delta.outputs = delta.changed = delta.compared = 0;
         for (int frame = 0; frame < frames; frame++) {
             delta.dense[frame] = all || (frame == 0 && !(delta.valid && delta.kept));
             const bool compared = !delta.everywhere || delta.unseen >= delta.pause ||
-                                  (frame == 0 && !delta.valid);
+                                  (frame == 0 && !delta.valid) ||
+                                  (frame < kAskedInDoubt && delta.doubted);
             delta.measured[frame] = compared;
             delta.unseen = compared ? 1 : delta.unseen + 1;
             delta.counts[frame] = Counts();
@@ -338,36 +349,39 @@ void State::end(int frames) {
             delta.age = 0;
         else
             delta.age = frames + (delta.dense[0] != 0 ? -1 : delta.age);
+        // Frames that were not compared have the counts of an earlier one, which say nothing new.
+        for (int frame = first; frame < frames; frame++)
+            if (delta.measured[frame] != 0) {
+                delta.changed += delta.counts[frame].deltas;
+                delta.compared++;
+            }
         const double enough =
             (plan.skipped ? kNearlyAll : kMost) * (delta.everywhere ? kHysteresis : 1.0f);
         const bool reached_enough =
             delta.outputs == 0 ? delta.everywhere
                                : static_cast<double>(delta.reached) >
                                      enough * static_cast<double>(delta.outputs);
-        // Frames that were not compared have the counts of an earlier one, which say nothing new.
-        double changed = 0;
-        int compared = 0;
-        for (int frame = first; frame < frames; frame++)
-            if (delta.measured[frame] != 0) {
-                changed += static_cast<double>(delta.counts[frame].deltas);
-                compared++;
-            }
-        if (compared > 0 && !bits) {
+        bool dense_mode = delta.dense_mode;
+        if (delta.compared > 0 && !bits) {
             const double elements = static_cast<double>(plan.channels) * plan.height * plan.width;
-            const double density = changed / (elements * compared);
-            delta.dense_mode =
-                density > plan.break_even * (delta.dense_mode ? kHysteresis : 1.0f) &&
-                // What has no lists only wins where nothing is compared.
-                (!select || (reached_enough && !plan.paper));
+            const double density = static_cast<double>(delta.changed) / (elements * delta.compared);
+            dense_mode = density > plan.break_even * (delta.dense_mode ? kHysteresis : 1.0f) &&
+                         // What has no lists only wins where nothing is compared.
+                         (!select || (reached_enough && !plan.paper));
         }
         delta.was_rounded = delta.everywhere && delta.dense[frames - 1] != 0;
+        const bool everywhere = dense_mode && reached_enough;
         // A key frame reaches everything, whatever has changed.
-        if (frames > first) {
+        const bool tells = frames > first;
+        delta.doubted = tells && delta.everywhere && !everywhere && !delta.doubted;
+        if (tells && !delta.doubted) {
+            // Both at once: frames that are not compared have no lists.
+            delta.dense_mode = dense_mode;
             if (!delta.everywhere)
                 delta.pause = kFirstPause;
             else if (delta.outputs > 0)
                 delta.pause = std::min(2 * delta.pause, kLongestPause);
-            delta.everywhere = delta.dense_mode && reached_enough;
+            delta.everywhere = everywhere;
         }
         delta.was_dense = delta.dense[frames - 1] != 0;
         delta.ring = (delta.ring + frames) % rings(plan);

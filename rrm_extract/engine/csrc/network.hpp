@@ -193,9 +193,13 @@ struct DeltaState {
     int age = 0;                      // frames since the accumulators were made
     int unseen = 0;                   // frames since one was compared, that one included
     int pause = 0;                    // frames after which one is compared, where everything changes
+    // One frame of which little has changed, where everything did: others are asked before it counts.
+    bool doubted = false;
     Counts seen;                      // of the last frame that was compared
-    // Of the frames of this batch that tell: pixels that may have changed; all.
-    int64_t reached = 0, outputs = 0;
+    // Of the frames of this batch, and of a doubted one before, that tell: outputs that may have
+    // changed, and all; inputs that have changed, and frames that were compared.
+    int64_t reached = 0, outputs = 0, changed = 0;
+    int compared = 0;
     bool was_rounded = false;         // residual sums read the dense form of the last frame before
     int last_whole = -1;              // version of the dense form that is the snapshot; -1: none
     Buffer<float> snapshot;           // of a select: versions + 1 of them with halo, in a ring
