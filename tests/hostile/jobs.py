@@ -128,7 +128,9 @@ def started(
         file_size: bytes that no file may exceed, for want of a full disk.
     """
 
-    def limit() -> None:
+    def prepare() -> None:
+        # Shells start what runs in the background deaf to it.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         if file_size is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))
 
@@ -146,7 +148,7 @@ def started(
                 stdout=to,
                 stderr=errors,
                 start_new_session=True,
-                preexec_fn=limit,
+                preexec_fn=prepare,
             )
         job = Job(process, output.with_name(f"{output.name}.parts"), out, err)
         try:
