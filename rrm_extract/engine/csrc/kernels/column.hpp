@@ -41,20 +41,20 @@ void column_pass(const ColumnArgs& args, int first) {
                (v % kSlices) * kLanes;
     };
 
-    Vec acc[kPositions][kVectors] = {};  // acc[p] belongs to output column - p
+    // acc[p] is what is added to output column - p: summed apart, what changed has smaller rounding
+    // errors.
+    Vec acc[kPositions][kVectors] = {};
     const int column_begin = args.padding / args.stride;
     const int column_last = (list.width - 1 + args.padding) / args.stride;
     // Every loop over accumulators is unrolled: one index that the compiler does not know would
     // put all of them into memory.
-#pragma GCC unroll 4
-    for (int p = 1; p < kPositions; p++)
-        if (inside(column_begin - p))
-#pragma GCC unroll 4
-            for (int v = 0; v < kVectors; v++) acc[p][v] = load(at(column_begin - p, v));
-    for (int column = column_begin; column <= column_last; column++) {
+    const auto add = [&](int column, const Vec(&sums)[kVectors]) {
         if (inside(column))
 #pragma GCC unroll 4
-            for (int v = 0; v < kVectors; v++) acc[0][v] = load(at(column, v));
+            for (int v = 0; v < kVectors; v++)
+                store(at(column, v), load(at(column, v)) + sums[v]);
+    };
+    for (int column = column_begin; column <= column_last; column++) {
         for (int phase = 0; phase < args.stride; phase++) {
             const int x = column * args.stride + phase - args.padding;
             if (x < 0 || x >= list.width || begin[x] == end[x]) continue;
@@ -72,20 +72,16 @@ void column_pass(const ColumnArgs& args, int first) {
                 column_entries<kPositions, kVectors, kBlocks, kPositions - 1>(
                     acc, list.values + offset, list.rows + offset, begin[x], end[x], w);
         }
-        if (inside(column - kPositions + 1))
-#pragma GCC unroll 4
-            for (int v = 0; v < kVectors; v++)
-                store(at(column - kPositions + 1, v), acc[kPositions - 1][v]);
+        add(column - kPositions + 1, acc[kPositions - 1]);
 #pragma GCC unroll 4
         for (int p = kPositions - 1; p > 0; p--)
 #pragma GCC unroll 4
             for (int v = 0; v < kVectors; v++) acc[p][v] = acc[p - 1][v];
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; v++) acc[0][v] = Vec{};
     }
 #pragma GCC unroll 4
-    for (int p = 1; p < kPositions; p++)
-        if (inside(column_last + 1 - p))
-#pragma GCC unroll 4
-            for (int v = 0; v < kVectors; v++) store(at(column_last + 1 - p, v), acc[p][v]);
+    for (int p = 1; p < kPositions; p++) add(column_last + 1 - p, acc[p]);
 }
 
 template <int kPositions, int kBlocks>

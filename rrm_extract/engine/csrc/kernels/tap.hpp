@@ -37,10 +37,9 @@ void tap_pass(const TapArgs& args, int first) {
 #pragma GCC unroll 16
             for (int v = 0; v < kVectors; v++) {
                 const float* from = out + (v / kSlices) * args.y_block + (v % kSlices) * kLanes;
-                acc[0][v] = load(from);
                 __builtin_prefetch(from + args.y_row, 1, 3);
 #pragma GCC unroll 16
-                for (int way = 1; way < kWays; way++) acc[way][v] = Vec{};
+                for (int way = 0; way < kWays; way++) acc[way][v] = Vec{};
             }
             for (; i + kWays <= end; i += kWays)
 #pragma GCC unroll 16
@@ -64,7 +63,9 @@ void tap_pass(const TapArgs& args, int first) {
             for (int v = 0; v < kVectors; v++) {
 #pragma GCC unroll 16
                 for (int way = 1; way < kWays; way++) acc[0][v] += acc[way][v];
-                store(out + (v / kSlices) * args.y_block + (v % kSlices) * kLanes, acc[0][v]);
+                // Summed apart, what changed has smaller rounding errors.
+                float* to = out + (v / kSlices) * args.y_block + (v % kSlices) * kLanes;
+                store(to, load(to) + acc[0][v]);
             }
         }
     }

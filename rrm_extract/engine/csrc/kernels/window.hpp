@@ -10,15 +10,16 @@ namespace rrm::RRM_ISA {
 
 // kRows of the three rows of outputs: fewer at the border of what is computed.
 template <int kRows>
-RRM_INLINE void window_load(Vec* a, const float* y, ptrdiff_t row) {
+RRM_INLINE void window_clear(Vec* a) {
 #pragma GCC unroll 3
-    for (int r = 0; r < kRows; r++) a[r] = load(y + r * row);
+    for (int r = 0; r < kRows; r++) a[r] = Vec{};
 }
 
+// What changed is summed apart: it is smaller than what it is added to, and so are its rounding errors.
 template <int kRows>
-RRM_INLINE void window_store(const Vec* a, float* y, ptrdiff_t row) {
+RRM_INLINE void window_add(const Vec* a, float* y, ptrdiff_t row) {
 #pragma GCC unroll 3
-    for (int r = 0; r < kRows; r++) store(y + r * row, a[r]);
+    for (int r = 0; r < kRows; r++) store(y + r * row, load(y + r * row) + a[r]);
 }
 
 template <class A, int kRows>
@@ -46,9 +47,9 @@ void window_row(const uint32_t* values, const uint8_t* units, const uint32_t* st
     while (last > x && starts[last - 1] == starts[width]) last--;
     y += static_cast<ptrdiff_t>(x) * kBlock;
     Vec a[3], b[3], c[3];
-    window_load<kRows>(a, y, row);
-    window_load<kRows>(b, y + kBlock, row);
-    window_load<kRows>(c, y + 2 * kBlock, row);
+    window_clear<kRows>(a);
+    window_clear<kRows>(b);
+    window_clear<kRows>(c);
     uint32_t i = 0;
     // Three copies of the step let the accumulators trade names instead of registers.
 #define RRM_STEP(p, q, s)                                                             \
@@ -56,14 +57,14 @@ void window_row(const uint32_t* values, const uint8_t* units, const uint32_t* st
         const uint32_t end = starts[x + 1];                                           \
         if (i < end) window_pixel<A, kRows>(p, q, s, values, units, i, end, weights); \
         i = end;                                                                      \
-        window_store<kRows>(p, y, row);                                               \
+        window_add<kRows>(p, y, row);                                                 \
         y += kBlock;                                                                  \
         if (++x == last) {                                                            \
-            window_store<kRows>(q, y, row);                                           \
-            window_store<kRows>(s, y + kBlock, row);                                  \
+            window_add<kRows>(q, y, row);                                             \
+            window_add<kRows>(s, y + kBlock, row);                                    \
             return;                                                                   \
         }                                                                             \
-        window_load<kRows>(p, y + 2 * kBlock, row);                                   \
+        window_clear<kRows>(p);                                                       \
     }
     for (;;) {
         RRM_STEP(a, b, c)
