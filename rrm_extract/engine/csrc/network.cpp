@@ -248,7 +248,7 @@ State::State(std::shared_ptr<const Network> plan)
 
 void State::reset() {
     for (DeltaState& delta : deltas) {
-        delta.valid = delta.dense_mode = delta.everywhere = delta.kept = delta.doubted = false;
+        delta.valid = delta.dense_mode = delta.everywhere = delta.kept = false;
         delta.last_whole = -1;
     }
 }
