@@ -67,7 +67,7 @@ def calibrate(
     rrm-extract calibrate videos/ --policy paper --threshold 1e-2 -o aecs.json
     rrm-extract videos/ --policy paper --threshold 1e-2 --aecs aecs.json --error-limit 0.05 -o f.h5
     """
-    from rrm_extract.jobs.calibrate import run_calibration
+    from rrm_extract.jobs.calibrate import check_output, run_calibration
     from rrm_extract.report.calibration import calibration_text
 
     config = job_from(inputs, values)
@@ -77,6 +77,7 @@ def calibrate(
         )
     if plot is not None and config.policy != "paper":
         raise ConfigError("--plot draws the fit of --policy paper; leave it away here")
+    check_output(output)
     calibration = run_calibration(
         config,
         output,

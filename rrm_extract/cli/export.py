@@ -10,7 +10,7 @@ __all__ = ["export"]
 
 
 @click.command(short_help="Write features, objects or people in another layout.")
-@click.argument("file", type=click.Path(path_type=Path), metavar="FILE.h5")
+@click.argument("file", type=click.Path(path_type=Path, readable=False), metavar="FILE.h5")
 @click.option(
     "--layout",
     type=click.Choice(["npy", "flat", "activitynet", "npz", "csv", "coco"]),

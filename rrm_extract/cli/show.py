@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,9 @@ def show(
     """
     if frame is not None and at is not None:
         raise ConfigError("--frame and --at were given together; expected one of them")
+    for option, value in (("--at", at), ("--min-score", min_score)):
+        if value is not None and math.isnan(value):
+            raise ConfigError(f"{option} is nan, expected a number of at least 0")
     is_picture = frame is not None or at is not None
     if is_picture and max_frames is not None:
         raise ConfigError("--max-frames has no use with --frame or --at; leave it away")

@@ -13,7 +13,7 @@ __all__ = ["stats"]
 
 
 @click.command(short_help="Show what was saved, layer by layer.")
-@click.argument("file", type=click.Path(path_type=Path), metavar="FILE.h5")
+@click.argument("file", type=click.Path(path_type=Path, readable=False), metavar="FILE.h5")
 @click.option("--video", metavar="ID", help="Only this video. Example: --video S/AB12C.mp4")
 @click.option("--per-video", is_flag=True, help="Each video by itself. Example: --per-video --json")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON. Example: stats f.h5 --json")

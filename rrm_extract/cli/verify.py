@@ -9,6 +9,7 @@ import click
 
 from rrm_extract.cli.options import TRIAL_OPTIONS, job_from, job_options
 from rrm_extract.errors import ClipError, ConfigError
+from rrm_extract.printable import printable
 
 __all__ = ["verify"]
 
@@ -65,7 +66,7 @@ def verify(
     else:
         click.echo(verification_text(verifier, clips, totals))
         for video_id, message in failures.items():
-            click.echo(f"{video_id}: {message}", err=True)
+            click.echo(printable(f"{video_id}: {message}"), err=True)
     worst = totals["relative_l2_max"]
     too_far = max_error is not None and not (worst is not None and worst <= max_error)
     if too_far and not as_json:

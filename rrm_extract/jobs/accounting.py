@@ -35,6 +35,7 @@ class Accounting:
     Attributes:
         frames, delta_frames: all frames, and those that were not key frames.
         work: sum over all frames of the share of the dense MACs.
+        not_finite: frames whose features have NaN or infinities.
         seconds: by stage.
         events: see :data:`rrm_extract.jobs.control.EVENTS`.
         found: objects or people in all frames, None where they have features.
@@ -47,6 +48,7 @@ class Accounting:
         self.frames = 0
         self.delta_frames = 0
         self.work = 0.0
+        self.not_finite = 0
         self.events: Counter[str] = Counter()
         self._errors: list[npt.NDArray[np.float32]] = []
         self._estimates: list[npt.NDArray[np.float32]] = []
@@ -59,6 +61,7 @@ class Accounting:
         self.frames += len(chunk.key_frame)
         self.delta_frames += int(delta.sum())
         self.work += float(chunk.work.sum(dtype=np.float64))
+        self.not_finite += int((~np.isfinite(chunk.features).all(axis=1)).sum())
         self._density += chunk.density.sum(axis=0, dtype=np.float64)
         self._density_delta += chunk.density_delta[delta].sum(axis=0, dtype=np.float64)
         for rows, kept in (
@@ -82,6 +85,7 @@ class Accounting:
         self.frames += other.frames
         self.delta_frames += other.delta_frames
         self.work += other.work
+        self.not_finite += other.not_finite
         self._density += other._density
         self._density_delta += other._density_delta
         self.events.update(other.events)

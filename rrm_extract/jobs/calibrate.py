@@ -16,13 +16,14 @@ from rrm_extract.jobs.calibration import (
     AccumulatedCalibration,
     Calibration,
     TargetCalibration,
+    is_calibration,
     load,
     save,
 )
 from rrm_extract.jobs.discover import discover
 from rrm_extract.jobs.worker import end_with_parent
 
-__all__ = ["calibrate_apart", "earlier", "run_calibration"]
+__all__ = ["calibrate_apart", "check_output", "earlier", "run_calibration"]
 
 DEFAULT_CLIPS, DEFAULT_FRAMES = 8, 48
 """Videos that a calibration looks at, and frames of each."""
@@ -150,6 +151,19 @@ def check_folder(path: Path) -> None:
     """
     if not path.parent.is_dir():
         raise StoreWriteError(f"cannot write {path}: {path.parent} is no folder; make it first")
+
+
+def check_output(path: Path) -> None:
+    """Refuses a file that is something else than a calibration, which would be lost.
+
+    Raises:
+        StoreWriteError: it is one.
+    """
+    if path.exists() and path.is_file() and not is_calibration(path):
+        raise StoreWriteError(
+            f"{path} is there already and is no calibration, so it is not written over; "
+            "choose another -o"
+        )
 
 
 def earlier(path: Path) -> TargetCalibration | None:

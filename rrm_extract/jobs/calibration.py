@@ -205,6 +205,15 @@ def load(path: Path, *, kind: str) -> Calibration:
     return parse(values, where=str(path), kind=kind)
 
 
+def is_calibration(path: Path) -> bool:
+    """Whether a file is one of :func:`save`, of whatever kind and version."""
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and values.get("format") == FORMAT
+
+
 def parse(values: Any, *, where: str, kind: str) -> Calibration:
     """A calibration from its plain values; see :func:`load`."""
     if not isinstance(values, dict) or values.get("format") != FORMAT:

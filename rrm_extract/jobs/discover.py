@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rrm_extract.errors import InputError
+from rrm_extract.jobs.folders import files_below, is_there
 
 __all__ = ["VIDEO_EXTENSIONS", "Video", "discover"]
 
@@ -52,7 +53,8 @@ def discover(
     An input is a file, a folder (searched recursively; hidden files are passed over), a glob
     ("**" crosses folders), or a .txt or .csv list: one path a line, or a column called path,
     video, file or filename; relative paths are relative to the list. A listed file that is
-    missing is returned all the same: that it cannot be opened is then that video's failure.
+    missing is returned all the same, and so are dangling links and folders that cannot be read:
+    that they cannot be opened is then that video's failure.
 
     Args:
         inputs: at least one.
@@ -87,14 +89,14 @@ def discover(
 def _expand(given: str, include: Sequence[str]) -> Iterator[tuple[Path, Path]]:
     """(folder that ids are relative to, path) of each video of one input."""
     path = Path(given)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir() fails where nothing may be read
         found = [(path, file) for file in _walk(path, include)]
         if not found:
             wanted = ", ".join(include) if include else "a video's extension"
             msg = f"folder {given} holds no file with {wanted}; expected videos, or give --include"
             raise InputError(msg)
         yield from found
-    elif path.exists() or path.is_symlink():
+    elif is_there(path):
         if path.suffix.lower() in LIST_EXTENSIONS:
             yield from _listed(path)
         else:
@@ -116,8 +118,9 @@ def _matched(pattern: str, include: Sequence[str]) -> Iterator[tuple[Path, Path]
         fixed.append(part)
     base = Path(*fixed) if fixed else Path()
     matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute patterns too
-    files = [Path(match) for match in matches if Path(match).is_file()]
-    folders = [Path(match) for match in matches if Path(match).is_dir()]
+    is_folder = {match: os.path.isdir(match) for match in matches}  # noqa: PTH112 - as above
+    files = [Path(match) for match in matches if not is_folder[match]]
+    folders = [Path(match) for match in matches if is_folder[match]]
     if files:
         yield from ((base, file) for file in files if _wanted(file.name, file.name, include))
     elif folders:
@@ -129,14 +132,12 @@ def _matched(pattern: str, include: Sequence[str]) -> Iterator[tuple[Path, Path]
 
 
 def _walk(folder: Path, include: Sequence[str]) -> Iterable[Path]:
-    found: list[Path] = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            file = Path(parent, name)
-            relative = file.relative_to(folder).as_posix()
-            if not name.startswith(".") and _wanted(name, relative, include) and file.is_file():
-                found.append(file)
+    found = []
+    for path in files_below(folder):
+        relative = path.relative_to(folder).as_posix()
+        # What else is a folder here is one that cannot be read: its videos are not known.
+        if _wanted(path.name, relative, include) or os.path.isdir(path):  # noqa: PTH112
+            found.append(path)
     return sorted(found)
 
 
@@ -166,7 +167,11 @@ def _listed(listing: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _column(listing: Path, text: str) -> list[str]:
-    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    except csv.Error as error:
+        msg = f"list {listing} is no table: {error}; expected one video a row, quotes closed"
+        raise InputError(msg) from error
     if not rows:
         return []
     head = [cell.strip().lower() for cell in rows[0]]

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from rrm_extract.errors import StoreWriteError
+from rrm_extract.printable import printable
 
 __all__ = ["Progress"]
 
@@ -26,7 +27,7 @@ class Progress:
         json_log: file to which events are appended.
 
     Raises:
-        StoreWriteError: the log cannot be opened.
+        StoreWriteError: the log cannot be opened, or is a file of something else.
     """
 
     def __init__(self, *, videos: int, show: bool | None, json_log: str | None) -> None:
@@ -37,10 +38,15 @@ class Progress:
         self._log: TextIO | None = None
         if json_log is not None:
             try:
+                is_log = _is_log(Path(json_log))
                 self._log = Path(json_log).open("a", encoding="utf-8")  # noqa: SIM115 - kept open
             except OSError as error:
                 msg = f"log {json_log} cannot be written: {error.strerror}; give another --json-log"
                 raise StoreWriteError(msg) from error
+            if not is_log:
+                self._log.close()
+                msg = f"{json_log} is there and is no log of JSON lines; give another --json-log"
+                raise StoreWriteError(msg)
         self._bar: tqdm[Any] = tqdm(
             total=0,
             unit="frame",
@@ -88,8 +94,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Prints one line without breaking the bar, whatever characters a file's name has."""
-        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-        self._bar.write(line, file=sys.stderr)
+        self._bar.write(printable(line), file=sys.stderr)
 
     def event(self, name: str, **values: Any) -> None:
         """Appends one line to the log."""
@@ -108,3 +113,11 @@ class Progress:
         self._bar.set_postfix_str(
             f"videos {self._videos_done}/{self._videos}{density}", refresh=False
         )
+
+
+def _is_log(path: Path) -> bool:
+    """Whether lines may be appended: nothing is there yet, or a log, or no file but a device."""
+    if not path.is_file():
+        return True
+    with path.open("rb") as file:
+        return file.read(1) in {b"", b"{"}

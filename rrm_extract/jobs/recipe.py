@@ -457,7 +457,10 @@ def weights_notes(model: LoadedModel) -> tuple[str, ...]:
     ):
         if keys:
             some = ", ".join(sorted(keys)[:3]) + (", ..." if len(keys) > 3 else "")
-            notes.append(f"weights {model.weights_id} {what.format(len(keys))}: {some}")
+            note = f"weights {model.weights_id} {what.format(len(keys))}: {some}"
+            if keys is model.unexpected_keys and 5 * len(keys) > len(model.module.state_dict()):
+                note = f"warning: {note}; are they of another network?"
+            notes.append(note)
     return tuple(notes)
 
 

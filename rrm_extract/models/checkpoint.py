@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -117,9 +116,15 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             f"weights file {str(path)!r} is no file of torch.save, or holds Python objects other "
             "than tensors, which are not loaded; save model.state_dict() instead"
         ) from error
-    except (OSError, SafetensorError, EOFError, KeyError, RuntimeError, ValueError) as error:
+    except OSError as error:
         raise WeightsError(
             f"weights file {str(path)!r} cannot be read: {_one_line(error)}"
+        ) from error
+    except Exception as error:  # of bytes that are no such file, torch raises whatever they come to
+        what = "safetensors" if suffix == ".safetensors" else "torch.save"
+        raise WeightsError(
+            f"weights file {str(path)!r} is no file of {what}, or is damaged "
+            f"({type(error).__name__}: {_one_line(error)}); expected a state dict, whole"
         ) from error
     tensors = _find_state_dict(content)
     if not tensors:
@@ -207,6 +212,10 @@ def fit_checkpoint(module: nn.Module, tensors: Mapping[str, Tensor], *, what: st
         )
     with torch.no_grad():
         for name, target in own.items():
+            if name in names and given[names[name]].layout != torch.strided:
+                raise WeightsError(
+                    f"{what}: {names[name]} is a sparse tensor; expected dense ones (.to_dense())"
+                )
             if name in names:
                 target.copy_(given[names[name]])
             elif name in floats:

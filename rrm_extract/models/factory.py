@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -71,6 +72,8 @@ def _find_factory(name: str) -> Callable[[], object]:
             f"{name}: cannot import {module_name!r} ({error}); expected package.module:factory, "
             f"importable here or from {here}"
         ) from error
+    except Exception as error:  # the user's own code
+        raise ModelError(f"{name}: importing {module_name} fails: {_in_words(error)}") from error
     for part in attribute.split("."):
         if not hasattr(factory, part):
             raise ModelError(f"{name}: {module_name} has no {attribute!r}")
@@ -81,6 +84,15 @@ def _find_factory(name: str) -> Callable[[], object]:
             "arguments, returns a torch.nn.Module"
         )
     return factory
+
+
+def _in_words(error: Exception) -> str:
+    """What was raised, and where, in one line."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError) or not frames:  # says itself where
+        return text
+    return f"{text} ({frames[-1].filename}, line {frames[-1].lineno})"
 
 
 def _own_preprocess(name: str, module: nn.Module) -> Transform:

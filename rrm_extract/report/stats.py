@@ -15,6 +15,7 @@ import numpy as np
 
 from rrm_extract.errors import InputError
 from rrm_extract.jobs.control import EVENTS
+from rrm_extract.printable import printable
 from rrm_extract.report.audit import audit_lines, audit_measures
 from rrm_extract.report.eie import EieModel, eie_csv_names, model_on_eie
 from rrm_extract.report.found import found_lines, found_measures
@@ -116,8 +117,8 @@ class Stats:
         totals = self.totals()
         head = ["layer", "MMACs", "density", "delta density", "theoretical speedup"]
         lines = [
-            f"{self.file}{'' if self.video_id is None else ' ' + self.video_id}: "
-            f"{self.model}, weights {self.weights}, "
+            printable(f"{self.file}{'' if self.video_id is None else ' ' + self.video_id}")
+            + f": {self.model}, weights {self.weights}, "
             f"threshold {self.threshold} ({self.policy})",
             f"{self.videos} video{'' if self.videos == 1 else 's'}, {self.frames} frames, "
             f"{self.frames - self.delta_frames} of them key frames",
@@ -142,7 +143,7 @@ class Stats:
             lines += ["", *known]
         if self.failures:
             lines += ["", f"{len(self.failures)} failed or partial:"]
-            lines += [f"  {video_id}: {message}" for video_id, message in self.failures]
+            lines += [printable(f"  {name}: {message}") for name, message in self.failures]
         return "\n".join(lines)
 
 
@@ -157,12 +158,17 @@ def csv_text(results: Sequence[Stats], *, per_video: bool) -> str:
     )
     for result in results:
         for number_of_layer, layer in enumerate(result.layers):
-            row = [getattr(layer, name if name != "layer" else "name") for name in head]
+            row = [_cell(getattr(layer, name if name != "layer" else "name")) for name in head]
             front = [result.video_id] if per_video else []
             times = result.eie.layers[number_of_layer] if result.eie is not None else None
             more = [getattr(times, name) for name in names]
-            writer.writerow([*front, *row, theoretical_speedup((layer,)), *more])
+            writer.writerow([*front, *row, _cell(theoretical_speedup((layer,))), *map(_cell, more)])
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """The value, or nothing where there is no such number."""
+    return "" if isinstance(value, float) and math.isnan(value) else value
 
 
 def with_eie(

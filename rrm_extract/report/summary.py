@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from rrm_extract.jobs import RunSummary
 from rrm_extract.jobs.accounting import STAGES
+from rrm_extract.printable import printable
 from rrm_extract.report.audit import audit_lines, audit_measures
+from rrm_extract.report.table import number
 
 __all__ = ["summary_text"]
 
@@ -18,7 +20,7 @@ def summary_text(summary: RunSummary) -> str:
         f"{summary.output}: {videos}, {failed} of them failed or partial"
         + (f", {summary.done_before} done before" if summary.done_before else "")
     ]
-    lines += [f"  {record.video_id}: {record.message}" for record in summary.failures]
+    lines += [printable(f"  {record.video_id}: {record.message}") for record in summary.failures]
     lines += [f"weights {summary.weights}", *summary.notes]
     if accounting.frames:
         measures = accounting.measures()
@@ -40,9 +42,14 @@ def summary_text(summary: RunSummary) -> str:
                 f"found {accounting.found} {summary.finds}, "
                 f"{accounting.found / accounting.frames:.2f} per frame"
             )
+        if accounting.not_finite:
+            lines.append(
+                f"warning: the features of {accounting.not_finite} frames have NaN or infinities, "
+                "and are stored as they are; look at the weights, and run verify"
+            )
         lines.append(
-            f"overall sparsity of the deltas: {measures['sparsity_macs']:.3f} by MACs, "
-            f"{measures['sparsity_elements']:.3f} by elements"
+            f"overall sparsity of the deltas: {number(measures['sparsity_macs'])} by MACs, "
+            f"{number(measures['sparsity_elements'])} by elements"
         )
         lines.append(
             f"theoretical speedup: {measures['speedup_theoretical']:.2f} over the dense network "

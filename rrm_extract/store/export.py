@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,7 +20,7 @@ from rrm_extract.store.export_found import (
     export_npz,
     npz_name,
 )
-from rrm_extract.store.files import replacing, writing
+from rrm_extract.store.files import replacing, temp_path, writing
 from rrm_extract.store.layout import append_rows, create_rows, creating
 from rrm_extract.store.names import escape
 from rrm_extract.store.reader import FeatureFile, VideoFeatures
@@ -33,6 +34,10 @@ TASK_LAYOUTS: Final[tuple[Layout, ...]] = ("npz", "csv", "coco")
 
 ACTIVITYNET_FILE: Final = "activitynet.h5"
 """The file that the layout "activitynet" makes."""
+
+
+LONGEST_NAME: Final = 255
+"""Bytes of a file's name, on the file systems in use."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,12 @@ def _refuse_collisions(names: Sequence[str], videos: Sequence[str]) -> None:
 
 
 def _check_targets(targets: Sequence[Path], folder: Path, *, overwrite: bool) -> None:
+    for path in targets:
+        if len(os.fsencode(temp_path(path).name)) > LONGEST_NAME:
+            raise UsageError(
+                f"{path.name} is too long a name for a file; use a layout with names of its own, "
+                f"such as --layout {'csv' if path.suffix == '.npz' else 'flat'}"
+            )
     with writing(folder):
         there = [path for path in targets if path.exists()]
     if there and not overwrite:

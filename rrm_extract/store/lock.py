@@ -20,7 +20,7 @@ class WriterLock:
 
     def __init__(self, output: Path) -> None:
         self._output = output
-        self._path = output.with_name(f".{output.name}.lock")
+        self._path = output.parent / f".{output.name}.lock"  # also of ".", which is refused later
         self._lock = filelock.FileLock(self._path, timeout=0, thread_local=False)
 
     def acquire(self, *, holder: str) -> None:

@@ -113,7 +113,7 @@ def storable(text: str) -> str:
 
 def parts_dir_of(output: Path) -> Path:
     """The folder beside `output` where unfinished work is kept."""
-    return output.with_name(output.name + ".parts")
+    return output.parent / f"{output.name}.parts"  # "." and "/" have no name, and are refused later
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -100,6 +100,10 @@ def check_regular_file(path: Path) -> os.stat_result:
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise ClipOpenError(f"{path}: cannot be read ({describe(error)})") from error
     if stat.S_ISDIR(status.st_mode):
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise ClipOpenError(
+                f"{path}: is a folder that cannot be read; allow it, or leave it out"
+            )
         raise ClipOpenError(f"{path}: is a folder; expected a video file")
     if not stat.S_ISREG(status.st_mode):
         raise ClipOpenError(f"{path}: is no regular file; expected a video file")

@@ -81,6 +81,7 @@ def test_a_picture(
         ("o.png", ["--frame", "1", "--max-frames", "2"], "--max-frames has no use with"),
         ("o.png", ["--frame", "8"], "--frame 8 is not there: the last sampled frame of"),
         ("o.png", ["--at", "1.1"], "--at 1.1 is past the end"),
+        ("o.png", ["--at", "nan"], "--at is nan, expected a number"),
         ("o.mp4", ["--layer", "pool"], "layer 'pool' has no deltas to show"),
         ("o.mp4", ["--min-score", "0.5"], "finds neither objects nor people"),
         ("o.mp4", ["--threshold", "-1"], "--threshold is '-1'"),

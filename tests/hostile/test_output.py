@@ -91,10 +91,13 @@ def test_unfinished_work_of_another_configuration_is_refused(
     expect_clean(tmp_path, "feats.h5")
 
 
-def test_a_network_that_gives_no_numbers_is_stored_as_it_is(videos: Path, tmp_path: Path) -> None:
+def test_a_network_that_gives_no_numbers_is_stored_as_it_is(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "feats.h5"
     arguments = extraction(videos / "sub", output, "--model", NAN_MODEL, "--workers", "1")
     assert main([str(word) for word in arguments]) == 0
+    assert "warning: the features of 4 frames have NaN" in capsys.readouterr().out
     with FeatureFile(output) as file:
         features = file["c.mp4"].features
         assert features.shape == (4, 16)
@@ -102,6 +105,36 @@ def test_a_network_that_gives_no_numbers_is_stored_as_it_is(videos: Path, tmp_pa
         assert np.isfinite(features).any(axis=1).all()
         assert np.isfinite(file["c.mp4"].work).all()
     assert main([str(word) for word in arguments]) == 0
+
+
+@pytest.mark.parametrize("output", [".", "./", "/"])
+def test_a_folder_without_a_name_is_a_folder(
+    output: str, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert _refused(job(videos, Path(output)), capsys, "it is a folder")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_log_is_not_appended_to_something_else(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "thesis.txt"
+    text(other)
+    arguments = job(videos, tmp_path / "feats.h5", "--json-log", other)
+    assert _refused(arguments, capsys, "is no log of JSON lines")
+    assert other.read_text() == "my thesis\n"
+
+
+def test_a_calibration_does_not_take_the_place_of_something_else(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "feats.h5"
+    other.write_bytes(whole.read_bytes())
+    arguments: list[str | Path] = ["calibrate", tmp_path, "--target-error", "0.1", "-o", other]
+    assert _refused(arguments, capsys, "is no calibration")
+    assert other.read_bytes() == whole.read_bytes()
 
 
 def _refused(arguments: list[str | Path], capsys: pytest.CaptureFixture[str], words: str) -> bool:

@@ -66,3 +66,12 @@ def test_only_key_frames_have_no_delta_density() -> None:
     assert math.isnan(seen.measures()["density_delta"])
     assert seen.measures()["speedup_theoretical"] == 1.0
     assert np.isnan(layer_columns(seen.layers())["speedup"]).all()
+
+
+def test_frames_without_numbers_are_counted() -> None:
+    one = chunk([True, False], [[1.0, 1.0], [0.5, 0.5]], [1.0, 0.5])
+    one.features[1] = np.nan
+    seen, all_of_it = Accounting(LAYERS), Accounting(LAYERS)
+    seen.add(one)
+    all_of_it.merge(seen)
+    assert all_of_it.not_finite == 1

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,75 @@ def test_a_csv_without_a_known_column_fails(folder: Path) -> None:
 def test_no_input_fails() -> None:
     with pytest.raises(InputError, match="no input"):
         discover([])
+
+
+def test_links_back_are_not_followed(folder: Path) -> None:
+    for name in ("around", "a/up", "a/deep/top"):
+        (folder / name).symlink_to(folder)
+    (folder / "a" / "self").symlink_to(".")
+    assert ids(folder) == ["a/c.AVI", "a/deep/d.mkv", "b.mp4"]
+    assert ids(folder / "a") == ["c.AVI", "deep/d.mkv", "deep/top/b.mp4", "up/b.mp4"]
+
+
+def test_a_folder_that_is_linked_twice_is_searched_twice(folder: Path) -> None:
+    (folder / "again").symlink_to(folder / "a")
+    assert ids(folder, include=["*.mkv"]) == ["a/deep/d.mkv", "again/deep/d.mkv"]
+
+
+def test_dangling_links_are_videos_that_will_fail(folder: Path) -> None:
+    (folder / "lost.mp4").symlink_to(folder / "missing")
+    (folder / "loop.mp4").symlink_to("loop.mp4")
+    (folder / "lost.txt").symlink_to(folder / "missing")
+    expected = ["a/c.AVI", "a/deep/d.mkv", "b.mp4", "loop.mp4", "lost.mp4"]
+    assert ids(folder) == expected
+    assert ids(f"{folder}/*.mp4") == ["b.mp4", "loop.mp4", "lost.mp4"]
+
+
+@pytest.fixture
+def no_reading(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a video that may not be looked into, whoever runs the tests."""
+    locked = folder / "a" / "deep"
+    listdir, stat = os.listdir, Path.lstat
+
+    def refuse(path: object) -> None:
+        if locked in (Path(str(path)), *Path(str(path)).parents):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    def listed(path: Path) -> list[str]:
+        refuse(path)
+        return listdir(path)
+
+    def looked_at(path: Path) -> os.stat_result:
+        if path != locked:
+            refuse(path)
+        return stat(path)
+
+    monkeypatch.setattr(os, "listdir", listed)
+    monkeypatch.setattr(Path, "lstat", looked_at)
+    return locked
+
+
+def test_a_folder_that_cannot_be_read_is_one_that_fails(folder: Path, no_reading: Path) -> None:
+    assert ids(folder) == ["a/c.AVI", "a/deep", "b.mp4"]
+    with pytest.raises(InputError, match="deep cannot be read: Permission denied"):
+        ids(no_reading)
+
+
+def test_a_file_that_cannot_be_looked_at_is_one_that_fails(
+    no_reading: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "isdir", lambda _path: False)
+    assert ids(no_reading / "d.mkv") == ["d.mkv"]
+
+
+def test_lost_and_found_is_not_searched(folder: Path) -> None:
+    (folder / "lost+found").mkdir()
+    (folder / "lost+found" / "x.mp4").touch()
+    assert ids(folder) == ["a/c.AVI", "a/deep/d.mkv", "b.mp4"]
+
+
+def test_a_csv_that_is_no_table_fails(folder: Path) -> None:
+    listing = folder / "list.csv"
+    listing.write_text('path\n"' + "x" * 200_000)
+    with pytest.raises(InputError, match=r"list\.csv is no table: field larger.*quotes closed"):
+        ids(listing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -247,3 +248,13 @@ def test_a_wrong_request_is_not_kept(folder: Path) -> None:
         with pytest.raises(LayerError):
             network.plan()
     assert not folder.exists()
+
+
+def test_a_folder_that_cannot_be_looked_into_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert NetworkCache(tmp_path).find("0" * 64) is None

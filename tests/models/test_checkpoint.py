@@ -214,3 +214,20 @@ def test_file_without_state_dict_fails(tmp_path: Path, content: object) -> None:
 def test_missing_file_fails() -> None:
     with pytest.raises(WeightsError, match=r"'nothing\.pth' does not exist"):
         load_model("resnet18", weights="nothing.pth")
+
+
+@pytest.mark.parametrize("length", [1, 120, 10_000])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_file_cut_short_fails(tmp_path: Path, length: int, legacy: bool) -> None:
+    path = tmp_path / "w.pth"
+    state = {"weight": torch.zeros(10_000)}
+    torch.save(state, path, _use_new_zipfile_serialization=not legacy)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(WeightsError, match=r"w\.pth' (is no file of torch\.save, or|cannot be)"):
+        read_checkpoint(path)
+
+
+def test_sparse_tensors_fail() -> None:
+    state = {**small_state(), "fc.weight": small_state()["fc.weight"].to_sparse()}
+    with pytest.raises(WeightsError, match=r"fc\.weight is a sparse tensor; expected dense"):
+        fit_checkpoint(Small(), state, what="w.pth")

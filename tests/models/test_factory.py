@@ -106,3 +106,16 @@ def test_errors_of_the_factory_are_passed_on() -> None:
 def test_weights_name_fails() -> None:
     with pytest.raises(WeightsError, match="has no weights 'IMAGENET1K_V1'"):
         load_model("mynets.small:bare", weights="IMAGENET1K_V1", preprocess="imagenet")
+
+
+def test_a_module_that_does_not_compile_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "halfwritten.py").write_text("def network(:\n")
+    (tmp_path / "raising.py").write_text("\nraise ValueError('not today')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError, match=r"importing halfwritten fails: SyntaxError.*line 1"):
+        load_model("halfwritten:network")
+    with pytest.raises(ModelError, match=r"fails: ValueError: not today \(\S*raising.py, line 2\)"):
+        load_model("raising:network")

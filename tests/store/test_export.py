@@ -98,6 +98,14 @@ def test_colliding_files_fails(tmp_path: Path) -> None:
         export(nested, tmp_path / "out", layout="npy")
 
 
+def test_names_too_long_for_a_file_fail_before_anything_is_written(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4", "x" * 240 + ".mp4"])
+    with pytest.raises(UsageError, match=r"xxx\S* is too long a name .* --layout flat"):
+        export(path, tmp_path / "out", layout="npy")
+    assert not (tmp_path / "out").exists()
+    assert export(path, tmp_path / "out", layout="flat").n_videos == 2
+
+
 def test_mixed_widths_fails(tmp_path: Path) -> None:
     path = write_file(tmp_path / "feats.h5", ["a.mp4"])
     write_file(path, ["b.mp4"], width=9)

@@ -1,0 +1,67 @@
+"""The files below a folder, whatever links and permissions make of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from rrm_extract.errors import InputError
+
+__all__ = ["files_below", "is_there"]
+
+NOT_OF_USERS = frozenset({"lost+found"})
+"""Folders that a file system makes for itself, and that only its owner may read."""
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files below a folder, in the order of their names.
+
+    Links to folders are followed, but not back into a folder that they are in. Hidden files and
+    folders are passed over. Dangling links and folders that cannot be read are given as well:
+    whoever opens them learns what is wrong with them.
+
+    Raises:
+        InputError: the folder itself cannot be read.
+    """
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - the same call as below
+    except OSError as error:
+        msg = f"folder {folder} cannot be read: {error.strerror}; allow it, or give another input"
+        raise InputError(msg) from error
+    yield from _below(folder, names, frozenset({_identity(folder)}))
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is something of that name, also if it cannot be looked at."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null character
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _below(parent: Path, names: list[str], above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    for name in sorted(names):
+        if name.startswith(".") or name in NOT_OF_USERS:
+            continue
+        path = parent / name
+        if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir() fails where nothing may be read
+            yield path
+            continue
+        identity = _identity(path)
+        if identity in above:
+            continue
+        try:
+            inside = os.listdir(path)  # noqa: PTH208
+        except OSError:
+            yield path
+            continue
+        yield from _below(path, inside, above | {identity})
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
