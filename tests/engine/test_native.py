@@ -467,6 +467,46 @@ class Expansion(nn.Module):
         return F.relu(x + self.inside(x))
 
 
+class Bottleneck(nn.Module):
+    """A sum of what a 1x1 layer made with what another one read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.inside = nn.Sequential(nn.Conv2d(8, 16, 1), nn.ReLU(), nn.Conv2d(16, 8, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.stem(x)), 3, 2, 1)
+        return self.inside(x) + x
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_sum_in_bf16_where_little_and_much_changes_in_turn(isa: str, batch: int) -> None:
+    """What a sum reads is bfloat16 in one frame and floats in another, of which little is new."""
+    torch.manual_seed(0)
+    module = Bottleneck().eval()
+    generator = torch.Generator().manual_seed(0)
+    frames = [torch.randn(3, 48, 48, generator=generator)]
+    for change in ("few", "box", "few", "all", "box", "all", "box"):
+        new = torch.randn(3, 48, 48, generator=generator)
+        frame = new if change == "all" else frames[-1].clone()
+        if change == "box":
+            frame[:, 5:11, 5:11] = new[:, 5:11, 5:11]
+        if change == "few":
+            where = torch.rand(3, 48, 48, generator=generator) < 0.02
+            frame[where] = new[where]
+        frames.append(frame)
+    clip_of_them = torch.stack(frames)
+    network = native(
+        program_of(module), (3, 48, 48), threshold=0, batch=batch, isa=isa, precision="bf16"
+    )
+    (result,), seen = network.run(clip_of_them)
+    assert len(set(seen.work.tolist())) > 2, "lists and dense frames take turns"
+    with torch.inference_mode():
+        assert relative_l2(result, module(clip_of_them)) < 0.02
+
+
 @pytest.mark.parametrize("bad", [float("nan"), -float("inf")])
 @pytest.mark.parametrize("isa", ISAS)
 def test_a_bad_frame_where_everything_changes(isa: str, bad: float) -> None:
@@ -488,6 +528,32 @@ def test_a_bad_frame_where_everything_changes(isa: str, bad: float) -> None:
         torch.testing.assert_close(
             network.run(frames)[0][0], module(frames), rtol=1e-4, atol=1e-5, equal_nan=True
         )
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_silu_far_below_zero(isa: str) -> None:
+    values = [
+        [-80.0, -87.5, -104.0, -1e30, -3e38, 0.0, 3e38],
+        [-1e36, -float("inf"), 1.0] + 4 * [2.0],
+    ]
+    module = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.SiLU())
+    with torch.no_grad():
+        module[0].weight.fill_(1.0)
+    frames = torch.tensor(values).reshape(2, 1, 1, 7)
+    (result,), _ = native(program_of(module), (1, 1, 7), threshold=0, isa=isa).run(frames)
+    with torch.inference_mode():
+        torch.testing.assert_close(result, module(frames), equal_nan=True, rtol=1e-5, atol=1e-30)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("isa", ISAS)
+def test_an_output_that_sees_nothing_but_padding(isa: str, precision: str) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(33, 50, 3, stride=4, padding=3, dilation=2)).eval()
+    frames = torch.randn(5, 33, 2, 1, generator=torch.Generator().manual_seed(0))
+    network = native(program_of(module), (33, 2, 1), threshold=0, isa=isa, precision=precision)
+    with torch.inference_mode():
+        torch.testing.assert_close(network.run(frames)[0][0], module(frames))
 
 
 def test_an_infinity_stays_one() -> None:

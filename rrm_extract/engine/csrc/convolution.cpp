@@ -269,6 +269,14 @@ void Convolution::compute_together(State& state, const Layout& l, const Stage& s
             }
             first = false;
         }
+        if (!first) continue;
+        // No tap meets the input: the output sees nothing but padding.
+        for (int frame = 0; frame < end - begin; frame++)
+            for (int block = 0; block < set.blocks; block++) {
+                const int number = set.first_block + block;
+                std::copy_n(bias + static_cast<size_t>(number) * kBlock, kBlock,
+                            y + (number - stage.first_block) * l.block + frame * frame_stride);
+            }
     }
 }
 

@@ -564,8 +564,9 @@ bool State::needs_all(int tensor, int frame) const {
     const Tensor& plan = network->tensors[tensor];
     if (plan.stored) {
         if (plan.versions > 1) return true;
-        // Else the rest is there from the frame before, if that was stored.
+        // Else the rest is there from the frame before, if both are stored, as the same kind of number.
         if (plan.rounded < 0) return false;
+        if (is_rounded(tensor, frame)) return true;
         return frame > 0 ? is_rounded(tensor, frame - 1) : deltas[plan.rounded].was_rounded;
     }
     for (const int index : plan.deltas) {

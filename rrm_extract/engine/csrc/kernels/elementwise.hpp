@@ -45,8 +45,11 @@ RRM_INLINE Vec activate(Vec x, Vec low, Vec high) {
     }
     if constexpr (kActivation == Activation::sigmoid)
         return keep_nan(x, one / (one + exponential(-x)));
-    if constexpr (kActivation == Activation::silu)
-        return keep_nan(x, x / (one + exponential(-x)));
+    if constexpr (kActivation == Activation::silu) {
+        // Where e^-x has no number any more the result is 0, and of minus infinity NaN.
+        const VecInt tiny = x < splat(-87.0f);
+        return keep_nan(x, tiny ? x * zero : x / (one + exponential(-x)));
+    }
     if constexpr (kActivation == Activation::hardsigmoid)
         return minimum(splat(6.0f), maximum(zero, x + splat(3.0f))) * splat(1.0f / 6.0f);
     if constexpr (kActivation == Activation::hardswish)
