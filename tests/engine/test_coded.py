@@ -310,3 +310,20 @@ def test_codes_are_mapped_not_copied(tmp_path: Path) -> None:
     network = CompiledNetwork(load_mapped(tmp_path / "plan"))
     network.run(np.ones((2, 2000, 1, 1), np.float32))
     assert_mapped_not_copied(tmp_path / "plan")
+
+
+@pytest.mark.parametrize("where", SHARES)
+def test_an_infinity_meets_weights_of_0(where: str) -> None:
+    """They have no code, and 0 times infinity is none all the same."""
+    module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 8), nn.Sigmoid())
+    generator = torch.Generator().manual_seed(0)
+    pruned(module, values=2, density=0.0, generator=generator)
+    frames = torch.randn(4, 16, 2, 2, generator=generator)
+    frames[2, 5, 1, 1] = float("inf")
+    with mock.patch.dict(forms.BREAK_EVEN, {"codes": SHARES[where]}):
+        network = native(program_of(module.eval()), (16, 2, 2), threshold=0, adaptive=True)
+    assert forms_of(network) == ["codes"]
+    with torch.inference_mode():
+        expected = module(frames)
+        assert expected[2].isnan().all()
+        torch.testing.assert_close(network.run(frames)[0][0], expected, equal_nan=True)

@@ -68,6 +68,13 @@ void CodedLayer::take(State& state, int frame, int slot, int slots) const {
                 for (int unit = 0; unit < block_units; unit++)
                     put((block * pixels + pixel) * kBlock + unit * step, units[unit]);
             }
+        // A weight of 0 has no entry, and would let an infinity pass that nobody else has seen.
+        if (state.deltas[delta].measured[frame] == 0) {
+            float trace = 0;
+            for (int column = 0; column < columns(state); column++)
+                trace += x[static_cast<ptrdiff_t>(column) * slots] * 0.0f;
+            if (trace != 0) state.deltas[delta].counts[frame].finite = false;
+        }
         return;
     }
     const List& list = state.deltas[delta].list(frame);
