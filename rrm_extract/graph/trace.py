@@ -6,9 +6,9 @@ import copy
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torchvision
@@ -25,6 +25,7 @@ from rrm_extract.graph.kinds import (
     kind_of_module,
 )
 from rrm_extract.graph.linear import Convolution, FullyConnected
+from rrm_extract.graph.memory import ConflictError, Memory
 from rrm_extract.graph.program import (
     LINEAR_KINDS,
     Constant,
@@ -34,17 +35,9 @@ from rrm_extract.graph.program import (
     references,
     substitute,
 )
+from rrm_extract.graph.tracer import IN_PLACE, InPlaceTracer
 
 __all__ = ["MethodCall", "trace"]
-
-_OUT_OF_PLACE: Mapping[Callable[..., Any], Callable[..., Any]] = {
-    operator.iadd: operator.add,
-    operator.isub: operator.sub,
-    operator.imul: operator.mul,
-    operator.itruediv: operator.truediv,
-    torch.relu_: torch.relu,
-    nn.functional.relu_: nn.functional.relu,
-}
 
 
 @dataclass(frozen=True)
@@ -68,6 +61,7 @@ def trace(
 
     In-place operations become ordinary ones, and whoever read the changed tensor afterwards
     reads their result, so that no operation of the Program alters a value of another. The
+    memory that a view shares with its base may be written, but not then be read as another's. The
     Program shares the network's parameters but stays in evaluation mode whatever is done to it.
 
     Args:
@@ -79,10 +73,11 @@ def trace(
         The whole network, with one output; names are torchvision's node names.
 
     Raises:
-        TraceError: the control flow depends on the data, or there is more than one input.
+        TraceError: the control flow depends on the data, there is more than one input, or memory
+            is read that was written in place through a view of it.
     """
     name = type(module).__name__
-    tracer = NodePathTracer(
+    tracer = InPlaceTracer(
         autowrap_modules=(math, torchvision.ops),
         autowrap_functions=tuple(leaf_functions),
         leaf_modules=[*leaf_modules, *BINARY_MODULES, Sign],
@@ -106,15 +101,18 @@ def trace(
         wanted = [str(node) for node in required]
         msg = f"{name} takes {len(required)} inputs {wanted}; expected one (N, C, H, W) tensor"
         raise TraceError(msg)
-    return _Translation(module, tracer, graph).program()
+    return _Translation(module, tracer, graph, Memory(module, tuple(leaf_functions))).program()
 
 
 class _Translation:
     """Carries the names while the nodes of one graph are translated in order."""
 
-    def __init__(self, module: nn.Module, tracer: NodePathTracer, graph: fx.Graph) -> None:
+    def __init__(
+        self, module: nn.Module, tracer: NodePathTracer, graph: fx.Graph, memory: Memory
+    ) -> None:
         self.module = module
         self.graph = graph
+        self.memory = memory
         self.names = _unique_names(tracer, graph)
         # What a reader of a node reads now: the node itself, or the last in-place change of it.
         self.current: dict[fx.Node, str] = {}
@@ -125,7 +123,9 @@ class _Translation:
         placeholder = ""
         outputs: tuple[str, ...] = ()
         for node in self.graph.nodes:
+            self._check(node)
             if node.op == "placeholder":
+                self.memory.add(node)
                 if node.args:  # an optional argument: its default is a constant
                     self._append(
                         Op(name=self.names[node], kind="constant", call=_Value(node.args[0])), node
@@ -139,9 +139,40 @@ class _Translation:
             else:
                 op, changed = self._op(node)
                 self._append(op, node)
-                if changed is not None:
-                    self.current[changed] = op.name
+                self._remember(node, changed)
         return Program(input=placeholder, ops=tuple(self.ops), outputs=outputs)
+
+    def _check(self, node: fx.Node) -> None:
+        try:
+            self.memory.read(node)
+        except ConflictError as conflict:
+            writer, tensor = self.names[conflict.writer], self.names[conflict.tensor]
+            reader = "the output" if node.op == "output" else repr(self.names[node])
+            msg = (
+                f"{type(self.module).__name__}: {writer!r} writes in place into memory that "
+                f"{reader} reads afterwards, as {tensor!r}, by another view of it; expected an "
+                f"operation that makes a new tensor: write {writer!r} without inplace=True, "
+                "trailing underscore or +="
+            )
+            raise TraceError(msg) from conflict
+
+    def _remember(self, node: fx.Node, changed: fx.Node | None) -> None:
+        """Has whoever reads a tensor from here on read what became of it."""
+        if changed is None or self.memory.is_number(changed):
+            earlier = self.memory.add(node)
+            if earlier is not None:
+                self.current[node] = self.current[earlier]
+            return
+        parameter = self.memory.parameter(changed)
+        if parameter is not None:
+            msg = (
+                f"{type(self.module).__name__} changes its {parameter!r} in place, at "
+                f"{self.names[node]!r}: each frame would see another network; expected an "
+                "operation that makes a new tensor"
+            )
+            raise TraceError(msg)
+        for same in self.memory.write(node, changed):
+            self.current[same] = self.current[node]
 
     def _append(self, op: Op, node: fx.Node) -> None:
         self._add(op)
@@ -185,7 +216,7 @@ class _Translation:
         """The operation of a node, and the node whose value it changes in place, if any."""
         name = self.names[node]
         args, kwargs = self._tree(node.args), self._tree(dict(node.kwargs))
-        first = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
+        first = _first_argument(node)
         if node.op == "get_attr":
             target = str(node.target)
             value = operator.attrgetter(target)(self.module)
@@ -218,7 +249,7 @@ class _Translation:
         if kind in ("conv", "linear"):
             call = _linear_map(module)
         elif is_norm_activation(module):
-            return self._norm_activation(name, target, module, args), None
+            return self._norm_activation(name, target, module, args or (*kwargs.values(),)), None
         else:
             call = _evaluating(module)
             if getattr(module, "inplace", False) is True:
@@ -311,6 +342,8 @@ class _Translation:
         in_place = method.endswith("_") and not method.endswith("__")
         if in_place:
             method = method[:-1]
+            if not callable(getattr(Tensor, method, None)):
+                self._refuse_in_place(f"{method}_")
         call = MethodCall(method)
         op = Op(name=name, kind=kind_of_method(method), call=call, args=args, kwargs=kwargs)
         return op, first if in_place else None
@@ -324,8 +357,16 @@ class _Translation:
         first: fx.Node | None,
     ) -> tuple[Op, fx.Node | None]:
         function: Callable[..., Any] = node.target  # type: ignore[assignment]
-        in_place = function in _OUT_OF_PLACE or kwargs.get("inplace") is True
-        function = _OUT_OF_PLACE.get(function, function)
+        in_place = IN_PLACE in node.meta or kwargs.get("inplace") is True
+        called = getattr(function, "__name__", "")
+        if called.endswith("_") and not called.endswith("__"):
+            in_place = True
+            ordinary = called[:-1]
+            function = getattr(torch, ordinary, None) or getattr(nn.functional, ordinary, None)  # type: ignore[assignment]
+            if function is None:
+                self._refuse_in_place(called)
+        if isinstance(node.kwargs.get("out"), fx.Node):
+            self._refuse_in_place(f"{called}(out=...)")
         if kwargs.get("inplace") is True:
             kwargs = {**kwargs, "inplace": False}
         folded = self._functional_linear(function, args, kwargs)
@@ -336,6 +377,13 @@ class _Translation:
                 name=name, kind=kind_of_function(function), call=function, args=args, kwargs=kwargs
             )
         return op, first if in_place else None
+
+    def _refuse_in_place(self, operation: str) -> NoReturn:
+        msg = (
+            f"{type(self.module).__name__} calls {operation!r}, which writes in place; expected an "
+            "operation that makes a new tensor"
+        )
+        raise TraceError(msg)
 
     def _functional_linear(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -424,6 +472,14 @@ def _evaluating(module: nn.Module) -> nn.Module:
         for name, child in module._modules.items()
     }
     return evaluating
+
+
+def _first_argument(node: fx.Node) -> fx.Node | None:
+    """The tensor that an operation changes if it works in place."""
+    first = node.args[0] if node.args else node.kwargs.get("input")
+    if first is None and len(node.kwargs) == 1:
+        (first,) = node.kwargs.values()
+    return first if isinstance(first, fx.Node) else None
 
 
 def _tuple(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
