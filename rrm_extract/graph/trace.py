@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import operator
 from collections import Counter
@@ -17,6 +16,8 @@ from torchvision.models.feature_extraction import NodePathTracer
 
 from rrm_extract.errors import TraceError
 from rrm_extract.graph.binary import BINARY_MODULES, BinaryConv2d, BinaryLinear, Sign
+from rrm_extract.graph.evaluation import evaluating_copy, evaluation
+from rrm_extract.graph.hooks import make_weights, refuse_hooks, refuse_root_hooks
 from rrm_extract.graph.kinds import (
     NORM_ACTIVATION_CHILDREN,
     is_norm_activation,
@@ -74,34 +75,37 @@ def trace(
 
     Raises:
         TraceError: the control flow depends on the data, there is more than one input, or memory
-            is read that was written in place through a view of it.
+            is read that was written in place through a view of it, or a layer has hooks.
     """
-    name = type(module).__name__
+    refuse_root_hooks(module)
     tracer = InPlaceTracer(
         autowrap_modules=(math, torchvision.ops),
         autowrap_functions=tuple(leaf_functions),
         leaf_modules=[*leaf_modules, *BINARY_MODULES, Sign],
     )
-    was_training = module.training
-    module.eval()
+    with evaluation(module):
+        graph = _graph(module, tracer)
+        memory = Memory(module, tuple(leaf_functions))
+        return _Translation(module, tracer, graph, memory).program()
+
+
+def _graph(module: nn.Module, tracer: NodePathTracer) -> fx.Graph:
+    name = type(module).__name__
     try:
-        graph = tracer.trace(module)
+        graph: fx.Graph = tracer.trace(module)
     except Exception as error:
         msg = (
             f"{name} cannot be traced by torch.fx: {type(error).__name__}: {_one_line(error)}; "
             "expected a network whose control flow does not depend on its input"
         )
         raise TraceError(msg) from error
-    finally:
-        module.train(was_training)
-
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     required = [node for node in inputs if not node.args]
     if len(required) != 1:
         wanted = [str(node) for node in required]
         msg = f"{name} takes {len(required)} inputs {wanted}; expected one (N, C, H, W) tensor"
         raise TraceError(msg)
-    return _Translation(module, tracer, graph, Memory(module, tuple(leaf_functions))).program()
+    return graph
 
 
 class _Translation:
@@ -239,7 +243,11 @@ class _Translation:
         kwargs: dict[str, Any],
         first: fx.Node | None,
     ) -> tuple[Op, fx.Node | None]:
-        module = self.module.get_submodule(target)
+        module = evaluating_copy(self.module.get_submodule(target))
+        make_weights(module)
+        # A leaf of which nothing is known is called, and so are its hooks.
+        if kind_of_module(module) != "other" or type(module).__module__.startswith("torch.nn."):
+            refuse_hooks(module, target)
         if isinstance(module, BINARY_MODULES):
             return self._binary(name, target, module, args, kwargs), None
         parameters = tuple(f"{target}.{key}" for key in module.state_dict())
@@ -251,7 +259,7 @@ class _Translation:
         elif is_norm_activation(module):
             return self._norm_activation(name, target, module, args or (*kwargs.values(),)), None
         else:
-            call = _evaluating(module)
+            call = module
             if getattr(module, "inplace", False) is True:
                 call.inplace = False  # type: ignore[assignment]
                 changed = first
@@ -305,12 +313,13 @@ class _Translation:
 
         The last one, which makes the module's value, has its name.
         """
-        norm = _evaluating(module)
+        norm = evaluating_copy(module)
         norm.__class__ = nn.BatchNorm2d
         norm._modules = {}
         parts: list[tuple[str, nn.Module]] = [("batch_norm", norm)]
         for child in NORM_ACTIVATION_CHILDREN:
-            part = _evaluating(module.get_submodule(child))
+            part = evaluating_copy(module.get_submodule(child))
+            refuse_hooks(part, f"{target}.{child}")
             if not isinstance(part, nn.Identity):
                 if getattr(part, "inplace", False) is True:
                     part.inplace = False  # type: ignore[assignment]
@@ -461,17 +470,6 @@ def _unique_names(tracer: NodePathTracer, graph: fx.Graph) -> dict[fx.Node, str]
         names[node] = name
         used.add(name)
     return names
-
-
-def _evaluating(module: nn.Module) -> nn.Module:
-    """A copy in evaluation mode that shares the parameters and buffers."""
-    evaluating = copy.copy(module)
-    evaluating.training = False
-    evaluating._modules = {
-        name: None if child is None else _evaluating(child)
-        for name, child in module._modules.items()
-    }
-    return evaluating
 
 
 def _first_argument(node: fx.Node) -> fx.Node | None:

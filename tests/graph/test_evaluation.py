@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import rrm_extract
 from rrm_extract.graph import fold_batch_norm, layer_names, trace
 from tests.closeness import EXACT_RECURRENCE, relative_l2
 from tests.graph import nets
@@ -95,6 +96,39 @@ def test_training_mode_changes_nothing(net: type[nn.Module], trained: str, image
     module.train()
     assert relative_l2(program(image)[0], expected) < EXACT_RECURRENCE
     assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+
+
+def test_each_submodule_keeps_its_mode() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.Dropout()))
+    module.train()
+    module[1].eval()
+    module[2].eval()
+    module[2][0].train()
+    before = [part.training for part in module.modules()]
+    rrm_extract.accelerate(module)
+    assert [part.training for part in module.modules()] == before
+
+
+class Rememberer(nn.Module):
+    """Keeps what it has seen, and computes with a tensor that it makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.last = "nothing"
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = self.conv(x)
+        self.input = x
+        return self.last + torch.ones(4, 1, 1)
+
+
+def test_tracing_leaves_nothing_behind() -> None:
+    module = Rememberer()
+    names = set(vars(module))
+    trace(module)
+    assert module.last == "nothing"
+    assert set(vars(module)) == names
 
 
 def test_parameters_are_shared() -> None:

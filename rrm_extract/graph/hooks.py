@@ -1,0 +1,73 @@
+"""Hooks of modules: those that make weights are run, others are not passed over in silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from rrm_extract.errors import TraceError
+
+__all__ = ["make_weights", "refuse_hooks", "refuse_root_hooks"]
+
+_MAKE_WEIGHTS = (WeightNorm, SpectralNorm, BasePruningMethod)
+"""Hooks that set a weight from other parameters before each call, and do nothing else."""
+
+
+def make_weights(module: nn.Module) -> None:
+    """Sets the weights of one module that its hooks would set before a call.
+
+    They are those of the call before, or of none, if a state dict was loaded since.
+
+    Args:
+        module: in evaluation mode; its weight is replaced, so a copy.
+    """
+    with torch.no_grad():
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, _MAKE_WEIGHTS):
+                hook(module, ())
+
+
+def refuse_hooks(module: nn.Module, name: str) -> None:
+    """Checks that calling a layer is no more than its forward, with weights that can be made.
+
+    Raises:
+        TraceError: it has a forward hook, or a forward of its own apart from its class.
+    """
+    before = module._forward_pre_hooks.values()
+    others = [hook for hook in before if not isinstance(hook, _MAKE_WEIGHTS)]
+    what = _own_ways(module, others)
+    if what:
+        msg = (
+            f"layer {name!r} ({type(module).__name__}) has {what}, which would be passed over; "
+            "remove it, or have a module of its own do the same"
+        )
+        raise TraceError(msg)
+
+
+def refuse_root_hooks(module: nn.Module) -> None:
+    """Checks that calling a whole network is no more than its class's forward.
+
+    Raises:
+        TraceError: as for :func:`refuse_hooks`; hooks that make weights are not run there either.
+    """
+    what = _own_ways(module, list(module._forward_pre_hooks.values()))
+    if what:
+        msg = (
+            f"{type(module).__name__} has {what}, which torch.fx does not see at the network "
+            "itself; remove it, or give torch.nn.Sequential(network)"
+        )
+        raise TraceError(msg)
+
+
+def _own_ways(module: nn.Module, pre_hooks: list[Any]) -> str:
+    if pre_hooks:
+        hook = pre_hooks[0]
+        return f"a forward pre-hook, {getattr(hook, '__name__', type(hook).__name__)!r}"
+    if module._forward_hooks:
+        return "a forward hook"
+    return "a forward that is not its class's" if "forward" in vars(module) else ""

@@ -1,0 +1,108 @@
+"""What is done to a module from outside: hooks, and weights that hooks make."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
+
+import rrm_extract
+from rrm_extract.errors import TraceError
+from rrm_extract.graph import fold_batch_norm, trace
+from tests.closeness import EXACT_RECURRENCE, relative_l2
+from tests.rrm.videos import moving_frames
+
+
+def weight_norm(layer: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.utils.weight_norm(layer)
+
+
+def pruned(layer: nn.Module) -> nn.Module:
+    return prune.random_unstructured(layer, "weight", amount=0.5)
+
+
+@pytest.mark.parametrize("prepare", [weight_norm, nn.utils.spectral_norm, pruned])
+def test_weights_are_those_of_the_next_call(prepare: Callable[[Any], nn.Module]) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        prepare(nn.Conv2d(3, 6, 3)), nn.ReLU(), nn.Flatten(), prepare(nn.Linear(600, 4))
+    ).eval()
+    net.load_state_dict({key: torch.rand_like(value) for key, value in net.state_dict().items()})
+    stale = net[0].weight.clone()
+    frames = moving_frames(3, 12)
+    network = rrm_extract.accelerate(net, threshold=0)
+    assert torch.equal(net[0].weight, stale), "the network is left as it was"
+    result = torch.stack([network.step(frame) for frame in frames])
+    with torch.inference_mode():
+        expected = net(frames)
+    assert relative_l2(result, expected) < EXACT_RECURRENCE
+
+
+def test_reading_a_parametrised_weight_changes_nothing() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(parametrizations.spectral_norm(nn.Conv2d(3, 6, 3))).train()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    program = trace(net)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    image = torch.randn(1, 3, 8, 8)
+    with torch.inference_mode():
+        assert relative_l2(program(image)[0], net.eval()(image)) < 1e-6
+
+
+class WithNorm(nn.Sequential):
+    """A convolution, a batch-norm that could be folded, an activation."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+
+
+def twice(*args: Any) -> Any:
+    return args[-1] * 2
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_hook_of_a_layer_is_refused(layer: int) -> None:
+    net = WithNorm()
+    handle = net[layer].register_forward_hook(twice)
+    with pytest.raises(TraceError, match=f"layer '{layer}' .* has a forward hook"):
+        trace(net)
+    handle.remove()
+    net[layer].register_forward_pre_hook(lambda module, inputs: None)
+    with pytest.raises(TraceError, match=f"layer '{layer}' .* has a forward pre-hook"):
+        trace(net)
+
+
+def test_a_forward_of_its_own_is_refused() -> None:
+    net = WithNorm()
+    net[2].forward = torch.sigmoid
+    with pytest.raises(TraceError, match=r"layer '2' .* a forward that is not its class's"):
+        trace(net)
+
+
+def test_a_hook_of_the_network_is_refused() -> None:
+    net = WithNorm()
+    net.register_forward_hook(twice)
+    with pytest.raises(TraceError, match=r"WithNorm has a forward hook.*Sequential\(network\)"):
+        trace(net)
+    with pytest.raises(TraceError, match="Conv2d has a forward pre-hook, 'WeightNorm'"):
+        trace(weight_norm(nn.Conv2d(3, 4, 3)))
+
+
+def test_a_hook_of_what_is_traced_through_is_traced(image: Tensor) -> None:
+    net = nn.Sequential(WithNorm()).eval()
+    net[0].register_forward_hook(twice)
+    with torch.inference_mode():
+        expected = net(image)
+    assert relative_l2(fold_batch_norm(trace(net))(image)[0], expected) < EXACT_RECURRENCE
+
+
+@pytest.fixture
+def image() -> Tensor:
+    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
