@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from rrm_extract.graph.dimensions import dimensions
 from rrm_extract.graph.program import LINEAR_KINDS, Op, Program, Ref
 
 __all__ = ["fold_batch_norm"]
@@ -22,11 +24,13 @@ def fold_batch_norm(program: Program) -> Program:
     ``gamma * (W x + b - mean) / sqrt(var + eps) + beta`` is again linear in x. The folded
     operation keeps the convolution's ``source`` and takes the batch-norm's name, since it makes
     that value. A batch-norm that follows anything else, or a convolution that others read too,
-    stays as it is.
+    stays as it is; so does one behind a fully-connected layer whose output may be (N, L, C), of
+    which it normalises L.
     """
     readers = Counter(name for op in program.ops for name in set(op.inputs))
     readers.update(program.outputs)
     by_name = {op.name: op for op in program.ops}
+    known = dimensions(program)
     folded: dict[str, Op] = {}  # batch-norm's name -> the operation that replaces it
     absorbed: set[str] = set()
     for op in program.ops:
@@ -39,12 +43,17 @@ def fold_batch_norm(program: Program) -> Program:
             and before.kind in LINEAR_KINDS
             and readers[before.name] == 1
             and op.call.running_mean is not None
-            and not (before.kind == "linear" and not isinstance(op.call, nn.BatchNorm1d))
+            and (before.kind == "conv" or _over_features(before, op.call, known))
         ):
             folded[op.name] = _fold(before, op, op.call)
             absorbed.add(before.name)
     ops = tuple(folded.get(op.name, op) for op in program.ops if op.name not in absorbed)
     return replace(program, ops=ops)
+
+
+def _over_features(linear: Op, batch_norm: Any, known: Mapping[str, int]) -> bool:
+    """Whether a batch-norm behind a fully-connected layer normalises what that makes."""
+    return isinstance(batch_norm, nn.BatchNorm1d) and known.get(linear.inputs[0]) == 2
 
 
 def _fold(linear: Op, norm: Op, batch_norm: Any) -> Op:
