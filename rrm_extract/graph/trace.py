@@ -36,7 +36,7 @@ from rrm_extract.graph.program import (
     references,
     substitute,
 )
-from rrm_extract.graph.tracer import IN_PLACE, InPlaceTracer
+from rrm_extract.graph.tracer import IN_PLACE, NetworkTracer
 
 __all__ = ["MethodCall", "trace"]
 
@@ -66,7 +66,8 @@ def trace(
     Program shares the network's parameters but stays in evaluation mode whatever is done to it.
 
     Args:
-        module: takes one (N, C, H, W) tensor; put in evaluation mode for the time of the trace.
+        module: takes one (N, C, H, W) tensor; arguments with a default value have that. Put in
+            evaluation mode for the time of the trace.
         leaf_modules: classes that become one opaque operation each.
         leaf_functions: functions that become one opaque operation each.
 
@@ -78,7 +79,7 @@ def trace(
             is read that was written in place through a view of it, or a layer has hooks.
     """
     refuse_root_hooks(module)
-    tracer = InPlaceTracer(
+    tracer = NetworkTracer(
         autowrap_modules=(math, torchvision.ops),
         autowrap_functions=tuple(leaf_functions),
         leaf_modules=[*leaf_modules, *BINARY_MODULES, Sign],
@@ -99,11 +100,9 @@ def _graph(module: nn.Module, tracer: NodePathTracer) -> fx.Graph:
             "expected a network whose control flow does not depend on its input"
         )
         raise TraceError(msg) from error
-    inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    required = [node for node in inputs if not node.args]
-    if len(required) != 1:
-        wanted = [str(node) for node in required]
-        msg = f"{name} takes {len(required)} inputs {wanted}; expected one (N, C, H, W) tensor"
+    inputs = [str(node) for node in graph.nodes if node.op == "placeholder"]
+    if len(inputs) != 1:
+        msg = f"{name} takes {len(inputs)} inputs {inputs}; expected one (N, C, H, W) tensor"
         raise TraceError(msg)
     return graph
 
@@ -130,14 +129,9 @@ class _Translation:
             self._check(node)
             if node.op == "placeholder":
                 self.memory.add(node)
-                if node.args:  # an optional argument: its default is a constant
-                    self._append(
-                        Op(name=self.names[node], kind="constant", call=_Value(node.args[0])), node
-                    )
-                else:
-                    placeholder = self.names[node]
-                    self.current[node] = placeholder
-                    self.moving.add(placeholder)
+                placeholder = self.names[node]
+                self.current[node] = placeholder
+                self.moving.add(placeholder)
             elif node.op == "output":
                 outputs = self._outputs(node)
             else:

@@ -1,14 +1,15 @@
-"""torchvision's tracer, which notes ``+=`` and its kin as well."""
+"""torchvision's tracer, which notes ``+=`` as well, and calls a network with one argument."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import fx
 from torchvision.models.feature_extraction import NodePathTracer
 
-__all__ = ["IN_PLACE", "InPlaceTracer"]
+__all__ = ["IN_PLACE", "NetworkTracer"]
 
 IN_PLACE = "in_place"
 """Key in the ``meta`` of a node that changes its first argument, though its function does not."""
@@ -41,9 +42,37 @@ class _Proxy(fx.Proxy):
     __ixor__ = _in_place("xor")
 
 
-class InPlaceTracer(NodePathTracer):  # type: ignore[misc]
-    """Names nodes as torchvision's does."""
+class NetworkTracer(NodePathTracer):  # type: ignore[misc]
+    """Names nodes as torchvision's does.
+
+    Optional arguments of the network have their default values, so that ``if size is None`` goes
+    the way that it goes in a call with the input alone.
+    """
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """See :meth:`torch.fx.Tracer.proxy`."""
         return _Proxy(node, self)
+
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Any, list[Any]]:
+        """See :meth:`torch.fx.Tracer.create_args_for_root`."""
+        parameters = inspect.signature(inspect.unwrap(root_fn)).parameters
+        function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        inputs = [arg for arg in args if isinstance(arg, fx.Proxy)]
+        fixed = [arg for arg in inputs if str(arg.node.target).startswith("*")]
+        optional = [arg for arg in inputs if arg.node.args]
+        if len(fixed) + len(optional) < len(inputs):  # else one of the optional is the picture
+            fixed += optional
+        for arg in fixed:
+            self.graph.erase_node(arg.node)
+        return function, [
+            _default(parameters, str(arg.node.target)) if any(arg is one for one in fixed) else arg
+            for arg in args
+        ]
+
+
+def _default(parameters: Mapping[str, inspect.Parameter], name: str) -> Any:
+    if name.startswith("*"):
+        return {} if name.startswith("**") else ()
+    return parameters[name].default
