@@ -13,6 +13,7 @@ from rrm_extract.graph.program import Op, Program, Ref, execute
 from rrm_extract.graph.select import (
     default_layer,
     layer_names,
+    prune,
     resolve_layer,
     select,
     sign_readers,
@@ -35,6 +36,7 @@ __all__ = [
     "execute",
     "fold_batch_norm",
     "layer_names",
+    "prune",
     "resolve_layer",
     "select",
     "sign_readers",

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from rrm_extract.errors import LayerError
 from rrm_extract.graph.binary import Sign
-from rrm_extract.graph.program import LINEAR_KINDS, Op, Program
+from rrm_extract.graph.program import LINEAR_KINDS, Program
 
-__all__ = ["default_layer", "layer_names", "resolve_layer", "select", "sign_readers"]
+__all__ = ["default_layer", "layer_names", "prune", "resolve_layer", "select", "sign_readers"]
 
 
 def layer_names(program: Program) -> tuple[str, ...]:
@@ -62,22 +62,25 @@ def default_layer(program: Program) -> str:
 
 
 def select(program: Program, outputs: Sequence[str]) -> Program:
-    """The part of a Program that computes ``outputs``.
+    """The part of a Program that computes ``outputs``, which are names of layers.
 
     Raises:
         LayerError: one of them is not computed by this Program.
     """
+    return prune(replace(program, outputs=tuple(resolve_layer(program, name) for name in outputs)))
+
+
+def prune(program: Program) -> Program:
+    """The Program without the operations that none of its outputs needs."""
     by_name = {op.name: op for op in program.ops}
     wanted: set[str] = set()
-    waiting = [resolve_layer(program, name) for name in outputs]
-    resolved = tuple(waiting)
+    waiting = list(program.outputs)
     while waiting:
         name = waiting.pop()
         if name in by_name and name not in wanted:
             wanted.add(name)
             waiting.extend(by_name[name].inputs)
-    ops: tuple[Op, ...] = tuple(op for op in program.ops if op.name in wanted)
-    return replace(program, ops=ops, outputs=resolved)
+    return replace(program, ops=tuple(op for op in program.ops if op.name in wanted))
 
 
 def sign_readers(program: Program) -> frozenset[str]:

@@ -75,9 +75,13 @@ def trace(
         The whole network, with one output; names are torchvision's node names.
 
     Raises:
-        TraceError: the control flow depends on the data, there is more than one input, or memory
-            is read that was written in place through a view of it, or a layer has hooks.
+        TraceError: it is no network, the control flow depends on the data, there is more than one
+            input, memory is read that was written in place through a view of it, or a layer has
+            hooks.
     """
+    if not isinstance(module, nn.Module):
+        msg = f"a {type(module).__name__} is no network; expected a torch.nn.Module"
+        raise TraceError(msg)
     refuse_root_hooks(module)
     tracer = NetworkTracer(
         autowrap_modules=(math, torchvision.ops),
@@ -239,19 +243,22 @@ class _Translation:
     ) -> tuple[Op, fx.Node | None]:
         module = evaluating_copy(self.module.get_submodule(target))
         make_weights(module)
+        kind = kind_of_module(module)
         # A leaf of which nothing is known is called, and so are its hooks.
-        if kind_of_module(module) != "other" or type(module).__module__.startswith("torch.nn."):
+        if kind != "other" or type(module).__module__.startswith("torch.nn."):
             refuse_hooks(module, target)
+        known = kind != "other" or isinstance(module, BINARY_MODULES) or is_norm_activation(module)
+        if known and not args:  # of one input, whatever its name
+            args, kwargs = tuple(kwargs.values()), {}
         if isinstance(module, BINARY_MODULES):
             return self._binary(name, target, module, args, kwargs), None
         parameters = tuple(f"{target}.{key}" for key in module.state_dict())
-        kind = kind_of_module(module)
         changed = None
         call: Callable[..., Any]
         if kind in ("conv", "linear"):
             call = _linear_map(module)
         elif is_norm_activation(module):
-            return self._norm_activation(name, target, module, args or (*kwargs.values(),)), None
+            return self._norm_activation(name, target, module, args), None
         else:
             call = module
             if getattr(module, "inplace", False) is True:

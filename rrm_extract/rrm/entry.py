@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
-from rrm_extract.graph import fold_batch_norm, select, trace
+from rrm_extract.errors import LayerError
+from rrm_extract.graph import Program, fold_batch_norm, prune, select, trace
 from rrm_extract.rrm.module import RecurrentNetwork
 from rrm_extract.rrm.truncate import Policy
 
@@ -44,10 +45,23 @@ def accelerate(
         An object with ``step(frame)``, ``reset()`` and ``stats()``, and with a state of its own.
 
     Raises:
-        TraceError: the model cannot be traced.
-        LayerError: there is no such layer.
+        TraceError: the model is no network, or cannot be traced.
+        LayerError: there is no such layer, or the model returns a parameter of its own.
         ConfigError: the threshold or the policy is unusable.
     """
     program = trace(model, leaf_modules=leaf_modules, leaf_functions=leaf_functions)
-    program = select(program, program.outputs if layer is None else (layer,))
+    program = _whole(program) if layer is None else select(program, (layer,))
     return RecurrentNetwork(fold_batch_norm(program), threshold=threshold, policy=policy)
+
+
+def _whole(program: Program) -> Program:
+    """All that the model returns, be it the frame itself."""
+    constants = {op.name for op in program.ops if op.kind == "constant"}
+    for name in program.outputs:
+        if name in constants:
+            msg = (
+                f"the model returns {name!r}, which is the same for all frames and has no lanes; "
+                "expected values of the frame: choose one with layer=NAME"
+            )
+            raise LayerError(msg)
+    return prune(program)

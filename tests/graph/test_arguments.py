@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rrm_extract.engine import NativeNetwork
 from rrm_extract.errors import TraceError
-from rrm_extract.graph import trace
-from tests.closeness import relative_l2
+from rrm_extract.graph import fold_batch_norm, trace
+from tests.closeness import EXACT_RECURRENCE, relative_l2
 
 
 class Conv(nn.Module):
@@ -59,6 +60,28 @@ def test_other_arguments_have_their_defaults(net: type[Conv]) -> None:
     with torch.inference_mode():
         expected = module(image)
     assert relative_l2(trace(module)(image)[0], expected) < 1e-6
+
+
+class ByKeyword(Conv):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(4)
+        self.mix = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.mix(input=self.norm(input=self.conv(input=x)))
+        return result
+
+
+def test_layers_can_be_called_by_keyword() -> None:
+    module = ByKeyword().eval()
+    frames = torch.randn(2, 3, 8, 8)
+    with torch.inference_mode():
+        expected = module(frames)
+    program = fold_batch_norm(trace(module))
+    assert relative_l2(program(frames)[0], expected) < 1e-6
+    native = NativeNetwork(program, input_shape=(3, 8, 8), threshold=0)
+    assert relative_l2(native.run(frames)[0][0], expected) < EXACT_RECURRENCE
 
 
 class OnlyVariadic(Conv):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 import rrm_extract
-from rrm_extract.errors import ConfigError, LayerError
+from rrm_extract.errors import ConfigError, LayerError, TraceError
 from rrm_extract.graph import fold_batch_norm, trace
 from rrm_extract.rrm import Policy, RecurrentNetwork
 from tests.closeness import EXACT_RECURRENCE, relative_l2
@@ -182,6 +182,37 @@ def test_per_layer_thresholds() -> None:
 def test_layer_output_is_the_feature() -> None:
     network = rrm_extract.accelerate(family("resnet18"), threshold=0, layer="flatten")
     assert network.step(moving_frames(1, 64)[0]).shape == (512,)
+
+
+class Returns(nn.Module):
+    """A network that returns more than one value."""
+
+    def __init__(self, *, parameter: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.scale = nn.Parameter(torch.ones(4, 1, 1))
+        self.parameter = parameter
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.conv(x) * self.scale, self.scale if self.parameter else x
+
+
+def test_the_frame_itself_can_be_an_output() -> None:
+    network = rrm_extract.accelerate(Returns(parameter=False), threshold=0)
+    for frame in moving_frames(2, 16):
+        result, same = network.step(frame)
+        assert result.shape == (4, 14, 14)
+        assert torch.equal(same, frame)
+
+
+def test_a_parameter_as_an_output_fails() -> None:
+    with pytest.raises(LayerError, match="returns 'scale', which is the same for all frames"):
+        rrm_extract.accelerate(Returns(parameter=True))
+
+
+def test_what_is_no_network_fails() -> None:
+    with pytest.raises(TraceError, match="a str is no network"):
+        rrm_extract.accelerate("resnet18")  # type: ignore[arg-type]
 
 
 def test_negative_threshold_fails() -> None:
