@@ -91,7 +91,7 @@ class Agreement:
                 threshold=threshold,
                 precision=recipe.precision,
                 threads=1,
-                chunk=network.subject.sampling.frames_per_chunk,
+                chunk=None,  # it is given one at a time
             )
             for threshold in thresholds
         }

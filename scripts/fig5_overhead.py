@@ -38,7 +38,7 @@ from network_bench import PACKAGES
 from peers import Peer
 from peers.rrm_peer import SPLIT
 from sparsity import sparsity_of_clips
-from subjects import Subject, noise_frames
+from subjects import Clip, Subject, noise_frames
 from sweep_options import threshold_number
 from table2_sparsity import measured_values, settings_in_words
 from table_page import (
@@ -193,7 +193,7 @@ class TimedNetwork:
         frames = changing_square(
             noise_frames(subject, count=self._options.timed_frames), changed=changed
         )
-        clips = {f"{changed:g}": frames}
+        clips = {f"{changed:g}": Clip(frames=frames, chunk=subject.sampling.frames_per_chunk)}
         speeds = timer.speeds(clips, thresholds=[0.0], split=True)
         return self._row(subject, clips, Reading(), speeds, 0.0, ordinary)
 
@@ -218,7 +218,7 @@ class TimedNetwork:
     def _row(
         self,
         subject: Subject,
-        clips: Mapping[str, Tensor],
+        clips: Mapping[str, Clip],
         reading: Reading,
         speeds: Sequence[Record],
         threshold: float,

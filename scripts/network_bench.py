@@ -119,7 +119,7 @@ def bench_subject(subject: Subject, clips: Mapping[str, Tensor], plan: Plan) -> 
     for threads in plan.threads:
         torch.set_num_threads(threads)
         baselines = baseline_peers(subject, dense, clips, plan, threads)
-        recurrent = recurrent_peers(subject, plan, threads)
+        recurrent = recurrent_peers(subject, plan, threads, chunk=subject.sampling.frames_per_chunk)
         for name, frames in clips.items():
             say(f"{subject.name}, {name}, {counted(threads, 'thread')}: {plan.repeats} rounds")
             measured = measure(
@@ -314,16 +314,25 @@ def _finalists(candidates: Sequence[Peer], frames: Tensor, plan: Plan) -> list[P
     return [candidates[index] for index in order[: plan.finalists]]
 
 
-def recurrent_peers(subject: Subject, plan: Plan, threads: int) -> list[Peer]:
-    """The recurrent network on each engine, in each precision, at each threshold, prepared."""
-    peers: list[Peer] = [
+def recurrent_peers(
+    subject: Subject, plan: Plan, threads: int, *, chunk: int | None
+) -> list[RrmPeer]:
+    """The recurrent network on each engine, in each precision, at each threshold, prepared.
+
+    Args:
+        subject: the network.
+        plan: engines, precisions and thresholds.
+        threads: of each.
+        chunk: frames from one key frame to the next; None makes a clip one chunk.
+    """
+    peers = [
         RrmPeer(
             subject.recipe,
             engine=engine,
             threshold=threshold,
             precision=precision,
             threads=threads,
-            chunk=subject.sampling.frames_per_chunk,
+            chunk=chunk,
         )
         for engine in plan.engines
         for precision in plan.precisions

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from datasets import Dataset, Reading
-from subjects import Subject, clip_chunks
+from subjects import Clip, Subject, clip_chunks
 from torch import Tensor
 
 from rrm_extract.engine.backend import Network, choose_engine
@@ -75,7 +75,7 @@ def measure_sparsity(
 
 
 def sparsity_of_clips(
-    subject: Subject, clips: Iterable[Tensor], threshold: float, *, engine: str
+    subject: Subject, clips: Iterable[Clip], threshold: float, *, engine: str
 ) -> Sparsity:
     """The same of clips that are network input already.
 
@@ -84,14 +84,14 @@ def sparsity_of_clips(
 
     Args:
         subject: the network.
-        clips: (T, *input_shape) float32 each; every chunk of them begins with a key frame.
+        clips: every chunk of them begins with a key frame.
         threshold: of the recurrence.
         engine: "native", "torch" or "auto".
     """
     network = pure_network(subject, threshold, engine=engine)
     sums = _Sums(len(subject.recipe.layers))
     for clip in clips:
-        for frames in torch.split(clip, subject.sampling.frames_per_chunk):
+        for frames in torch.split(clip.frames, clip.chunk):
             sums.run(network, frames, subject.recipe.time_batch)
     return sums.result(subject.recipe.layers)
 

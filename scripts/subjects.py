@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -22,11 +22,13 @@ from rrm_extract.video import ClipReader, SampledFrame, Sampling, count_chunks, 
 __all__ = [
     "LARGEST_BATCH",
     "NOISE",
+    "Clip",
     "Shown",
     "Subject",
     "clip_chunks",
     "clip_frames",
     "even_sample",
+    "load_clip",
     "load_subject",
     "make_subject",
     "noise_frames",
@@ -156,6 +158,36 @@ def clip_frames(path: Path, subject: Subject, *, count: int | None) -> Tensor:
         msg = f"{path}: no frame can be decoded; expected a video"
         raise ClipOpenError(msg)
     return _without_remainder(torch.cat(rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A clip as network input.
+
+    Attributes:
+        frames: (T, *input_shape) float32.
+        chunk: how many of them lie between two key frames.
+    """
+
+    frames: Tensor
+    chunk: int
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def load_clip(path: Path, subject: Subject, *, count: int | None) -> Clip:
+    """The frames of :func:`clip_frames`, and where its chunks begin.
+
+    Raises:
+        ClipError: the clip cannot be opened or decoded.
+    """
+    frames = clip_frames(path, subject, count=count)
+    sampling = subject.sampling
+    if sampling.fps is None:  # each frame once: as many per second as the clip itself has
+        info = scan_clip(path)
+        sampling = replace(sampling, fps=info.average_rate or info.n_packets / info.duration)
+    return Clip(frames=frames, chunk=sampling.frames_per_chunk)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,7 +102,7 @@ class UncompressedPeer(RrmPeer):
             threshold=threshold,
             precision="fp32",
             threads=options.threads,
-            chunk=subject.sampling.frames_per_chunk,
+            chunk=None,  # each clip sets its own
         )
         self.runtime = UNCOMPRESSED
 

@@ -26,7 +26,7 @@ from network_bench import (
 from peers import BASELINES, Peer
 from peers.rrm_peer import RrmPeer
 from recognition_options import whole_number
-from subjects import Subject, clip_frames, load_subject, usable_batches
+from subjects import Clip, Subject, load_clip, load_subject, usable_batches
 from table_page import Column, shown
 from torch import Tensor
 
@@ -142,7 +142,7 @@ def subject_of(spec: str, options: argparse.Namespace, *, fps: str) -> Subject:
 
 def timed_clips(
     dataset: Dataset, subject: Subject, options: argparse.Namespace
-) -> tuple[dict[str, Tensor], Reading]:
+) -> tuple[dict[str, Clip], Reading]:
     """The first frames of some videos, evenly spread; others take the place of broken ones.
 
     Args:
@@ -151,7 +151,7 @@ def timed_clips(
         options: of :func:`add_measuring_options` and ``tables.table_parser``.
 
     Returns:
-        (T, *input_shape) float32 by video id; and what was read.
+        Clips by video id; and what was read.
     """
     videos, frames = options.timed_videos, options.timed_frames
     if options.max_frames is not None:
@@ -160,13 +160,13 @@ def timed_clips(
     count = len(dataset.videos)
     places = np.linspace(0, count - 1, min(videos, count)).round().astype(int).tolist()
     order = [*dict.fromkeys(places), *(i for i in range(count) if i not in places)]
-    clips: dict[str, Tensor] = {}
+    clips: dict[str, Clip] = {}
     for place in order:
         if len(clips) >= videos:
             break
         video = dataset.videos[place]
         try:
-            clips[video.video_id] = clip_frames(video.path, subject, count=frames)
+            clips[video.video_id] = load_clip(video.path, subject, count=frames)
         except ClipError as error:
             reading.drop(video, error)
             continue
@@ -201,32 +201,36 @@ class Timer:
         self._subject, self._plan = subject, plan
         self._threads = plan.threads[0]
         self._dense = subject.dense()
-        self._recurrent = [*recurrent_peers(subject, plan, self._threads), *extra]
+        self._recurrent = [*recurrent_peers(subject, plan, self._threads, chunk=None), *extra]
         self._baselines: list[_Prepared] = []
 
     def measure(
-        self, frames: Tensor, *, thresholds: Sequence[float] | None = None
+        self, clip: Clip, *, thresholds: Sequence[float] | None = None
     ) -> list[Measurement]:
         """All peers on one clip: the best of each dense runtime, and every recurrent one.
 
         Args:
-            frames: (T, *input_shape) float32.
+            clip: what they compute.
             thresholds: those of the plan that take part; None takes all.
         """
-        return self._measure(frames, self._reference(frames), thresholds)
+        return self._measure(clip, self._reference(clip.frames), thresholds)
 
     def _reference(self, frames: Tensor) -> Tensor:
         torch.set_num_threads(self._threads)
         return self._subject.reference(frames)
 
     def _measure(
-        self, frames: Tensor, reference: Tensor, thresholds: Sequence[float] | None
+        self, clip: Clip, reference: Tensor, thresholds: Sequence[float] | None
     ) -> list[Measurement]:
         recurrent = [
             peer
             for peer in self._recurrent
             if thresholds is None or peer.threshold is None or peer.threshold in thresholds
         ]
+        for peer in recurrent:
+            if isinstance(peer, RrmPeer):
+                peer.chunk = clip.chunk
+        frames = clip.frames
         peers = [*self._baseline_peers(frames), *recurrent]
         plan = self._plan
         measured = measure(
@@ -236,7 +240,7 @@ class Timer:
 
     def speeds(
         self,
-        clips: Mapping[str, Tensor],
+        clips: Mapping[str, Clip],
         *,
         thresholds: Sequence[float] | None = None,
         split: bool = False,
@@ -244,7 +248,7 @@ class Timer:
         """Over some clips together, for each dense runtime and each threshold.
 
         Args:
-            clips: (T, *input_shape) float32 by name.
+            clips: by name.
             thresholds: as for :meth:`measure`.
             split: whether the native engine's time is told apart, in a run of its own.
 
@@ -256,11 +260,12 @@ class Timer:
             ``repeats`` of each clip.
         """
         by_peer: dict[tuple[str, float | None], list[_Part]] = {}
-        for name, frames in clips.items():
+        for name, clip in clips.items():
+            frames = clip.frames
             say(f"  {name}: {counted(self._plan.repeats, 'round')} of {len(frames)} frames")
             reference = self._reference(frames)
-            kept = kept_errors(reference, chunk=self._subject.sampling.frames_per_chunk)
-            for one in self._measure(frames, reference, thresholds):
+            kept = kept_errors(reference, chunk=clip.chunk)
+            for one in self._measure(clip, reference, thresholds):
                 seconds = (
                     one.peer.split(frames) if split and isinstance(one.peer, RrmPeer) else None
                 )

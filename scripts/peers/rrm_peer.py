@@ -62,10 +62,12 @@ class RrmPeer(Peer):
         threshold: in units of the layers' inputs.
         precision: "fp32" or "bf16".
         threads: cores, and parts of the clip.
-        chunk: frames from one key frame to the next.
+        chunk: frames from one key frame to the next; None makes all frames one chunk. Clips of
+            different rates have different ones: it may be set anew before each.
     """
 
     threshold: float
+    chunk: int | None
 
     def __init__(
         self,
@@ -75,14 +77,15 @@ class RrmPeer(Peer):
         threshold: float,
         precision: str,
         threads: int,
-        chunk: int,
+        chunk: int | None,
     ) -> None:
         self.runtime = f"rrm-{engine}"
         self.precision = precision
         self.threads = threads
         self.threshold = threshold
         self.settings = f"time batch {recipe.time_batch}, {recipe.policy}"
-        self._recipe, self._engine, self._chunk = recipe, engine, chunk
+        self.chunk = chunk
+        self._recipe, self._engine = recipe, engine
         macs = torch.tensor([layer.macs for layer in recipe.layers], dtype=torch.float64)
         self._weights = macs / macs.sum()
         self._done: list[_Done] = []
@@ -109,7 +112,7 @@ class RrmPeer(Peer):
         features: list[Tensor] = []
         deltas: list[Tensor] = []
         work: list[Tensor] = []
-        for chunk in torch.split(frames, self._chunk):
+        for chunk in torch.split(frames, self.chunk or len(frames)):
             network.reset()
             for number, batch in enumerate(torch.split(chunk, self._recipe.time_batch)):
                 (output,), seen = network.run(batch)

@@ -14,7 +14,7 @@ from layer_times import KINDS, ordinary_times
 from network_bench import feature_errors
 from peers.rrm_peer import SPLIT, RrmPeer
 from sparsity import sparsity_of_clips
-from subjects import Subject, load_subject, noise_frames
+from subjects import Clip, Subject, load_subject, noise_frames
 from torch import nn
 
 from rrm_extract.graph import trace
@@ -154,7 +154,7 @@ def test_sparsity_is_the_readable_engines_where_layers_would_run_dense(
     clip = torch.cat([moving, moving[-1:].expand(13, -1, -1, -1)])
     network = RecurrentNetwork(subject.recipe.program, threshold=0.0)
     network.run(clip)
-    found = sparsity_of_clips(subject, [clip], 0.0, engine=engine)
+    found = sparsity_of_clips(subject, [Clip(frames=clip, chunk=240)], 0.0, engine=engine)
     assert overall_sparsity(found.layers) == pytest.approx(
         overall_sparsity(network.stats()), abs=1e-3
     )

@@ -8,8 +8,10 @@ import pytest
 import torch
 from subjects import (
     Subject,
+    clip_chunks,
     clip_frames,
     even_sample,
+    load_clip,
     load_subject,
     noise_frames,
     usable_batches,
@@ -49,6 +51,18 @@ def test_a_clip_is_cut_to_whole_batches(subject: Subject, tmp_path: Path) -> Non
     assert clip_frames(clip, subject, count=20).shape == (16, 3, 32, 32)
     short = clip_frames(clip, subject, count=6)
     assert torch.equal(short, clip_frames(clip, subject, count=None)[:6])
+
+
+def test_chunks_of_native_frames_are_as_long_as_the_clips_rate_makes_them(tmp_path: Path) -> None:
+    native = load_subject(MODEL, fps="native", chunk=0.5)
+    for rate, expected in ((10, 5), (24, 12)):
+        path = write_clip(tmp_path / f"{rate}.mp4", n_frames=30, rate=rate)
+        clip = load_clip(path, native, count=16)
+        assert (len(clip), clip.chunk) == (16, expected)
+        first = next(clip_chunks(path, native, count=16))
+        assert len(first) == expected
+    sampled = load_subject(MODEL, fps="4", chunk=0.5)
+    assert load_clip(path, sampled, count=None).chunk == 2
 
 
 def test_every_pixel_of_noise_is_new(subject: Subject) -> None:

@@ -210,3 +210,19 @@ def test_nothing_is_timed_unless_asked(
 ) -> None:
     run(monkeypatch, folder / "still", "--timed-videos", "0", "--policy", "paper")
     assert "| - / - / - |" in capsys.readouterr().out
+
+
+def test_native_frames_are_chunked_at_each_clips_own_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "clips").mkdir()
+    for rate in (8, 24):
+        write_clip(tmp_path / "clips" / f"{rate}.mp4", n_frames=8, rate=rate)
+    path = tmp_path / "t.json"
+    words = ("--fps", "native", "--chunk", "0.25", "--timed-videos", "2", "--timed-frames", "8")
+    run(monkeypatch, tmp_path / "clips", "--json", path, options=(*OPTIONS, *words))
+    for row in json.loads(path.read_text())["rows"]:
+        # Chunks of 2 and of 6 frames.
+        assert (row["frames"], row["key_frames"]) == (16, 4 + 2)
+        assert row["measured"]["work"] > (4 + 2) / 16
+        assert row["measured"]["feature_error_kept"] > 0

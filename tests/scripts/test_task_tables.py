@@ -253,6 +253,14 @@ def test_nothing_found_is_no_precision(
     assert "| 0 | 0 | - (-) |" in capsys.readouterr().out
 
 
+def test_native_frames_are_looked_at_chunk_by_chunk(folder: Path, run: Run) -> None:
+    clip = folder / "clips" / "clip0.mp4"
+    words = ("--fps", "native", "--chunk", "0.1", "--max-frames", "6", "--score", "0.2")
+    (row,) = run(table7_agreement, clip, *detector(folder), "--thresholds", "0", *words)["rows"]
+    assert row["frames"] == 6
+    assert row["with_dense"]["ap"] == pytest.approx(1)
+
+
 def test_finished_rows_are_kept(folder: Path, tmp_path: Path, run: Run) -> None:
     path = tmp_path / "t.json"
     options = (*detector(folder), "--thresholds", "0", "--max-frames", "2", "--score", "0.2")
