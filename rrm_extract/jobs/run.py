@@ -250,7 +250,9 @@ def identity_of(config: JobConfig, plan: JobPlan) -> dict[str, Any]:
 
 def root_attrs(config: JobConfig, plan: JobPlan) -> dict[str, Any]:
     """Root attributes of the feature file, except those that the store sets itself."""
-    threshold = config.threshold
+    threshold: Any = config.threshold
+    if plan.calibration and plan.calibration["kind"] == "target":
+        threshold = plan.calibration["thresholds"]
     versions = {
         "python": platform.python_version(),
         **plan.versions,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 from rrm_extract.config import JobConfig, threshold_text
 from rrm_extract.jobs.calibration import Calibration, TargetCalibration
+from rrm_extract.store import FeatureFile
 
-__all__ = ["setting_text"]
+__all__ = ["setting_text", "stored_setting_text", "stored_threshold"]
 
 
 def setting_text(config: JobConfig, calibration: Calibration | None) -> str:
@@ -14,3 +17,33 @@ def setting_text(config: JobConfig, calibration: Calibration | None) -> str:
         return f"target error {calibration.target_error:g} ({config.thresholds})"
     limit = "" if config.error_limit is None else f", error limit {config.error_limit:g}"
     return f"threshold {threshold_text(config.threshold)} ({config.policy}{limit})"
+
+
+def stored_threshold(file: FeatureFile) -> str:
+    """The threshold that a feature file was made with; as JSON where layers have their own.
+
+    With a target these are the calibrated ones, from which steering starts. The attribute
+    ``threshold`` of files that were made before it said so has a default that was not used.
+    """
+    calibration = json.loads(file.attrs.get("calibration_json", "null"))
+    if calibration is not None and calibration["kind"] == TargetCalibration.kind:
+        return json.dumps(calibration["thresholds"])
+    return str(file.attrs.get("threshold", "?"))
+
+
+def stored_setting_text(
+    threshold: str, policy: str, *, target_error: float | None, percentile: float | None
+) -> str:
+    """As :func:`setting_text`, of what a feature file says.
+
+    Args:
+        threshold: of :func:`stored_threshold`.
+        policy: "bounded" or "paper".
+        target_error: of the file's identity; None without a target.
+        percentile: share of frames, in percent, that shall keep it.
+    """
+    by_layer = json.loads(threshold) if threshold.startswith("{") else None
+    if target_error is not None:
+        how = "and steered" if by_layer and any(by_layer.values()) else "to 0"
+        return f"target error {target_error:g} ({percentile:g} %), thresholds calibrated {how}"
+    return f"threshold {threshold if by_layer is None else threshold_text(by_layer)} ({policy})"

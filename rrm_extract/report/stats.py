@@ -19,6 +19,7 @@ from rrm_extract.printable import printable
 from rrm_extract.report.audit import audit_lines, audit_measures
 from rrm_extract.report.eie import EieModel, eie_csv_names, model_on_eie
 from rrm_extract.report.found import found_lines, found_measures
+from rrm_extract.report.setting import stored_setting_text, stored_threshold
 from rrm_extract.report.table import number, table
 from rrm_extract.rrm.cost import (
     Channels,
@@ -41,7 +42,11 @@ class Stats:
 
     Attributes:
         video_id: the one video, None for all of them.
-        file, model, weights, threshold, policy: what made the features.
+        file, model, weights, policy: what made the features.
+        threshold: that they were made with, see
+            :func:`rrm_extract.report.setting.stored_threshold`.
+        target_error, percentile: what the thresholds were calibrated and steered for; None where
+            there was no target.
         videos, frames, delta_frames: counts; delta frames are those that were not key frames.
         failures: (video id, message) of what failed or is partial.
         layers: means over frames; densities of the delta over delta frames.
@@ -66,6 +71,8 @@ class Stats:
     layers: tuple[LayerCost, ...]
     work: float
     audit: Mapping[str, Any]
+    target_error: float | None = None
+    percentile: float | None = None
     found: Mapping[str, Any] | None = None
     eie: EieModel | None = None
 
@@ -119,7 +126,12 @@ class Stats:
         lines = [
             printable(f"{self.file}{'' if self.video_id is None else ' ' + self.video_id}")
             + f": {self.model}, weights {self.weights}, "
-            f"threshold {self.threshold} ({self.policy})",
+            + stored_setting_text(
+                self.threshold,
+                self.policy,
+                target_error=self.target_error,
+                percentile=self.percentile,
+            ),
             f"{self.videos} video{'' if self.videos == 1 else 's'}, {self.frames} frames, "
             f"{self.frames - self.delta_frames} of them key frames",
             *found_lines(self.found),
@@ -255,12 +267,13 @@ def _stats(file: FeatureFile, path: Path, video_ids: Sequence[str], only: str | 
         if only is None or record.video_id == only
     )
     attrs = file.attrs
+    target = file.identity.get("target_error")
     return Stats(
         file=str(path),
         video_id=only,
         model=str(attrs.get("model", "?")),
         weights=str(attrs.get("weights_id", "?")),
-        threshold=str(attrs.get("threshold", "?")),
+        threshold=stored_threshold(file),
         policy=str(attrs.get("policy", "?")),
         videos=len(video_ids),
         frames=frames,
@@ -271,6 +284,8 @@ def _stats(file: FeatureFile, path: Path, video_ids: Sequence[str], only: str | 
         audit=audit_measures(
             np.concatenate(known["error"]), np.concatenate(known["estimate"]), events
         ),
+        target_error=target,
+        percentile=None if target is None else file.identity.get("percentile"),
         found=found_measures(file, (file[video_id] for video_id in video_ids)),
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -269,6 +270,40 @@ def test_features_keep_the_target_from_end_to_end(
     assert np.percentile(np.concatenate(errors), 95) <= 1.5 * TARGET
     assert np.median(np.concatenate(errors)) > 0.1 * TARGET, "the room is used"
     assert np.concatenate(work).mean() < 0.4, "it is not all computed densely"
+
+
+def test_the_file_and_its_stats_name_the_thresholds_that_were_used(
+    videos: Path, target_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, used = tmp_path / "f.h5", json.loads(target_file.read_text())["thresholds"]
+    assert main(arguments(videos, path, "--workers", 1, "--thresholds", target_file)) == 0
+    with FeatureFile(path) as file:
+        assert json.loads(file.attrs["threshold"]) == used
+    with h5py.File(path, "r+") as file:  # as it was written once: a default that was not used
+        file.attrs["threshold"] = 1e-4
+    capfd.readouterr()
+    assert main(["stats", str(path)]) == 0
+    head = capfd.readouterr().out.splitlines()[0]
+    assert head.endswith("target error 0.01 (95 %), thresholds calibrated and steered")
+    assert main(["stats", str(path), "--json"]) == 0
+    values = json.loads(capfd.readouterr().out)
+    assert json.loads(values["threshold"]) == used
+    assert (values["target_error"], values["percentile"]) == (TARGET, 95)
+
+
+def test_stats_name_the_threshold_of_each_layer(
+    videos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for threshold, words in (("0.1", "0.1"), ("0.1,features.0=0.2", "0.1,features.0=0.2")):
+        path = tmp_path / f"{threshold}.h5"
+        options = ("--workers", 1, "--threshold", threshold)
+        assert main(arguments(videos / "0.mp4", path, *options)) == 0
+        capfd.readouterr()
+        assert main(["stats", str(path)]) == 0
+        assert capfd.readouterr().out.splitlines()[0].endswith(f", threshold {words} (bounded)")
+        assert main(["stats", str(path), "--json"]) == 0
+        values = json.loads(capfd.readouterr().out)
+        assert (values["target_error"], values["percentile"]) == (None, None)
 
 
 def test_a_calibration_without_its_output_is_made_again(videos: Path, tmp_path: Path) -> None:
