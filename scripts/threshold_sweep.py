@@ -25,7 +25,8 @@ from recognition import Recogniser, check_classes
 from rrm_extract import FeatureFile
 from rrm_extract.config import JobConfig
 from rrm_extract.errors import InputError
-from rrm_extract.jobs import Video, run_job
+from rrm_extract.jobs import Video, make_recipe, run_job
+from rrm_extract.jobs.recipe import load_job_model
 
 __all__ = ["INFINITE", "ErrorControl", "Point", "Record", "Sweep", "shown_threshold"]
 
@@ -147,6 +148,7 @@ class Sweep:
             RrmError: the request is wrong, or a file cannot be used.
         """
         configs = {point: self._config(point) for point in points}  # refuse before hours of work
+        _check_controls([configs[point] for point in points if point.control is not None])
         self._claim_folder()
         dense = self._folder / "dense.h5"
         extract_dense(self._config(Point(threshold=0.0)), self._all, dense, threads=self._workers)
@@ -241,6 +243,14 @@ class Sweep:
         ids = [video.video_id for video in self._asked]
         both = whole[0] & whole[1]
         return [one for one in ids if one in both], [one for one in ids if one not in both]
+
+
+def _check_controls(configs: Sequence[JobConfig]) -> None:
+    """Refuses calibrations of another network or engine; all are jobs of one network."""
+    if configs:
+        model = load_job_model(configs[0])
+        for config in configs:
+            make_recipe(model, config)
 
 
 @dataclass(frozen=True)

@@ -290,6 +290,17 @@ def test_each_calibration_is_for_its_threshold(
     assert "no --aecs FILE is for threshold 0.3" in asked(table3_thresholds, paths[0], "0.1", "0.3")
 
 
+def test_a_calibration_of_another_network_fails_before_any_work(
+    figure: Figure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aecs, work = calibrated(tmp_path, 0.1), tmp_path / "work"
+    wanted = ["--thresholds", "0.1", "--aecs", aecs, "--error-limit", "1", "--work", work]
+    for script in (fig3_accuracy, table3_thresholds):
+        with pytest.raises(SystemExit, match="calibrated for another network"):
+            run(script, monkeypatch, "--videos", figure.videos, *OPTIONS, *wanted)
+        assert not work.exists()
+
+
 def test_the_table_has_a_column_for_the_limit(figure: Figure) -> None:
     records = [dict(record) for record in figure.result["records"]]
     records[1]["error_limit"] = 0.25
