@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from benchmarking import say
-from tables import file_stamps
+from tables import network_stamps
 
 from rrm_extract.graph import Program
 from rrm_extract.jobs.compress import compress_network
@@ -40,7 +40,7 @@ def compressed_file(
     Raises:
         UsageError: there is no such network, or it cannot be compressed that way.
     """
-    asked = [model, weights, density, preprocess, file_stamps(model, weights)]
+    asked = [model, weights, density, preprocess, network_stamps(model, weights, preprocess or "")]
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
     name = "".join(one if one.isalnum() else "_" for one in Path(model).name)
     path = folder / f"{name}_{digest}.dcz"

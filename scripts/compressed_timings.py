@@ -49,7 +49,7 @@ from peers import DenseNetwork, Peer, baseline_candidates
 from peers.base import Workers, consecutive_parts
 from subjects import clip_frames, load_subject, usable_batches
 from table_rows import RowFile
-from tables import file_stamps
+from tables import network_stamps
 from torch import Tensor, nn
 
 from rrm_extract.engine import NativeNetwork
@@ -199,7 +199,8 @@ def main() -> None:
             for part in PARTS:
                 for threads in options.threads:
                     key = {"model": name, "clip": clip.name, "part": part, "threads": threads}
-                    made_from = {"files": file_stamps(name, options.weights, str(clip))}
+                    stamps = network_stamps(name, options.weights, "", str(clip))
+                    made_from = {"files": stamps}
                     table.row(key, made_from, partial(part_record, parts, part, threads, options))
     print(json.dumps(table.result, indent=2))
 

@@ -51,7 +51,14 @@ from table_page import (
     weights_text,
 )
 from table_rows import Record, RowFile
-from tables import add_model_options, made_from, run_table, shown_spec, table_parser
+from tables import (
+    add_model_options,
+    made_from,
+    network_stamps,
+    run_table,
+    shown_spec,
+    table_parser,
+)
 from timed_clips import (
     ERROR_NOTE,
     RUNTIMES,
@@ -154,7 +161,12 @@ def fill(options: argparse.Namespace, table: RowFile, datasets: Sequence[Dataset
             table.rows(keys, made_from(dataset, *weights), partial(network.of_dataset, dataset))
         for changed in dict.fromkeys(options.changed):
             key = _key(SQUARE, name, 0.0, changed)
-            source = {"pictures": "noise, seed 0", "weights": [shown_spec(w) for w in weights]}
+            source: Record = {
+                "pictures": "noise, seed 0",
+                "weights": [shown_spec(w) for w in weights],
+            }
+            if stamps := network_stamps(*weights):
+                source["files"] = stamps
             table.row(key, source, partial(network.of_square, changed))
 
 

@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from recognition_options import whole_number
 from table_rows import Record, RowFile
 
 from rrm_extract.errors import RrmError
+from rrm_extract.models import load_model
+from rrm_extract.models.registry import is_factory
 
 __all__ = [
     "add_model_options",
     "file_stamps",
     "made_from",
+    "network_stamps",
     "run_table",
     "shown_spec",
     "table_parser",
@@ -171,10 +175,14 @@ def made_from(dataset: Dataset, *specs: str) -> dict[str, Any]:
 
     Args:
         dataset: its videos.
-        specs: networks and weights as they were asked for; files among them are known by content.
+        specs: the network, its weights, its preprocessing and files, as they were asked for; see
+            :func:`network_stamps`.
+
+    Raises:
+        UsageError: a network of the user's own code cannot be had.
     """
     asked = [shown_spec(spec) for spec in specs]
-    return {**dataset.identity(), "weights": asked, "files": file_stamps(*specs)}
+    return {**dataset.identity(), "weights": asked, "files": network_stamps(*specs)}
 
 
 def shown_spec(spec: str) -> str:
@@ -197,6 +205,35 @@ def file_stamps(*specs: str) -> dict[str, str]:
             if path.is_file():
                 stamps[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return stamps
+
+
+def network_stamps(
+    spec: str, weights: str = "default", preprocess: str = "", *files: str
+) -> dict[str, str]:
+    """What tells a network from another of the same name, by the names of what is known.
+
+    Files are known by their content. ``package.module:factory`` may make other weights each time
+    its code changes, so it is known by those that it makes.
+
+    Args:
+        spec: NAME or NAME=WEIGHTS.
+        weights: for a network whose spec names none.
+        preprocess: for networks that bring no transform of their own.
+        files: further ones.
+
+    Raises:
+        UsageError: a network of the user's own code cannot be had.
+    """
+    stamps = file_stamps(spec, weights, preprocess, *files)
+    name, _, own_weights = spec.partition("=")
+    if is_factory(name):
+        stamps[name] = _weights_sha256(name, own_weights or weights, preprocess)
+    return stamps
+
+
+@cache
+def _weights_sha256(name: str, weights: str, preprocess: str) -> str:
+    return load_model(name, weights=weights, preprocess=preprocess or None).weights_sha256
 
 
 def _command(name: str, arguments: Sequence[str], datasets: Sequence[Dataset]) -> str:

@@ -21,7 +21,7 @@ from .torchvision_models import is_torchvision_model, load_torchvision
 from .weights import parse_weights
 from .xnor import is_xnor_model, load_xnor
 
-__all__ = ["carries_weights", "is_classifier", "is_model_file", "load_model"]
+__all__ = ["carries_weights", "is_classifier", "is_factory", "is_model_file", "load_model"]
 
 _FILES = {".onnx": load_onnx, ".dcz": load_dcz, ".net": load_published_net}
 """Files that are a network with its weights, by how their names end."""
@@ -91,6 +91,12 @@ def load_model(
 def carries_weights(name: str) -> bool:
     """Whether a network brings weights of its own, so that its default ones need no download."""
     return ":" in name or is_model_file(name)
+
+
+def is_factory(name: str) -> bool:
+    """Whether a name is one of the user's own code, ``package.module:factory``."""
+    is_other = is_darknet_model(name) or name.startswith(PREFIX) or is_model_file(name)
+    return ":" in name and not is_other
 
 
 def is_classifier(name: str) -> bool:

@@ -27,6 +27,7 @@ from table_rows import RowFile
 from tables import add_model_options, made_from, run_table, shown_spec, table_parser
 
 from rrm_extract.errors import InputError, StoreMismatchError
+from rrm_extract.models import load_model
 from tests.clips import write_clip
 from tests.tiny import MODEL
 
@@ -319,6 +320,24 @@ def test_a_wrong_request_ends_the_program(
     (tmp_path / "other.json").write_text('{"table": "other"}')
     with pytest.raises(SystemExit, match=words):
         script(monkeypatch, *arguments)
+
+
+def test_weights_that_a_factory_makes_anew_are_another_source(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (dataset,) = find_datasets([str(folder)])
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "import torch\nfrom tests.tiny import Tiny\n"
+    found = []
+    for number, seed in enumerate((1, 1, 2)):  # three modules: Python imports each once
+        (tmp_path / f"own{number}.py").write_text(
+            f"{text}def make():\n    torch.manual_seed({seed})\n    return Tiny()\n"
+        )
+        source = made_from(dataset, f"own{number}:make", "default", "")
+        found.append(source["files"][f"own{number}:make"])
+    assert found[0] == found[1] != found[2]
+    assert found[0] == load_model("own0:make").weights_sha256
+    assert made_from(dataset, "resnet18", "random:0", "")["files"] == {}
 
 
 def test_changed_weights_are_another_source(folder: Path, tmp_path: Path) -> None:
