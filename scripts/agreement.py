@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from annotated_clips import match_frames
-from annotations import AnnotatedFrame, Annotations
+from annotations import AnnotatedFrame, Annotations, class_key
 from average_precision import (
     BodyFrame,
     BoxFrame,
@@ -186,6 +186,13 @@ class Agreement:
             ],
             looked_for=annotations.parts,
         )
+
+    def unknown_classes(self, seen: ClipAgreement) -> list[str]:
+        """Classes of marked objects that the detector has no name for; none of a pose network."""
+        marked = {box.name for _, marks in seen.annotated for box in marks.boxes}
+        if not isinstance(self._network.reader, Detector):
+            return []
+        return sorted(marked - {class_key(name) for name in self._names()})
 
     def _names(self) -> tuple[str, ...]:
         """Of a detector's classes; their numbers where they have no names."""

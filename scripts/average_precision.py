@@ -139,9 +139,11 @@ def marked_bodies(found: Poses, parts: Sequence[str]) -> list[MarkedBody]:
 def box_precision(frames: Sequence[BoxFrame]) -> Precision:
     """Average precision of boxes (COCO's AP and AP50).
 
-    A class that no object is of has no precision, whatever was found of it.
+    A class that no object is of has no precision, whatever was found of it. Objects of a class that
+    the detector has no name for do not count: it cannot find them.
     """
-    names = sorted({box.name for frame in frames for box in frame.truths})
+    known = {class_key(name) for frame in frames for name in frame.names}
+    names = sorted(known & {box.name for frame in frames for box in frame.truths})
     numbers = {name: number for number, name in enumerate(names, 1)}
     truths: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
@@ -150,6 +152,7 @@ def box_precision(frames: Sequence[BoxFrame]) -> Precision:
         truths += [
             _box(image, numbers[box.name], box.corners) | {"iscrowd": int(box.is_crowd)}
             for box in frame.truths
+            if box.name in numbers
         ]
         keys = [class_key(name) for name in frame.names]
         for corners, score, kind in _counting(frame.found):

@@ -230,6 +230,7 @@ class _Networks:
             "frames": len(seen.annotated),
             "frames_between": seen.between,
             "frames_beyond": seen.beyond,
+            "unknown_classes": agreement.unknown_classes(seen),
             "dense": agreement.with_annotations(seen, annotations, seen.dense).to_json(),
         }
 
@@ -363,6 +364,16 @@ def _annotated_notes(rows: Sequence[Record]) -> list[str]:
         for row in rows
         if (marks := row["with_annotations"])
     }
+    for row in rows:
+        key, marks = row["key"], row["with_annotations"] or {}
+        if unknown := marks.get("unknown_classes"):
+            note = (
+                f"{key['dataset']}, {key['model']}: annotated classes that this network does not "
+                f"know do not count: {', '.join(unknown)}."
+            )
+            if marks["dense"]["ap"] is None:
+                note += " It knows no other that is annotated: nothing can be scored."
+            notes[note] = None
     return list(notes)
 
 

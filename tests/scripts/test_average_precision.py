@@ -99,6 +99,14 @@ def test_classes_that_nobody_looked_for_do_not_count() -> None:
     assert box_precision(frames).found == 2
 
 
+def test_classes_that_the_detector_cannot_know_do_not_count() -> None:
+    frame = box_frame([box("person", *A), box("zebra", *B)], detections((*A, 0.5, 0)))
+    precision = box_precision([frame])
+    assert (precision.ap50, precision.truths) == (pytest.approx(1), 1)
+    precision = box_precision([box_frame([box("zebra", *B)], detections((*A, 0.5, 0)))])
+    assert (precision.ap, precision.truths, precision.found) == (None, 0, 1)
+
+
 def test_what_was_found_in_a_crowd_counts_neither_for_nor_against() -> None:
     crowd = MarkedBox(name="person", corners=B, is_crowd=True)
     frame = box_frame([box("person", *A), crowd], detections((*B, 0.9, 0), (*A, 0.5, 0)))

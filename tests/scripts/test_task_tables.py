@@ -205,6 +205,24 @@ def test_agreement_of_boxes_with_both_truths(
     assert drawing.read_bytes().startswith(b"<?xml")
 
 
+def test_annotated_classes_that_the_detector_cannot_know_are_named(
+    folder: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network of a .cfg file alone has only numbered classes."""
+    where = "0.1,0.5,0.1,0.5"
+    (tmp_path / "marks.csv").write_text(f"clip0,0,0,dog,0,present,{where}\n")
+    (row,) = run(
+        table7_agreement, folder / "clips" / "clip0.mp4", *detector(folder), "--thresholds", "0",
+        "--max-frames", "1", "--score", "0.2", "--annotations", tmp_path / "marks.csv",
+    )["rows"]  # fmt: skip
+    marks = row["with_annotations"]
+    assert (marks["dense"]["ap"], marks["own"]["ap"], marks["frames"]) == (None, None, 1)
+    assert marks["unknown_classes"] == ["dog"]
+    text = capsys.readouterr().out
+    assert "annotated classes that this network does not know do not count: dog." in text
+    assert "nothing can be scored" in text
+
+
 def own_people(folder: Path, preprocess: str) -> dict[str, Any]:
     """A file of COCO's form that says what the dense network finds in the second frame."""
     model = load_model("rtpose", weights="random:0", preprocess=preprocess)
