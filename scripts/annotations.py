@@ -130,6 +130,6 @@ def load_json(path: Path) -> Any:
     except OSError as error:
         msg = f"{path} cannot be read: {error.strerror}; expected a file of annotations"
         raise AnnotationError(msg) from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         msg = f"{path} is no JSON ({str(error).splitlines()[0]}); expected a file of annotations"
         raise AnnotationError(msg) from error

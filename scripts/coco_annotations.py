@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,12 +75,17 @@ def read_coco(path: Path) -> Annotations:
             msg = f"{where}: image {image_id!r}, category {kind!r}; expected one of those listed"
             raise AnnotationError(msg)
         _add(marked[image_id], annotation, categories[kind], where)
-    names = {_get(video, "id", path): video.get("name") for video in content.get("videos", [])}
+    names = {
+        _get(video, "id", path): video.get("name")
+        for video in _list(content.get("videos"), f"{path}: videos")
+    }
     looked_for = frozenset(category.name for category in categories.values())
     videos: dict[str, list[AnnotatedFrame]] = defaultdict(list)
     for image_id, image in images.items():
         where = f"{path}, image {image_id!r}"
-        video = image.get("video", names.get(image.get("video_id"), image.get("video_id")))
+        video = image.get("video", image.get("video_id"))
+        if "video" not in image and not isinstance(video, (dict, list)):
+            video = names.get(video, video)
         if not isinstance(video, str):
             msg = f"{where}: no video; expected its file's name as 'video', or a 'video_id'"
             raise AnnotationError(msg)
@@ -110,7 +116,8 @@ def read_coco(path: Path) -> Annotations:
 
 
 def _category(given: Mapping[str, Any], path: Path) -> _Category:
-    name, parts = _get(given, "name", path), given.get("keypoints", [])
+    name = _get(given, "name", path)
+    parts = _list(given.get("keypoints"), f"{path}, category {name!r}: keypoints")
     if not isinstance(name, str) or not all(isinstance(part, str) for part in parts):
         msg = f"{path}: category {name!r}, key points {parts!r}; expected names"
         raise AnnotationError(msg)
@@ -165,6 +172,14 @@ def _get(given: Any, key: str, where: object) -> Any:
     return given[key]
 
 
+def _list(value: Any, what: str) -> list[Any]:
+    """A list that may be left out, or be null."""
+    if value is not None and not isinstance(value, list):
+        msg = f"{what}: {value!r}; expected a list"
+        raise AnnotationError(msg)
+    return value or []
+
+
 def _numbers(values: Any, count: int, what: str) -> Sequence[float]:
     is_list = isinstance(values, list) and len(values) == count
     if not is_list or not all(_is_number(value) for value in values):
@@ -175,10 +190,15 @@ def _numbers(values: Any, count: int, what: str) -> Sequence[float]:
 
 def _number(value: Any, what: str) -> float:
     if not _is_number(value):
-        msg = f"{what}: {value!r}; expected a number"
+        msg = f"{what}: {reprlib.repr(value)}; expected a number"
         raise AnnotationError(msg)
     return float(value)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float reaches
+        return False

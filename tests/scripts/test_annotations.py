@@ -273,6 +273,13 @@ def test_the_images_of_an_export_can_be_annotated(tmp_path: Path) -> None:
     assert read.of("day/a.mp4")[0].number == 7
 
 
+def test_what_is_null_is_not_there(tmp_path: Path) -> None:
+    content = changed("categories", 1, keypoints=None) | {"videos": None}
+    content["images"][1]["video_id"] = "b.mp4"
+    read = read_annotations(coco_file(tmp_path, content))
+    assert (read.parts, len(read.of("b.mp4"))) == (("nose", "left_eye"), 1)
+
+
 def changed(where: str, number: int, **values: Any) -> dict[str, Any]:
     content = coco()
     content[where][number] |= values
@@ -296,7 +303,11 @@ def changed(where: str, number: int, **values: Any) -> dict[str, Any]:
         (changed("images", 0, frame_index=-1), "image 1: frame_index is -1; expected a whole"),
         (changed("images", 0, width=0), "image 1: height and width are 480 and 0"),
         (changed("images", 1, timestamp=None), "image 2: timestamp: None; expected a number"),
+        (changed("images", 1, video_id=[1]), "image 2: no video"),
+        (changed("images", 0, frame_index=10**400), "image 1: frame_index: 1000.*; expected"),
         (changed("categories", 0, name=3), "category 3, key points"),
+        (changed("categories", 0, keypoints=5), "category 'person': keypoints: 5; expected a list"),
+        (coco() | {"videos": 5}, "videos: 5; expected a list"),
     ],
 )
 def test_a_wrong_coco_fails(tmp_path: Path, content: Any, message: str) -> None:
@@ -317,6 +328,7 @@ def test_a_wrong_coco_fails(tmp_path: Path, content: Any, message: str) -> None:
         ("a.txt", b"", r"expected a \.csv or \.csv\.gz of YouTube-BoundingBoxes, bbcpose.mat"),
         ("a.json", b"{", "is no JSON"),
         ("a.json", b"\xff", "is no JSON"),
+        ("a.json", b"1" * 5000, "is no JSON"),
         ("a.csv", b"\xff\xfe\xff", "is no table"),
         ("a.csv.gz", b"not packed", "is no table"),
         ("a.csv.gz", None, "cannot be read: No such file"),
