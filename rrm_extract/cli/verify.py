@@ -70,5 +70,6 @@ def verify(
     worst = totals["relative_l2_max"]
     too_far = max_error is not None and not (worst is not None and worst <= max_error)
     if too_far and not as_json:
-        click.echo(f"largest error {worst} is over --max-error {max_error}", err=True)
+        found = f"largest error {worst} is over --max-error {max_error}"
+        click.echo("no frame could be compared" if worst is None else found, err=True)
     return 1 if failures or too_far else 0

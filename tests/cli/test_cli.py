@@ -135,6 +135,9 @@ def test_verify_names_a_broken_clip(
     )
     assert code == 1
     assert "bad.mp4" in err
+    code, _, err = output_of(capsys, "verify", bad, "--model", MODEL, "--max-error", "1")
+    assert code == 1
+    assert err.splitlines()[-1] == "no frame could be compared"
 
 
 @pytest.mark.parametrize("layout", ["npy", "flat", "activitynet"])
