@@ -19,6 +19,7 @@ __all__ = [
     "machine",
     "median",
     "read_json",
+    "read_result",
     "require",
     "save_json",
     "save_text",
@@ -114,6 +115,20 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         sys.exit(f"{path}: {error}; expected a file that a benchmark script wrote with --json")
+
+
+def read_result(path: Path, script: str, *keys: str) -> dict[str, Any]:
+    """Reads what a script has written with ``--json``; ends the program where it has not.
+
+    Args:
+        path: the file.
+        script: its name, without ".py".
+        keys: what only its files have.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict) or not found.keys() >= {*keys}:
+        sys.exit(f"{path}: expected a file that scripts/{script}.py wrote with --json")
+    return found
 
 
 def require(module: str) -> Any:

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarking import read_json, require, save_text
+from benchmarking import read_result, require, save_text
 from charts import new_figure, save_svg
 from sweep_options import add_sweep_options, error_controls, markdown, run_sweep
 from threshold_sweep import INFINITE, Point, Record, shown_threshold
@@ -43,7 +43,9 @@ def main() -> None:
     if arguments.svg is not None:
         require("matplotlib")  # rather now than after an hour of measuring
     if arguments.source is not None:
-        result = read_json(arguments.source)
+        result = read_result(
+            arguments.source, "fig3_accuracy", "records", "settings", "labels", "unlabelled"
+        )
     else:
         result = run_sweep(arguments, points_of(arguments))
     table = markdown(result)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarking import counted, machine, read_json, require, save_json, say, versions
+from benchmarking import counted, machine, read_result, require, save_json, say, versions
 from charts import caption, legend_below, new_figure, save_svg
 from recognition_options import whole_number
 
@@ -62,7 +62,9 @@ def main() -> None:
     if arguments.svg is not None:
         require("matplotlib")  # rather now than after minutes of measuring
     if arguments.source is not None:
-        result = read_json(arguments.source)
+        result = read_result(
+            arguments.source, "fig4_dynamic_error", "calibration", "clips", "settings"
+        )
     else:
         try:
             result = measure(arguments)

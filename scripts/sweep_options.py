@@ -145,6 +145,8 @@ def _run(arguments: argparse.Namespace, points: Sequence[Point]) -> dict[str, An
     for record in sweep.records(list(dict.fromkeys(points))):
         result["train"] = sweep.coverage and sweep.coverage.to_json()
         result["records"].append(record)
+        if record["engine"] is not None:
+            result["settings"]["engine"] = record["engine"]  # asked for was perhaps "auto"
         if arguments.json is not None:
             save_json(result, arguments.json)
     return result
@@ -182,11 +184,12 @@ def markdown(result: dict[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     dense = records[0]
+    ran = "" if settings["engine"] == "auto" else f", the {settings['engine']} engine"
     cores = counted(settings["workers"], "core")
     lines += [
         "",
         f"{settings['model']}, weights {settings['weights']}, policy {settings['policy']}, chunks "
-        f"of {settings['chunk']:g} s; {counted(dense['videos'], 'video')}, "
+        f"of {settings['chunk']:g} s{ran}; {counted(dense['videos'], 'video')}, "
         f"{counted(dense['frames'], 'frame')}.",
         "Theoretical: dense MACs over MACs done, key frames included, of the dense network; not a "
         "time.",

@@ -211,6 +211,7 @@ class Sweep:
             "threshold": None if point is None else point.threshold,
             "infinite": point is not None and point.threshold >= INFINITE,
             "error_limit": point and point.control and point.control.limit,
+            "engine": None if point is None else _engine_of(path),
             "speedup_theoretical": own.frames / own.work,
             "speedup_wall_network": dense_seconds / seconds,
             "core_seconds_network": seconds,
@@ -280,6 +281,12 @@ def _sums(path: Path, video_ids: Sequence[str]) -> _Sums:
             work += float(np.sum(video.work, dtype=np.float64))
             network += float(video.attrs["seconds_network"])
     return _Sums(frames, key_frames, work, network)
+
+
+def _engine_of(path: Path) -> str:
+    """What computed a feature file, where the job may have said "auto"."""
+    with FeatureFile(path) as file:
+        return str(file.attrs["engine"])
 
 
 def _classes_of(

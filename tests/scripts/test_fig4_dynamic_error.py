@@ -192,11 +192,13 @@ def test_measured_figures_are_drawn_anew(
         (("--videos", "clip.mp4", "--error-limit", "-1"), "a relative error above 0"),
         (("--videos", "none.mp4", "--error-limit", "1"), "none.mp4"),
         (("--videos", "clip.mp4", "--error-limit", "1", "--aecs", "none.json"), "none.json"),
+        (("--from", "other.json"), "expected a file that scripts/fig4_dynamic_error.py wrote"),
     ],
 )
 def test_a_wrong_request_ends_the_program(
     arguments: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.json").write_text('{"table": "table2_sparsity", "settings": {}, "rows": []}')
     with pytest.raises(SystemExit, match=words):
         run(monkeypatch, *arguments)

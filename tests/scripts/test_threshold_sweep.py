@@ -23,6 +23,7 @@ from threshold_sweep import INFINITE, ErrorControl, Point, Sweep
 
 from rrm_extract import FeatureFile
 from rrm_extract.config import JobConfig
+from rrm_extract.engine.backend import choose_engine
 from rrm_extract.errors import InputError
 from rrm_extract.jobs import discover
 from rrm_extract.jobs.calibration import AccumulatedCalibration, Subject, save
@@ -157,6 +158,21 @@ def test_without_labels_all_videos_count_and_there_is_no_accuracy(
     assert (tmp_path / "t.md").read_text(encoding="utf-8") == shown
 
 
+def test_the_engine_that_ran_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_action(tmp_path / "v" / "1.avi", "Rings", seed=0, frames=2)
+    run(
+        table3_thresholds, monkeypatch, "--videos", tmp_path / "v", *OPTIONS, "--engine", "auto",
+        "--work", tmp_path / "w", "--thresholds", "0", "--json", tmp_path / "t.json",
+    )  # fmt: skip
+    engine = choose_engine("auto").engine
+    result = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
+    assert result["settings"]["engine"] == engine
+    assert [record["engine"] for record in result["records"]] == [None, engine]
+    assert f"chunks of 10 s, the {engine} engine; 1 video" in capsys.readouterr().out
+
+
 # --- wrong requests ------------------------------------------------------------------------------
 
 
@@ -228,6 +244,13 @@ def test_classes_that_cannot_be_learnt_fail_before_any_work(
     with pytest.raises(SystemExit, match="1 classes have a video to learn from"):
         run(table3_thresholds, monkeypatch, *arguments)
     assert not work.exists()
+
+
+def test_figures_of_another_script_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "other.json"
+    path.write_text('{"records": [], "settings": {}}', encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"expected a file that scripts/fig3_accuracy\.py wrote"):
+        run(fig3_accuracy, monkeypatch, "--from", path)
 
 
 # --- error control -------------------------------------------------------------------------------
