@@ -21,16 +21,16 @@ from rrm_extract.config import DEFAULT_PERCENTILE, JobConfig
 from rrm_extract.errors import (
     ClipOpenError,
     ConfigError,
-    StoreMismatchError,
     StoreWriteError,
     WorkerError,
 )
 from rrm_extract.jobs.accounting import Accounting
 from rrm_extract.jobs.assemble import assemble
-from rrm_extract.jobs.calibrate import calibrate_apart, check_folder, earlier
+from rrm_extract.jobs.calibrate import calibrate_apart, check_folder
 from rrm_extract.jobs.calibration import digest
 from rrm_extract.jobs.compiled import beside
 from rrm_extract.jobs.discover import Video, discover
+from rrm_extract.jobs.kept_calibration import calibration_path, has_calibration
 from rrm_extract.jobs.loading import KeptNetwork, Loader, network_of
 from rrm_extract.jobs.memory import peak_memory
 from rrm_extract.jobs.messages import Alive, ChunkDone, ChunkTask, Fatal, Scanned, Task
@@ -42,7 +42,6 @@ from rrm_extract.jobs.schedule import Schedule, VideoState
 from rrm_extract.jobs.signals import held_back
 from rrm_extract.store import FailureRecord, OutputStore, Source, load_chunk
 from rrm_extract.store.files import temp_path
-from rrm_extract.store.schema import parts_dir_of
 from rrm_extract.store.taskrows import FINDS
 from rrm_extract.video import count_chunks, expected_frames
 
@@ -131,23 +130,12 @@ def _calibrated(config: JobConfig, output: Path) -> JobConfig:
     They are kept beside the output, so that the same command goes on with the same ones.
 
     Raises:
-        StoreMismatchError: the output was made for another target; its calibration stays.
+        StoreMismatchError: see :func:`has_calibration`; the calibration stays.
     """
-    path = output.with_name(f"{output.name}.calibration.json")
-    found = None
-    if not config.overwrite and (output.exists() or parts_dir_of(output).is_dir()):
-        found = earlier(path)
-    if found is None:
+    path = calibration_path(output)
+    if not has_calibration(config, output):
         check_folder(output)
         calibrate_apart(config, path, say=lambda text: print(text, file=sys.stderr, flush=True))
-    elif (found.target_error, found.percentile) != (config.target_error, config.percentile):
-        msg = (
-            f"{output} was made with another configuration: --target-error was "
-            f"{found.target_error:g} (--percentile {found.percentile:g}), is now "
-            f"{config.target_error:g} ({config.percentile:g}). "
-            "Use --overwrite to replace it, or another -o"
-        )
-        raise StoreMismatchError(msg)
     return config.replace(target_error=None, percentile=DEFAULT_PERCENTILE, thresholds=str(path))
 
 

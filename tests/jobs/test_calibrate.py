@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,33 @@ import pytest
 from rrm_extract import FeatureFile
 from rrm_extract.cli import main
 from rrm_extract.config import JobConfig
-from rrm_extract.errors import CalibrationError, InputError, StoreWriteError
+from rrm_extract.errors import (
+    CalibrationError,
+    InputError,
+    StoreMismatchError,
+    StoreWriteError,
+)
 from rrm_extract.jobs import ChunkExtractor, make_recipe
 from rrm_extract.jobs import calibrate_target as calibrate_target_module
 from rrm_extract.jobs.calibrate import run_calibration
 from rrm_extract.jobs.calibrate_target import calibrate_target
-from rrm_extract.jobs.calibration import AccumulatedCalibration, TargetCalibration, load
+from rrm_extract.jobs.calibration import (
+    AccumulatedCalibration,
+    TargetCalibration,
+    digest,
+    load,
+    save,
+)
 from rrm_extract.jobs.control import relative_errors
 from rrm_extract.jobs.discover import discover
+from rrm_extract.jobs.kept_calibration import has_calibration
 from rrm_extract.jobs.recipe import RecipeNetwork, network_input, sampling_of, subject_of
 from rrm_extract.jobs.run import _calibrated
 from rrm_extract.jobs.samples import take_samples
 from rrm_extract.models import load_model
 from rrm_extract.report.calibration import calibration_text
+from rrm_extract.store.job import Job
+from rrm_extract.store.schema import FORMAT_VERSION
 from rrm_extract.video import ClipReader, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.clips import decode_all, write_pictures
@@ -238,6 +253,82 @@ def test_a_target_is_calibrated_for_once(
     assert json.loads(kept.read_text())["target_error"] == 0.02
     with FeatureFile(path) as file:
         assert file.identity["target_error"] == 0.02
+
+
+def test_an_output_goes_on_without_the_file_beside_it(
+    videos: Path, target_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, kept = tmp_path / "f.h5", tmp_path / "f.h5.calibration.json"
+    run = arguments(videos / "0.mp4", path, "--workers", 1)
+    assert main([*run, "--thresholds", str(target_file)]) == 0
+    before = path.read_bytes()
+
+    def goes_on(*options: object) -> tuple[int, str]:
+        code = main([*run, *map(str, options)])
+        captured = capfd.readouterr()
+        assert "calibrating" not in captured.err
+        assert path.read_bytes() == before
+        return code, captured.err
+
+    # The output has its own, where the file is missing or damaged.
+    for damage in (kept.unlink, partial(kept.write_text, "{")):
+        kept.write_text("")
+        damage()
+        assert goes_on("--target-error", TARGET)[0] == 0
+        assert load(kept, kind="target") == load(target_file, kind="target")
+    # Another target is refused before anything is calibrated, and both are named.
+    kept.unlink()
+    code, err = goes_on("--target-error", 0.02)
+    assert (code, kept.exists()) == (3, False)
+    assert "--target-error was 0.01 (--percentile 95), is now 0.02 (95)." in err
+    other = json.loads(target_file.read_text()) | {"target_error": 0.02}
+    kept.write_text(json.dumps(other))
+    code, err = goes_on("--target-error", 0.02)
+    assert code == 3
+    assert "was 0.01" in err
+    assert f"{kept} is for --target-error 0.02 (95)" in err
+    code, err = goes_on("--target-error", TARGET)
+    assert code == 3
+    assert f"{path} was made with another calibration, for --target-error 0.01 (95)" in err
+    assert f"Move {kept} away" in err
+
+
+def test_an_output_without_a_target_is_refused_before_calibrating(
+    videos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = arguments(videos / "0.mp4", tmp_path / "f.h5", "--workers", 1)
+    assert main(run) == 0
+    capfd.readouterr()
+    assert main([*run, "--target-error", str(TARGET)]) == 3
+    err = capfd.readouterr().err
+    assert "--target-error was not given, is now 0.01 (95)" in err
+    assert "calibrating" not in err
+
+
+def test_unfinished_work_needs_the_file_beside_it(
+    videos: Path, target_file: Path, tmp_path: Path
+) -> None:
+    path, kept = tmp_path / "f.h5", tmp_path / "f.h5.calibration.json"
+    calibration = load(target_file, kind="target")
+    made = job(videos, target_error=TARGET)
+    identity = {
+        "target_error": TARGET, "percentile": 95.0, "calibration": digest(calibration.to_json()),
+    }  # fmt: skip
+    parts = tmp_path / "f.h5.parts"
+    parts.mkdir()
+    assert not has_calibration(made, path), "nothing there belongs to a run"
+    Job.of_this_process(
+        identity_json=json.dumps(identity), overwrite=False, format_version=FORMAT_VERSION
+    ).save(parts)
+    lost = rf"unfinished work in {parts} cannot be continued: {kept}, .* is missing or damaged"
+    with pytest.raises(StoreMismatchError, match=lost):
+        has_calibration(made, path)
+    kept.write_text(json.dumps(calibration.to_json() | {"aim": 0.25}))
+    with pytest.raises(StoreMismatchError, match=r"is another one, for --target-error 0\.01"):
+        has_calibration(made, path)
+    save(calibration, kept)
+    assert has_calibration(made, path)
+    assert not has_calibration(made.replace(overwrite=True), path)
 
 
 def test_features_keep_the_target_from_end_to_end(
