@@ -118,10 +118,12 @@ class Reading:
     Attributes:
         used: videos that could be read so far.
         broken: the others, each with its reason.
+        is_quiet: they are counted, and not told of: another reading has.
     """
 
     used: int = 0
     broken: list[dict[str, str]] = field(default_factory=list)
+    is_quiet: bool = False
 
     def each(self, dataset: Dataset, read: Callable[[Path], T]) -> Iterator[tuple[Video, T]]:
         """Each video that ``read`` can read, with what it made of it.
@@ -143,7 +145,8 @@ class Reading:
         """Counts a video that cannot be used."""
         # The table names it as the dataset does: its path is another one on every machine.
         reason = str(error).replace(str(video.path), video.video_id)
-        say(f"  broken: {reason}")
+        if not self.is_quiet:
+            say(f"  broken: {reason}")
         self.broken.append({"video": video.video_id, "error": reason})
 
     def to_json(self) -> dict[str, Any]:

@@ -191,7 +191,7 @@ class Networks:
         return self._subjects[fps]
 
     def _speeds(self, subject: Subject, dataset: Dataset) -> list[Record]:
-        clips, _ = timed_clips(dataset, subject, self._options)  # the broken ones are named already
+        clips, _ = timed_clips(dataset, subject, self._options, is_quiet=True)
         if not clips:
             return []
         if dataset.fps not in self._timers:

@@ -216,7 +216,7 @@ class CompressedNetworks:
 
     def _speeds(self, subject: Subject, dataset: Dataset) -> list[Record]:
         options = self._options
-        clips, _ = timed_clips(dataset, subject, options)  # the broken ones are named already
+        clips, _ = timed_clips(dataset, subject, options, is_quiet=True)
         if not clips:
             return []
         if dataset.fps not in self._timers:

@@ -196,13 +196,17 @@ def test_finished_rows_are_kept_and_others_added(
 
 
 def test_a_dataset_without_a_usable_video_has_a_row_without_figures(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "t.json"
     run(monkeypatch, folder / "moving" / "broken.mp4", "--json", path, "--svg", tmp_path / "t.svg")
     for row in json.loads(path.read_text())["rows"]:
         assert (row["videos_used"], row["measured"], row["speedup_theoretical"]) == (0, None, None)
+    assert capsys.readouterr().err.count("broken.mp4: ") == 1, "named once"
 
 
 def test_nothing_is_timed_unless_asked(
