@@ -344,6 +344,11 @@ class JobConfig:
             )
         if self.policy != "paper" and (self.aecs is not None or self.error_limit is not None):
             raise ConfigError("--aecs and --error-limit need --policy paper; expected it as well")
+        if self.percentile != DEFAULT_PERCENTILE and self.thresholds is not None:
+            raise ConfigError(
+                "--percentile needs --target-error; with --thresholds it is the file's own: "
+                "expected no --percentile"
+            )
         if self.percentile != DEFAULT_PERCENTILE and self.target_error is None:
             raise ConfigError("--percentile needs --target-error; expected it as well")
         if (self.aecs is None) != (self.error_limit is None):

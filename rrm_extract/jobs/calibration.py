@@ -28,6 +28,7 @@ __all__ = [
     "Subject",
     "TargetCalibration",
     "ceiling_of",
+    "check_layers",
     "check_subject",
     "digest",
     "load",
@@ -310,6 +311,28 @@ def check_subject(calibration: Calibration, subject: Subject, *, where: str) -> 
         what = "; ".join(f"{key} {theirs.get(key)!r}, here {ours[key]!r}" for key in differing)
         msg = f"{where} was calibrated for another network ({what}); calibrate again"
         raise CalibrationError(msg)
+
+
+def check_layers(calibration: TargetCalibration, layers: Sequence[str], *, where: str) -> None:
+    """Refuses a calibration whose gains are not those of a network's linear layers.
+
+    Raises:
+        CalibrationError: names a layer that is missing, or that the network has not.
+    """
+    if not any(calibration.thresholds.values()):
+        return  # nothing is ever truncated, and no gain is looked at
+    for name in layers:
+        if name not in calibration.gains:
+            msg = f"{where} has no gain for layer {name!r} of this network; calibrate again"
+            raise CalibrationError(msg)
+    for name in calibration.gains:
+        if name not in layers:
+            known = ", ".join(layers[:4])
+            msg = (
+                f"{where} has a gain for {name!r}, which is no linear layer of this network; "
+                f"expected names such as {known}; calibrate again"
+            )
+            raise CalibrationError(msg)
 
 
 def ceiling_of(percentile: float) -> float:

@@ -39,6 +39,7 @@ from rrm_extract.jobs.calibration import (
     Calibration,
     Subject,
     TargetCalibration,
+    check_layers,
     check_subject,
 )
 from rrm_extract.jobs.calibration import load as load_calibration
@@ -395,7 +396,9 @@ def _control(config: JobConfig, calibration: Calibration | None, program: Progra
     scheme: TargetControl | AccumulatedControl | None = None
     if isinstance(calibration, TargetCalibration):
         names = program.linear_names()
-        scheme = calibration.control([names[op.name] for op in program.linear_ops])
+        layers = [names[op.name] for op in program.linear_ops]
+        check_layers(calibration, layers, where=str(config.thresholds))
+        scheme = calibration.control(layers)
     elif calibration is not None and config.error_limit is not None:
         scheme = calibration.control(config.error_limit)
     return Control(

@@ -517,7 +517,7 @@ def test_the_plot_does_not_cost_the_calibration(
         (["--policy", "paper", "--aecs", "{paper}"], ["--aecs was given without --error-limit"]),
         (["--policy", "paper", "--error-limit", "1"], ["--error-limit was given without --aecs"]),
         (["--percentile", "99"], ["--percentile needs --target-error"]),
-        (["--thresholds", "{target}", "--percentile", "99"], ["--percentile needs"]),
+        (["--thresholds", "{target}", "--percentile", "99"], ["--percentile", "the file's own"]),
         (["--target-error", "0"], ["--target-error", "'0'"]),
         (["--target-error", "nan"], ["--target-error", "'nan'"]),
         (["--target-error", "1", "--percentile", "0"], ["--percentile", "up to 100"]),
@@ -567,7 +567,7 @@ def check_refusal(err: str, words: list[str]) -> None:
 
 
 def test_files_for_something_else_are_refused(
-    videos: Path, target_file: Path, paper_file: Path
+    videos: Path, target_file: Path, paper_file: Path, tmp_path: Path
 ) -> None:
     def refused(words: str, **options: object) -> None:
         with pytest.raises(CalibrationError, match=words):
@@ -584,6 +584,14 @@ def test_files_for_something_else_are_refused(
     refused("engine 'native', here 'torch'", thresholds=str(target_file), engine="torch")
     refused("precision 'fp32', here 'bf16'", thresholds=str(target_file), precision="bf16")
     refused("cannot be read", thresholds="none.json")
+    values = json.loads(target_file.read_text())
+    other = tmp_path / "other.json"
+    for gains, words in (
+        ({**values["gains"], "fc9": 1.0}, r"other\.json has a gain for 'fc9'"),
+        ({}, r"other\.json has no gain for layer 'features\.0'"),
+    ):
+        other.write_text(json.dumps({**values, "gains": gains}))
+        refused(words, thresholds=str(other))
 
 
 def test_refresh_and_audit_in_a_long_chunk(unseen: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from rrm_extract.jobs.calibration import (
     Subject,
     TargetCalibration,
     ceiling_of,
+    check_layers,
     check_subject,
     digest,
     load,
@@ -226,6 +227,16 @@ def test_another_network_is_refused_by_what_differs(change: dict[str, Any], word
         check_subject(calibration, SUBJECT, where="c.json")
         with pytest.raises(CalibrationError, match=rf"c\.json was calibrated for another.*{words}"):
             check_subject(calibration, replace(SUBJECT, **change), where="c.json")
+
+
+def test_gains_are_those_of_the_networks_layers() -> None:
+    check_layers(TARGET, ["fc", "conv1"], where="c.json")
+    with pytest.raises(CalibrationError, match=r"c\.json has no gain for layer 'conv2'"):
+        check_layers(TARGET, ["fc", "conv1", "conv2"], where="c.json")
+    with pytest.raises(CalibrationError, match=r"c\.json has a gain for 'conv1', .* such as fc;"):
+        check_layers(TARGET, ["fc"], where="c.json")
+    nothing = replace(TARGET, thresholds={"default": 0.0})
+    check_layers(nothing, ["other"], where="c.json")
 
 
 def test_control_of_both() -> None:
