@@ -19,7 +19,7 @@ __all__ = ["calibration_path", "has_calibration"]
 
 def calibration_path(output: Path) -> Path:
     """Where the calibration of an output lies."""
-    return output.with_name(f"{output.name}.calibration.json")
+    return output.parent / f"{output.name}.calibration.json"  # also of ".", which is refused later
 
 
 def has_calibration(config: JobConfig, output: Path) -> bool:
