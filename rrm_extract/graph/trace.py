@@ -40,6 +40,9 @@ from rrm_extract.graph.tracer import IN_PLACE, NetworkTracer
 
 __all__ = ["MethodCall", "trace"]
 
+_LIBRARIES = (torch, nn.functional)
+"""Where a function whose name ends in "_" works in place, and has a twin that does not."""
+
 
 @dataclass(frozen=True)
 class MethodCall:
@@ -369,12 +372,12 @@ class _Translation:
         function: Callable[..., Any] = node.target  # type: ignore[assignment]
         in_place = IN_PLACE in node.meta or kwargs.get("inplace") is True
         called = getattr(function, "__name__", "")
-        if called.endswith("_") and not called.endswith("__"):
+        if called.endswith("_") and function in (
+            getattr(library, called, None) for library in _LIBRARIES
+        ):
             in_place = True
-            ordinary = called[:-1]
-            function = getattr(torch, ordinary, None) or getattr(nn.functional, ordinary, None)  # type: ignore[assignment]
-            if function is None:
-                self._refuse_in_place(called)
+            ordinary = [getattr(library, called[:-1], None) for library in _LIBRARIES]
+            function = next(filter(None, ordinary), None) or self._refuse_in_place(called)
         if isinstance(node.kwargs.get("out"), fx.Node):
             self._refuse_in_place(f"{called}(out=...)")
         if kwargs.get("inplace") is True:

@@ -225,6 +225,19 @@ def test_a_leaf_may_return_its_input() -> None:
         trace(Shortcut(), leaf_modules=[Returner])
 
 
+def doubled_(x: Tensor) -> Tensor:
+    return x * 2
+
+
+def test_a_leaf_function_may_be_named_as_it_likes() -> None:
+    net = Net(lambda net, y: doubled_(y)).eval()
+    image = torch.randn(1, 3, 8, 8)
+    program = trace(net, leaf_functions=[doubled_])
+    assert program.op("doubled_").call is doubled_
+    with torch.inference_mode():
+        assert relative_l2(program(image)[0], net(image)) < 1e-6
+
+
 def changes_a_parameter(net: Net, y: Tensor) -> Tensor:
     return y * net.gain.mul_(2)
 
