@@ -51,7 +51,7 @@ from rrm_extract.jobs.reading import Reading, make_reading
 from rrm_extract.jobs.sampling import sampling_of
 from rrm_extract.models import LoadedModel, Preprocess, Transform, load_model
 from rrm_extract.models.registry import is_classifier
-from rrm_extract.rrm import LayerCost, Policy, RecurrentNetwork
+from rrm_extract.rrm import LayerCost, Policy, RecurrentNetwork, by_frame
 from rrm_extract.video import SampledFrame
 
 __all__ = [
@@ -197,7 +197,7 @@ class RecipeNetwork:
 
     def exact(self, x: Tensor, /) -> NDArray[np.float32]:
         """(T, D) features of the dense network, in fp32."""
-        program = self._recipe.program
+        program = by_frame(self._recipe.program)
         if x.device.type != "cpu":
             program = program.to(x.device)
         (output,) = program(x)
@@ -309,6 +309,12 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
         msg = (
             f"layer {layer!r} gives {type(output).__name__}, not one float tensor; "
             "choose another --layer (rrm-extract models NAME --layers lists them)"
+        )
+        raise ConfigError(msg)
+    if output.shape[:1] != (1,):
+        msg = (
+            f"layer {layer!r} gives a tensor of shape {tuple(output.shape)} for one frame, not one "
+            "row; choose another --layer (rrm-extract models NAME --layers lists them)"
         )
         raise ConfigError(msg)
     transform = model.transform

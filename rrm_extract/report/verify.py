@@ -35,7 +35,7 @@ from rrm_extract.jobs.recipe import load_job_model
 from rrm_extract.models import LoadedModel
 from rrm_extract.report.setting import setting_text
 from rrm_extract.report.table import number, table
-from rrm_extract.rrm import RecurrentNetwork, overall_density
+from rrm_extract.rrm import RecurrentNetwork, by_frame, overall_density
 from rrm_extract.video import ClipReader, SampledFrame, count_chunks, scan_clip
 
 __all__ = ["Verification", "Verifier", "overall", "verification_text"]
@@ -114,7 +114,7 @@ class Verifier:
         # The feature, and the classifier's output where there is one that can be trusted.
         logits = self._classifier(whole)
         outputs = (self.recipe.layer,) if logits is None else (self.recipe.layer, logits)
-        self.ordinary = select(whole, outputs)
+        self.ordinary = by_frame(select(whole, outputs))
         self.device = torch.device(config.device)
         recurrent = fold_batch_norm(self.ordinary)
         if self.device.type != "cpu":

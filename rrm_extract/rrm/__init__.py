@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         theoretical_speedup_over_sparse_input,
     )
     from rrm_extract.rrm.entry import accelerate
+    from rrm_extract.rrm.frames import FrameByFrame, by_frame
     from rrm_extract.rrm.module import (
         DeltaObserver,
         FrameDensities,
@@ -32,11 +33,13 @@ __all__ = [
     "POLICIES",
     "Channels",
     "DeltaObserver",
+    "FrameByFrame",
     "FrameDensities",
     "LayerCost",
     "Policy",
     "RecurrentNetwork",
     "accelerate",
+    "by_frame",
     "complexity",
     "dense_complexity",
     "layer_thresholds",
@@ -49,6 +52,7 @@ __all__ = [
 
 _ROOMS = {
     "entry": ("accelerate",),
+    "frames": ("FrameByFrame", "by_frame"),
     "module": ("DeltaObserver", "FrameDensities", "RecurrentNetwork", "layer_thresholds"),
     "truncate": ("POLICIES", "Policy", "truncated_deltas"),
 }

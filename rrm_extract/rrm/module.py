@@ -13,6 +13,7 @@ from rrm_extract.errors import ConfigError, LayerError
 from rrm_extract.graph import Op, Program, execute, sign_readers
 from rrm_extract.graph.program import LINEAR_KINDS
 from rrm_extract.rrm.cost import Channels, LayerCost
+from rrm_extract.rrm.frames import by_frame
 from rrm_extract.rrm.truncate import POLICIES, Policy, truncated_deltas
 
 __all__ = ["DeltaObserver", "FrameDensities", "RecurrentNetwork", "layer_thresholds"]
@@ -110,7 +111,7 @@ class RecurrentNetwork:
         if policy not in POLICIES:
             msg = f"policy {policy!r} is unknown; expected one of {', '.join(POLICIES)}"
             raise ConfigError(msg)
-        self.program = program
+        self.program = by_frame(program)
         self.policy: Policy = policy
         self.thresholds = layer_thresholds(program, threshold)
         self._totals = {op.name: _LayerTotals() for op in program.linear_ops}

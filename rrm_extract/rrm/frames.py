@@ -1,0 +1,102 @@
+"""A Program in which the frames of one call do not see each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rrm_extract.graph import Op, Program
+from rrm_extract.graph.trace import MethodCall
+
+__all__ = ["FrameByFrame", "by_frame"]
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_BATCH_NORM_NAMES = (
+    "input",
+    "running_mean",
+    "running_var",
+    "weight",
+    "bias",
+    "training",
+    "momentum",
+    "eps",
+)
+_SQUEEZES = (torch.squeeze, MethodCall("squeeze"))
+_FACTS = ("shape", "dtype", "device", "ndim", "size", "dim", "numel")
+"""What a tensor is asked for that does not depend on its numbers."""
+
+
+@dataclass(frozen=True, eq=False)
+class FrameByFrame:
+    """An operation that would mix the rows of its first argument, on each of them by itself."""
+
+    call: Callable[..., Any]
+
+    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """(N, ...) -> (N, ...)."""
+        return torch.cat([self.call(row, *args, **kwargs) for row in x.chunk(len(x))])
+
+
+def squeezed(x: Tensor) -> Tensor:
+    """``x.squeeze()`` of all dimensions but the first, which counts frames: one frame keeps it."""
+    return x.reshape(*x.shape[:1], *(size for size in x.shape[1:] if size != 1))
+
+
+def by_frame(program: Program) -> Program:
+    """The same network with every frame computed as if it were alone.
+
+    Networks are written for batches, and a few operations treat a batch of several frames in
+    another way than each of them: ``squeeze()`` drops the dimension of frames where there is but
+    one, and batch normalisation without running statistics takes those of the whole batch.
+
+    An argument ``input`` that is given by its name becomes the first one, so that nobody else has
+    to look for it in two places.
+
+    Args:
+        program: left as it is.
+
+    Returns:
+        A Program with the same names; twice gives what once does.
+    """
+    moving = {program.input}  # values that hold numbers of frames
+    ops: list[Op] = []
+    for op in program.ops:
+        op = _input_first(op)
+        if not moving.isdisjoint(op.inputs) and not _is_fact(op):
+            moving.add(op.name)
+            op = _alone(op)
+        ops.append(op)
+    return replace(program, ops=tuple(ops))
+
+
+def _input_first(op: Op) -> Op:
+    if op.args or "input" not in op.kwargs or op.kind == "other":
+        return op
+    rest = {name: value for name, value in op.kwargs.items() if name != "input"}
+    return replace(op, args=(op.kwargs["input"],), kwargs=rest)
+
+
+def _is_fact(op: Op) -> bool:
+    asked = op.args[-1] if op.call is getattr else getattr(op.call, "name", "")
+    return asked in _FACTS
+
+
+def _alone(op: Op) -> Op:
+    if op.call in _SQUEEZES and len(op.args) == 1 and not op.kwargs:
+        return replace(op, call=squeezed)
+    if isinstance(op.call, _BATCH_NORMS):
+        without_statistics = op.kind == "norm" and op.call.running_mean is None
+        return replace(op, call=FrameByFrame(op.call)) if without_statistics else op
+    if op.call is F.batch_norm:
+        given = {**dict(zip(_BATCH_NORM_NAMES, op.args, strict=False)), **op.kwargs}
+        if given.get("training") is True:
+            # Nor does it update the running statistics, which are the caller's.
+            given.update(running_mean=None, running_var=None)
+            x = given.pop("input")
+            return replace(op, call=FrameByFrame(F.batch_norm), args=(x,), kwargs=given)
+    return op
