@@ -27,6 +27,7 @@ from rrm_extract.engine.parts import (
     Opaque,
     Part,
     Rearrangement,
+    leaves,
     unwrapped,
 )
 from rrm_extract.engine.places import Places, aligned_planes
@@ -46,10 +47,14 @@ from rrm_extract.engine.refusal import NoStepError, name_of
 from rrm_extract.errors import EngineError
 from rrm_extract.graph import ChannelScale, Convolution, FullyConnected, LinearMap, Op, Program
 from rrm_extract.graph.program import execute, substitute
+from rrm_extract.graph.trace import MethodCall
+from rrm_extract.rrm import FrameByFrame
 
 __all__ = ["lower"]
 
 _MOVES = (getattr, torch.unsqueeze, torch.channel_shuffle, torch.stack, torch.narrow, torch.select)
+_FACTS = (MethodCall("dim"), MethodCall("numel"))
+"""Methods whose result is the same for all frames, as that of ``size`` is."""
 _ADDITIONS = (operator.add, torch.add)
 _PRODUCTS = (operator.mul, torch.mul)
 
@@ -70,7 +75,8 @@ def lower(
         group_blocks: blocks of channels that a list keeps together.
 
     Raises:
-        EngineError: the network does nothing.
+        EngineError: the network does nothing, cannot run on such a frame, or an output is no tensor
+            with a row for each frame.
     """
     if not program.ops:
         msg = "the network has no operations, so the native engine has nothing to do; use torch"
@@ -112,7 +118,7 @@ class _Lowering:
                 self.values[op.name] = self._lower(op, args, kwargs)
             except NoStepError as why:
                 self.values[op.name] = self._island(op, args, kwargs, str(why))
-        outputs = [self.values[name] for name in self.program.outputs]
+        outputs = [self._output(name) for name in self.program.outputs]
         return Lowered(
             sequence=self.sequence,
             frames=self.frames,
@@ -126,29 +132,51 @@ class _Lowering:
             },
         )
 
+    def _output(self, name: str) -> Any:
+        """The value of an output, if a frame has one row of it.
+
+        Raises:
+            EngineError: it has not.
+        """
+        result = self.results[name]
+        if isinstance(result, Tensor) and result.dim() > 0 and result.shape[0] == 1:
+            return self.values[name]
+        what = type(result).__name__
+        if isinstance(result, Tensor):
+            what = f"a tensor of shape {tuple(result.shape)}"
+        msg = (
+            f"output {name!r} is {what} for one frame; the native engine expects a tensor of shape "
+            "(1, ...), a row for each frame: choose another layer, or engine torch"
+        )
+        raise EngineError(msg)
+
     # What becomes of one operation.
 
     def _lower(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if any(isinstance(value, Opaque) for value in _leaves((args, kwargs))):
+        given = leaves((args, kwargs))
+        if any(isinstance(leaf, Opaque) for leaf in given):
             raise NoStepError("reads the result of another island")
-        leaves = _leaves((args, kwargs))
         if op.kind == "constant":
             return Known(op.call())
-        has_known = any(isinstance(leaf, Known) for leaf in leaves)
-        has_places = any(isinstance(leaf, Tensor) for leaf in leaves)
+        has_known = any(isinstance(leaf, Known) for leaf in given)
+        has_places = any(isinstance(leaf, Tensor) for leaf in given)
         if has_known and not has_places:  # the same for all frames
             return _known(op.call(*unwrapped(args), **unwrapped(kwargs)))
+        if not has_places:
+            return _known(op.call(*args, **kwargs))
         moves = op.kind in ("reshape", "identity", "concat") or op.call in _MOVES
-        if not has_known and (moves or not has_places):
-            return op.call(*args, **kwargs)
+        if not has_known and (moves or op.call in _FACTS):
+            return self._moved(op, args, kwargs)
         if has_known and op.kind not in ("add", "multiply"):
             raise NoStepError(f"no kernel for {name_of(op)} with a constant")
         if op.kind in ("conv", "linear"):
-            return self._linear(op, args[0] if args else kwargs["input"])
+            return self._linear(op, args[0])
         if op.kind == "activation" or activation_of(op.call, args[1:], kwargs) is not None:
             return self._activation(op, args, kwargs)
         if op.kind == "pool":
             return self._pool(op, args, kwargs)
+        if isinstance(op.call, FrameByFrame):
+            raise NoStepError("batch normalisation without running statistics")
         if op.kind == "norm" and isinstance(op.call, (nn.BatchNorm1d, nn.BatchNorm2d)):
             return self._batch_norm(op.call, args[0])
         if isinstance(op.call, ChannelScale):
@@ -157,6 +185,19 @@ class _Lowering:
         if op.call in _ADDITIONS or op.call in _PRODUCTS or op.kind in ("add", "multiply"):
             return self._arithmetic(op, args, kwargs)
         raise NoStepError(f"no kernel for {name_of(op)}")
+
+    def _moved(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The places after an operation that moves them, or what it tells of all frames alike."""
+        result = self.results[op.name]
+        if not any(isinstance(leaf, Tensor) for leaf in leaves(result)):
+            return result  # a shape or a type, which is not that of the places
+        try:
+            value = op.call(*args, **kwargs)
+        except RuntimeError as error:
+            raise NoStepError(f"no kernel for {name_of(op)}") from error
+        if op.kind == "identity" and not torch.equal(value, args[0]):
+            raise NoStepError(f"no kernel for {name_of(op)} that draws at random")
+        return value
 
     def _linear(self, op: Op, x: Tensor) -> Tensor:
         linear = op.linear_map
@@ -171,7 +212,7 @@ class _Lowering:
             return self.places.of(self._convolution(op, linear, self._image(x), binary))
         if not isinstance(linear, FullyConnected):
             raise NoStepError(f"no kernel for {type(linear).__name__}")
-        if x.dim() == 2:
+        if x.dim() == 2 and x.shape[0] == 1:
             source = self.places.in_order(x) or self._image(x[:, :, None, None])
             kernel = (source.height, source.width)
             out = self._convolution(op, as_convolution(linear, kernel), source, binary)
@@ -180,6 +221,8 @@ class _Lowering:
             source = self._image(x.permute(0, 3, 1, 2))
             out = self._convolution(op, as_convolution(linear, (1, 1)), source, binary)
             return self.places.of(out).permute(0, 2, 3, 1)
+        if x.dim() == 2:
+            raise NoStepError("a fully-connected layer over several rows of a frame")
         raise NoStepError(f"a fully-connected layer over {x.dim()} dimensions")
 
     def _is_binary(self, linear: LinearMap, x: Tensor) -> bool:
@@ -254,7 +297,7 @@ class _Lowering:
         return x - self.places.of(source).flatten()[0] + self.places.of(out).flatten()[0]
 
     def _batch_norm(self, norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
-        if norm.running_mean is None or norm.running_var is None:
+        if norm.running_mean is None or norm.running_var is None:  # see FrameByFrame
             raise NoStepError("batch normalisation without running statistics")
         scale = 1 / torch.sqrt(norm.running_var.double() + norm.eps)
         if norm.weight is not None:
@@ -282,12 +325,12 @@ class _Lowering:
         return self.places.of(out)
 
     def _pool(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        source = self._image(args[0] if args else kwargs["input"])
-        shape = tuple(self.results[op.name].shape)
+        source = self._image(args[0])
         pixels = (source.height, source.width)
         described = pool_of(op, args[1:], kwargs, pixels)
         if described is None:
             raise NoStepError(f"no kernel for {name_of(op)} with these arguments")
+        shape = tuple(self.results[op.name].shape)
         if isinstance(described, str) and described == "same":
             return self.places.of(source)
         out = PlanTensor(source.channels, 1, 1, name=op.name)
@@ -315,6 +358,9 @@ class _Lowering:
         if not isinstance(a, Tensor):
             a, b = b, a
         if not isinstance(b, Tensor):
+            result = self.results[op.name]
+            if result.shape != a.shape or result.dtype != torch.float32:
+                raise NoStepError("a constant of another shape or type")
             number = torch.as_tensor(unwrapped(b), dtype=torch.float64)
             if a.dim() != 4:
                 if number.numel() != 1:
@@ -444,7 +490,7 @@ class _Lowering:
         self.sequence.append(island)
         if op.kind in ("conv", "linear"):
             self.layers[op.name] = None
-        is_image = isinstance(result, Tensor) and result.dim() in (2, 4) and result.shape[0] == 1
+        is_image = _is_tensor(result) and result.dim() in (2, 4) and result.shape[0] == 1
         if not is_image or result.dtype != torch.float32:
             return Opaque(op.name)
         channels, height, width = (*result.shape[1:], 1, 1)[:3]
@@ -457,14 +503,33 @@ def _results(program: Program, input_shape: tuple[int, int, int]) -> dict[str, A
     results: dict[str, Any] = {}
 
     def compute(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        value = op.call(*args, **kwargs)
+        try:
+            value = op.call(*args, **kwargs)
+        except Exception as error:  # whatever PyTorch, or the network, says
+            raise EngineError(_cannot_run(op, input_shape, error)) from error
         # Only the shape is of use: nothing else is kept alive.
-        results[op.name] = value.new_empty(1).expand(value.shape) if _is_tensor(value) else value
+        results[op.name] = value.new_empty(()).expand(value.shape) if _is_tensor(value) else value
         return value
 
+    frame = torch.zeros(1, *input_shape)
+    results[program.input] = frame.new_empty(()).expand(frame.shape)
     with torch.inference_mode():
-        execute(program, torch.zeros(1, *input_shape), compute)
+        execute(program, frame, compute)
     return results
+
+
+def _cannot_run(op: Op, input_shape: tuple[int, int, int], error: Exception) -> str:
+    weight = getattr(op.call, "weight", None)
+    if isinstance(weight, Tensor) and (weight.dtype, weight.device.type) != (torch.float32, "cpu"):
+        return (
+            f"the weights of {op.name!r} are {weight.dtype} on {weight.device}; the native engine "
+            "expects torch.float32 on cpu: call .float() and .cpu() on the module"
+        )
+    why = " ".join(str(error).split())[:300]
+    return (
+        f"{op.name!r} cannot be computed for a frame of input_shape {tuple(input_shape)}: "
+        f"{type(error).__name__}: {why}; expected the (C, H, W) that the network takes"
+    )
 
 
 def _is_tensor(value: Any) -> bool:
@@ -482,13 +547,3 @@ def _known(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return type(value)(_known(item) for item in value)
     return Known(value) if isinstance(value, Tensor) else value
-
-
-def _leaves(tree: Any) -> list[Any]:
-    if isinstance(tree, (tuple, list)):
-        return [leaf for item in tree for leaf in _leaves(item)]
-    if isinstance(tree, Mapping):
-        return [leaf for item in tree.values() for leaf in _leaves(item)]
-    if isinstance(tree, slice):
-        return [tree.start, tree.stop, tree.step]
-    return [tree]

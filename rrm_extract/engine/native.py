@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rrm_extract.engine.batches import islands_take_batches
 from rrm_extract.engine.build import NativePart, Packed, build_part
 from rrm_extract.engine.compiled import (
     Assembled,
@@ -34,9 +35,10 @@ from rrm_extract.engine.parts import (
     Opaque,
     Part,
     Rearrangement,
+    leaves,
+    mapped,
 )
 from rrm_extract.engine.plan import ConvStep, PlanTensor
-from rrm_extract.engine.refusal import name_of
 from rrm_extract.engine.repeats import Repeats
 from rrm_extract.engine.seen import CountedLayer, Seen, joined, seen_by, seen_of
 from rrm_extract.errors import ConfigError, EngineError
@@ -47,6 +49,7 @@ from rrm_extract.rrm import (
     LayerCost,
     Policy,
     RecurrentNetwork,
+    by_frame,
     layer_thresholds,
 )
 from rrm_extract.rrm.truncate import POLICIES
@@ -98,14 +101,16 @@ class NativeNetwork:
         threshold, policy: as for the readable engine.
         precision: "fp32", or "bf16": weights and deltas in bfloat16, sums in fp32.
         adaptive: whether layers may run dense; without, only the first frame does.
-        batch: most frames that pass a layer together.
+        batch: most frames that pass a layer together; one where an operation without a kernel would
+            mix them.
         packed: the weights in the kernels' order, from another network's ``packed``.
 
     Raises:
         ConfigError: a threshold is negative or not a number, or the policy or the precision is
             unknown.
         LayerError: a threshold names no convolution or fully-connected layer.
-        EngineError: the native engine is not part of this installation, or RRM_ISA does not fit.
+        EngineError: the native engine is not part of this installation, RRM_ISA does not fit, the
+            network cannot run on such a frame, or an output has no row for each frame.
     """
 
     def __init__(
@@ -128,14 +133,15 @@ class NativeNetwork:
             raise ConfigError(msg)
         native = native_module()
         isa = isa_of_this_process()
+        program = by_frame(program)
         lowered = lower(
             program,
             input_shape=input_shape,
             thresholds=layer_thresholds(program, threshold),
             group_blocks=GROUP_BLOCKS[precision],
         )
-        if lowered.islands and any(name_of(op) in ("size", "getattr") for op in program.ops):
-            batch = 1  # an island may have been told the number of frames, which was one
+        if batch > 1 and not islands_take_batches(lowered):
+            batch = 1
         _connect(lowered)
         parts: list[NativePart | Island | Between] = []
         for item in lowered.sequence:
@@ -571,8 +577,8 @@ class NativeNetwork:
             return item
 
         with torch.inference_mode():
-            args = _map_leaves(island.args, value)
-            kwargs = _map_leaves(island.kwargs, value)
+            args = mapped(island.args, value)
+            kwargs = mapped(island.kwargs, value)
             result = island.op.call(*args, **kwargs)
         if island.out is None:
             opaque[island.op.name] = result
@@ -586,7 +592,8 @@ class NativeNetwork:
     ) -> Tensor:
         """A value of all frames, from the places of one frame."""
         known = self._shared.lowered.places
-        shape = (frames, *places.shape[1:])
+        # Frames are the first dimension wherever a network is given several at once.
+        shape = tuple(places.shape) if frames == 1 else (frames, *places.shape[1:])
         whole = known.in_order(places)
         if whole is not None:
             return torch.from_numpy(arrays[whole]).reshape(shape)
@@ -650,7 +657,7 @@ def _connect(lowered: Lowered) -> None:
     made: dict[PlanTensor, int] = {}
     for number, item in enumerate(lowered.sequence):
         if isinstance(item, Island):
-            for leaf in _leaves_of((item.args, item.kwargs)):
+            for leaf in leaves((item.args, item.kwargs)):
                 needed[number] |= _bases(read(leaf))
             if item.out is not None:
                 made[item.out] = number
@@ -693,20 +700,6 @@ def _bases(tensors: set[PlanTensor]) -> set[PlanTensor]:
         else:
             bases.add(tensor)
     return bases
-
-
-def _leaves_of(tree: Any) -> list[Any]:
-    leaves: list[Any] = []
-    _map_leaves(tree, leaves.append)
-    return leaves
-
-
-def _map_leaves(tree: Any, change: Any) -> Any:
-    if isinstance(tree, (tuple, list)):
-        return type(tree)(_map_leaves(item, change) for item in tree)
-    if isinstance(tree, Mapping):
-        return {key: _map_leaves(item, change) for key, item in tree.items()}
-    return change(tree)
 
 
 def _sizes(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rrm_extract.engine.places import Places
@@ -22,6 +23,8 @@ __all__ = [
     "Opaque",
     "Part",
     "Rearrangement",
+    "leaves",
+    "mapped",
     "unwrapped",
 ]
 
@@ -43,6 +46,8 @@ class Known:
 @dataclass(eq=False)
 class Island:
     """One operation that runs as plain PyTorch, for all frames of a batch together.
+
+    Where one of a network's islands would mix frames, its batches are of one frame.
 
     Attributes:
         op: the operation.
@@ -129,12 +134,26 @@ class Lowered:
         return [item for item in self.sequence if isinstance(item, Island)]
 
 
-def unwrapped(tree: Any) -> Any:
-    """Nested tuples, lists and mappings with every :class:`Known` replaced by its value."""
-    if isinstance(tree, Known):
-        return tree.value
+def mapped(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """Nested tuples, lists, mappings and slices with every leaf replaced by ``change(leaf)``."""
+    if isinstance(tree, torch.Size):  # takes numbers only
+        return change(tree)
     if isinstance(tree, (tuple, list)):
-        return type(tree)(unwrapped(item) for item in tree)
+        return type(tree)([mapped(item, change) for item in tree])
     if isinstance(tree, Mapping):
-        return {key: unwrapped(item) for key, item in tree.items()}
-    return tree
+        return {key: mapped(item, change) for key, item in tree.items()}
+    if isinstance(tree, slice):
+        return slice(*(mapped(item, change) for item in (tree.start, tree.stop, tree.step)))
+    return change(tree)
+
+
+def leaves(tree: Any) -> list[Any]:
+    """What :func:`mapped` would hand to ``change``, in order."""
+    found: list[Any] = []
+    mapped(tree, found.append)
+    return found
+
+
+def unwrapped(tree: Any) -> Any:
+    """The same nesting with every :class:`Known` replaced by its value."""
+    return mapped(tree, lambda leaf: leaf.value if isinstance(leaf, Known) else leaf)

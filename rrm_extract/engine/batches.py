@@ -1,0 +1,95 @@
+"""Whether islands may be given several frames at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rrm_extract.engine.parts import Island, Known, Lowered, Opaque, leaves, mapped
+
+__all__ = ["islands_take_batches"]
+
+TOLERANCE = 1e-3
+"""Of the largest number: kernels for several frames may sum in another order."""
+
+SCALES = (1.0, 3.0)
+"""Of the numbers in the two frames: what mixes them, such as statistics of both, shows."""
+
+_Trial = tuple[Any, list[Any]]
+"""A value for two frames at once, and for each of them."""
+
+
+def islands_take_batches(lowered: Lowered) -> bool:
+    """Whether every island makes of two frames together what it makes of each by itself.
+
+    An operation of PyTorch may do anything with its first dimension: give it another meaning, fold
+    it into others, reduce over it, or be told its size. So each island is tried, on numbers drawn
+    at random. Those that fail have to be given one frame at a time.
+    """
+    tried: dict[str, _Trial] = {}
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        for island in lowered.islands:
+            trial = _tried(island, tried, generator)
+            if trial is None:
+                return False
+            if island.out is None:  # else those who read it are given numbers of their own
+                tried[island.op.name] = trial
+    return True
+
+
+def _tried(island: Island, tried: dict[str, _Trial], generator: torch.Generator) -> _Trial | None:
+    given = leaves((island.args, island.kwargs))
+    places = [leaf for leaf in given if isinstance(leaf, Tensor)]
+    if any(value.dim() == 0 or value.shape[0] != 1 for value in places):
+        return None  # frames are not its first dimension
+    drawn = {id(value): _draw(value, generator) for value in places}
+
+    def call(frame: slice, number: int | None) -> Any:
+        def value(leaf: Any) -> Any:
+            if isinstance(leaf, Opaque):
+                together, alone = tried[leaf.name]
+                return together if number is None else alone[number]
+            if isinstance(leaf, Known):
+                return leaf.value
+            return drawn[id(leaf)][frame] if isinstance(leaf, Tensor) else leaf
+
+        return island.op.call(*mapped(island.args, value), **mapped(island.kwargs, value))
+
+    try:
+        together = call(slice(2), None)
+        alone = [call(slice(number, number + 1), number) for number in range(2)]
+    except Exception:  # noqa: BLE001 - an operation may refuse two frames as it likes
+        return None
+    return (together, alone) if _agree(leaves(together), [leaves(each) for each in alone]) else None
+
+
+def _draw(places: Tensor, generator: torch.Generator) -> Tensor:
+    frames = torch.rand(2, *places.shape[1:], generator=generator) * 2 - 1
+    return frames * torch.tensor(SCALES).reshape(2, *[1] * (places.dim() - 1))
+
+
+def _agree(together: Sequence[Any], alone: Sequence[Sequence[Any]]) -> bool:
+    if any(len(together) != len(each) for each in alone):
+        return False
+    return all(_same(*values) for values in zip(together, *alone, strict=True))
+
+
+def _same(together: Any, first: Any, second: Any) -> bool:
+    values = (together, first, second)
+    if not all(isinstance(value, Tensor) for value in values):
+        return not any(isinstance(value, Tensor) for value in values) and (
+            bool(together == first) and bool(together == second)
+        )
+    if any(value.dim() == 0 or value.shape[0] != 1 for value in (first, second)):
+        return False
+    expected = torch.cat([first, second])
+    if together.shape != expected.shape or together.dtype != expected.dtype:
+        return False
+    if not together.is_floating_point():
+        return torch.equal(together, expected)
+    most = float(expected.nan_to_num(0, 0, 0).abs().max()) if expected.numel() else 0.0
+    return torch.allclose(together, expected, rtol=0, atol=TOLERANCE * most, equal_nan=True)
