@@ -146,7 +146,7 @@ class _Lowering:
             what = f"a tensor of shape {tuple(result.shape)}"
         msg = (
             f"output {name!r} is {what} for one frame; the native engine expects a tensor of shape "
-            "(1, ...), a row for each frame: choose another layer, or engine torch"
+            "(1, ...), a row for each frame: choose another layer"
         )
         raise EngineError(msg)
 
@@ -169,6 +169,9 @@ class _Lowering:
             return self._moved(op, args, kwargs)
         if has_known and op.kind not in ("add", "multiply"):
             raise NoStepError(f"no kernel for {name_of(op)} with a constant")
+        result = self.results[op.name]
+        if isinstance(result, Tensor) and result.dtype != torch.float32:
+            raise NoStepError(f"its result is {result.dtype}")
         if op.kind in ("conv", "linear"):
             return self._linear(op, args[0])
         if op.kind == "activation" or activation_of(op.call, args[1:], kwargs) is not None:
@@ -358,9 +361,8 @@ class _Lowering:
         if not isinstance(a, Tensor):
             a, b = b, a
         if not isinstance(b, Tensor):
-            result = self.results[op.name]
-            if result.shape != a.shape or result.dtype != torch.float32:
-                raise NoStepError("a constant of another shape or type")
+            if self.results[op.name].shape != a.shape:
+                raise NoStepError("a constant of another shape")
             number = torch.as_tensor(unwrapped(b), dtype=torch.float64)
             if a.dim() != 4:
                 if number.numel() != 1:

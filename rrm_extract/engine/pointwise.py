@@ -12,6 +12,7 @@ from torch import nn
 
 from rrm_extract.engine.plan import Activation
 from rrm_extract.graph import Sign
+from rrm_extract.graph.kinds import kind_of_module
 
 __all__ = ["activation_of"]
 
@@ -42,6 +43,8 @@ def activation_of(
     call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Activation | None:
     """The engine's form of a module, function or method; None if it has none."""
+    if isinstance(call, nn.Module) and kind_of_module(call) != "activation":
+        return None  # perhaps a subclass that computes something else
     rest = {name: value for name, value in kwargs.items() if name != "inplace"}
     if isinstance(call, nn.ReLU6) or (call is F.relu6 and not args):
         return Activation("clamp", 0.0, 6.0)

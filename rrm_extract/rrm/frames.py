@@ -82,8 +82,9 @@ def _input_first(op: Op) -> Op:
 
 
 def _is_fact(op: Op) -> bool:
-    asked = op.args[-1] if op.call is getattr else getattr(op.call, "name", "")
-    return asked in _FACTS
+    if isinstance(op.call, MethodCall):
+        return op.call.name in _FACTS
+    return op.call is getattr and op.args[-1] in _FACTS
 
 
 def _alone(op: Op) -> Op:

@@ -16,6 +16,7 @@ from rrm_extract.engine.batches import islands_take_batches
 from rrm_extract.engine.lower import lower
 from rrm_extract.engine.parts import Lowered
 from rrm_extract.errors import EngineError
+from rrm_extract.graph import fold_batch_norm, trace
 from rrm_extract.rrm import by_frame, layer_thresholds
 from tests.closeness import EXACT_RECURRENCE, relative_l2
 from tests.engine.running import clip, native, program_of
@@ -126,6 +127,9 @@ NETS: dict[str, Callable[[], nn.Module]] = {
         more=nn.Parameter(torch.linspace(-1, 1, 12)),
     ),
     "filled": lambda: _Net(lambda n, x: n.conv(x) + torch.full((x.shape[0], 16, 12, 12), 3)),
+    "sum in double precision": lambda: _Net(
+        lambda n, x: n.conv(x).mean((2, 3), dtype=torch.float64) * 1e-20
+    ),
     "counted": lambda: _Net(lambda n, x: n.conv(x) / x.numel()),
 }
 
@@ -144,6 +148,7 @@ def test_every_frame_is_computed_as_if_it_were_alone(name: str, batch: int) -> N
     network = native(program_of(module), SHAPE, threshold=0, batch=batch)
     (result,), _ = network.run(frames)
     assert len(result) == len(frames)
+    assert result.dtype == module(frames[:1]).dtype
     network.reset()
     for frame, row in zip(frames, result, strict=True):
         with torch.inference_mode():
@@ -158,6 +163,36 @@ def test_the_running_statistics_of_a_network_stay_as_they_are() -> None:
     before = module.mean.clone()
     native(program_of(module), SHAPE).run(torch.randn(2, *SHAPE))
     assert torch.equal(module.mean, before)
+
+
+class _Doubles(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2
+
+
+class _OwnReLU6(_Doubles, nn.ReLU6):
+    pass
+
+
+class _OwnLeakyReLU(_Doubles, nn.LeakyReLU):
+    pass
+
+
+class _OwnHardtanh(_Doubles, nn.Hardtanh):
+    pass
+
+
+@pytest.mark.parametrize("kind", [_OwnReLU6, _OwnLeakyReLU, _OwnHardtanh])
+def test_an_activation_with_a_forward_of_its_own_is_not_the_stock_one(
+    kind: type[nn.Module],
+) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), kind()).eval()
+    frames = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+    program = fold_batch_norm(trace(module, leaf_modules=(kind,)))
+    network = native(program, SHAPE, threshold=0)
+    assert [name for name, _ in network.islands] == ["1"]
+    with torch.inference_mode():
+        assert relative_l2(network.run(frames)[0][0], module(frames)) < EXACT_RECURRENCE
 
 
 NO_ROWS: dict[str, Callable[[], nn.Module]] = {
