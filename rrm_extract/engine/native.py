@@ -24,6 +24,7 @@ from rrm_extract.engine.compiled import (
 )
 from rrm_extract.engine.forms import set_break_evens
 from rrm_extract.engine.fuse import fuse
+from rrm_extract.engine.given import array_of, batch_size, frame_shape, tensor_of
 from rrm_extract.engine.kernels import isa_of_this_process, native_module
 from rrm_extract.engine.lower import lower
 from rrm_extract.engine.parts import (
@@ -52,6 +53,7 @@ from rrm_extract.rrm import (
     by_frame,
     layer_thresholds,
 )
+from rrm_extract.rrm.given import factor_of_thresholds
 from rrm_extract.rrm.truncate import POLICIES
 
 __all__ = ["NativeNetwork", "isa_of_this_process", "native_module"]
@@ -106,8 +108,8 @@ class NativeNetwork:
         packed: the weights in the kernels' order, from another network's ``packed``.
 
     Raises:
-        ConfigError: a threshold is negative or not a number, or the policy or the precision is
-            unknown.
+        ConfigError: a threshold is negative or not a number, the policy or the precision is
+            unknown, or the shape or the batch is impossible.
         LayerError: a threshold names no convolution or fully-connected layer.
         EngineError: the native engine is not part of this installation, RRM_ISA does not fit, the
             network cannot run on such a frame, or an output has no row for each frame.
@@ -133,6 +135,10 @@ class NativeNetwork:
             raise ConfigError(msg)
         native = native_module()
         isa = isa_of_this_process()
+        if not isinstance(program, Program):
+            msg = f"a network of type {type(program).__name__}; expected a Program, see trace"
+            raise EngineError(msg)
+        batch, input_shape = batch_size(batch), frame_shape(input_shape)
         program = by_frame(program)
         lowered = lower(
             program,
@@ -177,14 +183,22 @@ class NativeNetwork:
 
     def _start(self) -> None:
         native = native_module()
-        self._lanes: list[Any] = [
-            native.Lane(part.network) if isinstance(part, NativePart) else None
-            for part in self._shared.parts
-        ]
+        try:
+            self._lanes: list[Any] = [
+                native.Lane(part.network) if isinstance(part, NativePart) else None
+                for part in self._shared.parts
+            ]
+        except MemoryError as error:
+            msg = (
+                f"the network's state for batches of {self._shared.batch} frames does not fit into "
+                "memory; expected a smaller batch"
+            )
+            raise EngineError(msg) from error
         self._fresh = self._learns = True
         self._totals = {op.name: _Totals() for op in self._shared.program.linear_ops}
         self._others: list[NativeNetwork] = []
         self._tracks = False
+        self._scale = 1.0
         self._repeats: Repeats[Tensor] = Repeats(_cat, loses=self._shared.loses)
 
     def fork(self) -> NativeNetwork:
@@ -317,11 +331,18 @@ class NativeNetwork:
         self._repeats.forget()
 
     def scale_thresholds(self, factor: float) -> None:
-        """All thresholds times a factor, from the next frame on."""
+        """All thresholds times a factor, from the next frame on.
+
+        Raises:
+            ConfigError: the factor is negative or not a finite number.
+        """
+        self._scale = factor_of_thresholds(factor)
         for lane in self._lanes:
             if lane is not None:
-                lane.scale_thresholds(factor)
-        self._repeats.scaled(factor)
+                lane.scale_thresholds(self._scale)
+        for other in self._others:
+            other.scale_thresholds(self._scale)
+        self._repeats.scaled(self._scale)
 
     def state_bytes(self) -> int:
         """Memory that this lane's state takes, in bytes."""
@@ -374,13 +395,19 @@ class NativeNetwork:
         Returns:
             What the network returns for that frame: a tensor without, respectively with, the
             lane dimension, or a tuple of them when the Program has several outputs.
+
+        Raises:
+            EngineError: the frame is no such tensor, see :meth:`run`, or there are no lanes.
         """
-        if frame.dim() != 4:
-            outputs, _ = self.run(frame[None])
+        frame = tensor_of(frame)
+        if frame.dim() != 4 or len(frame) == 0:
+            outputs, _ = self.run(frame if frame.dim() == 4 else frame[None])
             outputs = tuple(output[0] for output in outputs)
         else:
             while len(self._others) < len(frame) - 1:
-                self._others.append(self.fork())
+                other = self.fork()
+                other.scale_thresholds(self._scale)
+                self._others.append(other)
             lanes = [self, *self._others[: len(frame) - 1]]
             each = [lane.run(one[None])[0] for lane, one in zip(lanes, frame, strict=True)]
             outputs = tuple(torch.cat(values) for values in zip(*each, strict=True))
@@ -390,7 +417,7 @@ class NativeNetwork:
         """The outputs for T consecutive frames of one lane.
 
         Args:
-            frames: (T, C, H, W) float32.
+            frames: (T, C, H, W), real numbers of any type on the CPU; computed with as float32.
 
         Returns:
             One (T, ...) tensor for each output of the Program, and what the layers saw. Frames
@@ -398,20 +425,12 @@ class NativeNetwork:
             that equals the one before has its outputs, and cost nothing.
 
         Raises:
-            EngineError: the frames have another shape than the network was made for, or there are
-                none.
+            EngineError: the frames are no such tensor, have another shape than the network was made
+                for, or there are none.
         """
         wanted = self._shared.lowered.frames
         size = (wanted.channels, wanted.height, wanted.width)
-        if frames.dim() != 4 or len(frames) == 0 or tuple(frames.shape[1:]) != size:
-            msg = (
-                f"frames of shape {tuple(frames.shape)}; expected (T, {', '.join(map(str, size))}) "
-                "with T of at least 1, as the network was made for"
-            )
-            raise EngineError(msg)
-        outputs, seen, repeats = self._repeats.run(
-            frames.contiguous().float().numpy(), self._compute
-        )
+        outputs, seen, repeats = self._repeats.run(array_of(frames, size), self._compute)
         self._count_repeats(seen, repeats)
         return outputs, FrameDensities(
             density=torch.from_numpy(seen.density),

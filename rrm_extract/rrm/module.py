@@ -14,6 +14,7 @@ from rrm_extract.graph import Op, Program, execute, sign_readers
 from rrm_extract.graph.program import LINEAR_KINDS
 from rrm_extract.rrm.cost import Channels, LayerCost
 from rrm_extract.rrm.frames import by_frame
+from rrm_extract.rrm.given import factor_of_thresholds, threshold_number
 from rrm_extract.rrm.truncate import POLICIES, Policy, truncated_deltas
 
 __all__ = ["DeltaObserver", "FrameDensities", "RecurrentNetwork", "layer_thresholds"]
@@ -135,8 +136,12 @@ class RecurrentNetwork:
         self.reset()
 
     def scale_thresholds(self, factor: float) -> None:
-        """All thresholds times a factor, from the next frame on."""
-        self._scale = factor
+        """All thresholds times a factor, from the next frame on.
+
+        Raises:
+            ConfigError: the factor is negative or not a finite number.
+        """
+        self._scale = factor_of_thresholds(factor)
 
     def observe(self, observer: DeltaObserver) -> None:
         """Has the deltas of every linear layer shown, layer by layer, from here on."""
@@ -328,10 +333,7 @@ def layer_thresholds(program: Program, threshold: float | Mapping[str, float]) -
         LayerError: a name fits no convolution or fully-connected layer.
     """
     given = dict(threshold) if isinstance(threshold, Mapping) else {"default": threshold}
-    for name, value in given.items():
-        if not value >= 0:
-            msg = f"threshold {value!r} for {name!r}; expected a number of at least 0"
-            raise ConfigError(msg)
+    given = {name: threshold_number(value, name) for name, value in given.items()}
     default = given.pop("default", 0.0)
     binary = sign_readers(program)
     thresholds: dict[str, float] = {}
