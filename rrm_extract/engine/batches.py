@@ -9,14 +9,9 @@ import torch
 from torch import Tensor
 
 from rrm_extract.engine.parts import Island, Known, Lowered, Opaque, leaves, mapped
+from rrm_extract.rrm.apart import SCALES, same_apart
 
 __all__ = ["islands_take_batches"]
-
-TOLERANCE = 1e-3
-"""Of the largest number: kernels for several frames may sum in another order."""
-
-SCALES = (1.0, 3.0)
-"""Of the numbers in the two frames: what mixes them, such as statistics of both, shows."""
 
 _Trial = tuple[Any, list[Any]]
 """A value for two frames at once, and for each of them."""
@@ -75,21 +70,10 @@ def _draw(places: Tensor, generator: torch.Generator) -> Tensor:
 def _agree(together: Sequence[Any], alone: Sequence[Sequence[Any]]) -> bool:
     if any(len(together) != len(each) for each in alone):
         return False
-    return all(_same(*values) for values in zip(together, *alone, strict=True))
-
-
-def _same(together: Any, first: Any, second: Any) -> bool:
-    values = (together, first, second)
-    if not all(isinstance(value, Tensor) for value in values):
-        return not any(isinstance(value, Tensor) for value in values) and (
-            bool(together == first) and bool(together == second)
-        )
-    if any(value.dim() == 0 or value.shape[0] != 1 for value in (first, second)):
-        return False
-    expected = torch.cat([first, second])
-    if together.shape != expected.shape or together.dtype != expected.dtype:
-        return False
-    if not together.is_floating_point():
-        return torch.equal(together, expected)
-    most = float(expected.nan_to_num(0, 0, 0).abs().max()) if expected.numel() else 0.0
-    return torch.allclose(together, expected, rtol=0, atol=TOLERANCE * most, equal_nan=True)
+    for whole, first, second in zip(together, *alone, strict=True):
+        pair = [value for value in (first, second) if isinstance(value, Tensor)]
+        if any(value.dim() == 0 or value.shape[0] != 1 for value in pair):
+            return False  # frames are not its first dimension
+        if not same_apart(whole, first, second):
+            return False
+    return True

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rrm_extract.errors import ConfigError, LayerError
+from rrm_extract.errors import ConfigError, EngineError, LayerError
 from rrm_extract.graph import Op, Program, execute, sign_readers
 from rrm_extract.graph.program import LINEAR_KINDS
+from rrm_extract.rrm.apart import keeps_frames_apart
 from rrm_extract.rrm.cost import Channels, LayerCost
 from rrm_extract.rrm.frames import by_frame
 from rrm_extract.rrm.given import factor_of_thresholds, threshold_number
@@ -119,6 +120,7 @@ class RecurrentNetwork:
         self._states: dict[str, _LayerState] = {}
         self._tracks = False
         self._scale = 1.0
+        self._apart: bool | None = None
         self._observer: DeltaObserver | None = None
         self.reset()
 
@@ -156,25 +158,44 @@ class RecurrentNetwork:
         Returns:
             What the network returns for that frame: a tensor without, respectively with, the
             lane dimension, or a tuple of them when the Program has several outputs.
+
+        Raises:
+            EngineError: there are several lanes, which the network would mix, or an output has not
+                one row for a frame.
         """
         lanes = frame if frame.dim() == 4 else frame[None]
+        if len(lanes) > 1 and not self._takes_several(lanes):
+            msg = (
+                f"{len(lanes)} lanes, which this network would mix; expected (C, H, W), and a "
+                "network for each lane"
+            )
+            raise EngineError(msg)
         outputs, _ = self._advance(lanes, frames=1)
         if frame.dim() != 4:
-            outputs = tuple(output[0] for output in outputs)
+            outputs = tuple(_only_row(value) for value in outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def run(self, frames: Tensor) -> tuple[tuple[Tensor, ...], FrameDensities]:
         """The outputs for T consecutive frames of one lane, each layer taking all T at once.
 
-        The same recurrence as T calls of :meth:`step`, with the weights read once.
+        The same recurrence as T calls of :meth:`step`, with the weights read once. A network that
+        would mix frames takes them one after the other.
 
         Args:
             frames: (T, C, H, W).
 
         Returns:
             One (T, ...) tensor for each output of the Program, and what the layers saw.
+
+        Raises:
+            EngineError: an output of a network that would mix frames has not one row for a frame.
         """
-        return self._advance(frames, frames=len(frames))
+        if len(frames) == 1 or self._takes_several(frames):
+            return self._advance(frames, frames=len(frames))
+        each = [self._advance(frame[None], frames=1) for frame in frames]
+        outputs = zip(*(values for values, _ in each), strict=True)
+        rows = tuple(torch.stack([_only_row(value) for value in values]) for values in outputs)
+        return rows, _joined([seen for _, seen in each])
 
     def stats(self) -> tuple[LayerCost, ...]:
         """Cost of each linear layer, averaged over all frames since construction.
@@ -195,6 +216,12 @@ class RecurrentNetwork:
             )
             for name, total in self._totals.items()
         )
+
+    def _takes_several(self, frames: Tensor) -> bool:
+        """Whether the network keeps frames apart; found out once."""
+        if self._apart is None:
+            self._apart = keeps_frames_apart(self.program, frames)
+        return self._apart
 
     @torch.inference_mode()
     def _advance(self, x: Tensor, *, frames: int) -> tuple[tuple[Tensor, ...], FrameDensities]:
@@ -356,6 +383,35 @@ def layer_thresholds(program: Program, threshold: float | Mapping[str, float]) -
         )
         raise LayerError(msg)
     return thresholds
+
+
+def _only_row(value: Any) -> Any:
+    """An output of one frame without its first dimension.
+
+    Raises:
+        EngineError: that dimension is not one.
+    """
+    if not isinstance(value, Tensor) or value.dim() == 0:
+        return value
+    if len(value) != 1:
+        msg = (
+            f"an output is a tensor of shape {tuple(value.shape)} for one frame; expected "
+            "(1, ...), a row for each frame: choose another layer"
+        )
+        raise EngineError(msg)
+    return value[0]
+
+
+def _joined(parts: Sequence[FrameDensities]) -> FrameDensities:
+    """The same for the frames of several calls."""
+    truncated = [part.truncated for part in parts if part.truncated is not None]
+    return FrameDensities(
+        density=torch.cat([part.density for part in parts]),
+        density_delta=torch.cat([part.density_delta for part in parts]),
+        key_frame=torch.cat([part.key_frame for part in parts]),
+        work=torch.cat([part.work for part in parts]),
+        truncated=torch.cat(truncated) if truncated else None,
+    )
 
 
 def _by_time(x: Tensor, frames: int) -> Tensor:

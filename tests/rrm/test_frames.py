@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rrm_extract.errors import EngineError
 from rrm_extract.graph import fold_batch_norm, trace
 from rrm_extract.rrm import RecurrentNetwork, by_frame
 from tests.closeness import EXACT_RECURRENCE, relative_l2
@@ -44,6 +45,73 @@ class _Squeezed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x).mean((2, 3), keepdim=True).squeeze() + self.shift.squeeze()
+
+
+class _Brightest(nn.Module):
+    """A number of the whole batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x / x.abs().max())
+
+
+class _Sequence(nn.Module):
+    """Frames are the second dimension, as in attention over a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 6, 4)
+        self.mix = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        sequence = self.layer(x).flatten(2).permute(2, 0, 1)
+        return (self.mix(sequence).softmax(0) * sequence).permute(1, 2, 0)
+
+
+class _WithTokens(nn.Module):
+    """Runs on one frame only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 6, 3)
+        self.token = nn.Parameter(torch.linspace(-1, 1, 98).reshape(1, 2, 7, 7))
+        self.last = nn.Conv2d(8, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.cat([self.layer(x), self.token], 1))
+
+
+@pytest.mark.parametrize("net", [_Brightest, _Sequence, _WithTokens])
+def test_a_network_that_mixes_frames_takes_one_after_the_other(net: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    module = net().eval()
+    program = fold_batch_norm(trace(module))
+    frames = torch.randn(6, 3, 9, 9)
+    with torch.inference_mode():
+        alone = torch.cat([module(frame[None]) for frame in frames])
+    network, steps = (RecurrentNetwork(program, threshold=0.1) for _ in range(2))
+    network.track()
+    steps.track()
+    (together,), seen = network.run(frames)
+    each = [steps.run(frame[None]) for frame in frames]
+    assert torch.equal(together, torch.cat([values[0] for values, _ in each]))
+    for name in ("density", "density_delta", "key_frame", "work", "truncated"):
+        expected = torch.cat([getattr(one, name) for _, one in each])
+        assert torch.equal(getattr(seen, name), expected)
+    (exact,), _ = RecurrentNetwork(program, threshold=0).run(frames)
+    assert relative_l2(exact, alone) < EXACT_RECURRENCE
+    with pytest.raises(EngineError, match="6 lanes"):
+        network.step(frames)
+
+
+def test_an_output_without_a_row_for_each_frame_is_refused() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 6, 9), nn.Flatten(0), nn.Unflatten(0, (3, 2))).eval()
+    network = RecurrentNetwork(trace(module))
+    with pytest.raises(EngineError, match=r"\(3, 2\) for one frame; expected \(1, ...\)"):
+        network.step(torch.randn(3, 9, 9))
 
 
 @pytest.mark.parametrize("net", [_OfItsOwn, _ByAFunction, _Squeezed])
