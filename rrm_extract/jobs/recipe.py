@@ -51,7 +51,7 @@ from rrm_extract.jobs.reading import Reading, make_reading
 from rrm_extract.jobs.sampling import sampling_of
 from rrm_extract.models import LoadedModel, Preprocess, Transform, load_model
 from rrm_extract.models.registry import is_classifier
-from rrm_extract.rrm import LayerCost, Policy, RecurrentNetwork, by_frame
+from rrm_extract.rrm import LayerCost, OrdinaryNetwork, Policy, RecurrentNetwork
 from rrm_extract.video import SampledFrame
 
 __all__ = [
@@ -169,6 +169,7 @@ class RecipeNetwork:
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._network = recipe.network()
+        self._ordinary: OrdinaryNetwork | None = None
 
     def reset(self) -> None:
         """Forgets the past: the next frame is a key frame."""
@@ -197,10 +198,12 @@ class RecipeNetwork:
 
     def exact(self, x: Tensor, /) -> NDArray[np.float32]:
         """(T, D) features of the dense network, in fp32."""
-        program = by_frame(self._recipe.program)
-        if x.device.type != "cpu":
-            program = program.to(x.device)
-        (output,) = program(x)
+        if self._ordinary is None:
+            program = self._recipe.program
+            self._ordinary = OrdinaryNetwork(
+                program if x.device.type == "cpu" else program.to(x.device)
+            )
+        (output,) = self._ordinary(x)
         return self._flat(output)
 
     def _flat(self, output: Tensor) -> NDArray[np.float32]:

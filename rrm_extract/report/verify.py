@@ -35,7 +35,7 @@ from rrm_extract.jobs.recipe import load_job_model
 from rrm_extract.models import LoadedModel
 from rrm_extract.report.setting import setting_text
 from rrm_extract.report.table import number, table
-from rrm_extract.rrm import RecurrentNetwork, by_frame, overall_density
+from rrm_extract.rrm import OrdinaryNetwork, RecurrentNetwork, overall_density
 from rrm_extract.video import ClipReader, SampledFrame, count_chunks, scan_clip
 
 __all__ = ["Verification", "Verifier", "overall", "verification_text"]
@@ -114,12 +114,13 @@ class Verifier:
         # The feature, and the classifier's output where there is one that can be trusted.
         logits = self._classifier(whole)
         outputs = (self.recipe.layer,) if logits is None else (self.recipe.layer, logits)
-        self.ordinary = by_frame(select(whole, outputs))
+        ordinary = select(whole, outputs)
         self.device = torch.device(config.device)
-        recurrent = fold_batch_norm(self.ordinary)
+        recurrent = fold_batch_norm(ordinary)
         if self.device.type != "cpu":
-            self.ordinary = self.ordinary.to(self.device)
+            ordinary = ordinary.to(self.device)
             recurrent = recurrent.to(self.device)
+        self.ordinary = OrdinaryNetwork(ordinary)
         self.recurrent: Program = recurrent
         self.sampling = sampling_of(config)
         self._native: NativeNetwork | None = None
@@ -301,7 +302,7 @@ class _Core:
     """See :class:`rrm_extract.jobs.control.Core`: the feature, and what the classifier says."""
 
     def __init__(
-        self, network: Network, ordinary: Program, pool: str, known: Sequence[int]
+        self, network: Network, ordinary: OrdinaryNetwork, pool: str, known: Sequence[int]
     ) -> None:
         self.network = network
         self._known = list(known)  # positions of the layers that the feature depends on

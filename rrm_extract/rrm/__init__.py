@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         RecurrentNetwork,
         layer_thresholds,
     )
+    from rrm_extract.rrm.ordinary import OrdinaryNetwork
     from rrm_extract.rrm.truncate import POLICIES, Policy, truncated_deltas
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "FrameByFrame",
     "FrameDensities",
     "LayerCost",
+    "OrdinaryNetwork",
     "Policy",
     "RecurrentNetwork",
     "accelerate",
@@ -54,6 +56,7 @@ _ROOMS = {
     "entry": ("accelerate",),
     "frames": ("FrameByFrame", "by_frame"),
     "module": ("DeltaObserver", "FrameDensities", "RecurrentNetwork", "layer_thresholds"),
+    "ordinary": ("OrdinaryNetwork",),
     "truncate": ("POLICIES", "Policy", "truncated_deltas"),
 }
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rrm_extract.errors import EngineError
 from rrm_extract.graph import fold_batch_norm, trace
-from rrm_extract.rrm import RecurrentNetwork, by_frame
+from rrm_extract.rrm import OrdinaryNetwork, RecurrentNetwork, by_frame
 from tests.closeness import EXACT_RECURRENCE, relative_l2
 
 
@@ -139,3 +139,17 @@ def test_twice_is_once() -> None:
     for net in (_OfItsOwn, _ByAFunction, _Squeezed):
         once = by_frame(trace(net().eval()))
         assert by_frame(once).ops == once.ops
+
+
+@pytest.mark.parametrize("net", [_OfItsOwn, _Squeezed, _Brightest, _Sequence, _WithTokens])
+def test_the_ordinary_network_takes_frames_apart(net: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    module = net().eval()
+    frames = torch.randn(6, 3, 9, 9)
+    network = OrdinaryNetwork(trace(module))
+    (together,) = network(frames)
+    for frame, row in zip(frames, together, strict=True):
+        with torch.inference_mode():
+            alone = module(frame[None]).reshape(1, *row.shape)
+        assert relative_l2(row[None], alone) < EXACT_RECURRENCE
+        assert relative_l2(network(frame[None])[0], alone) < EXACT_RECURRENCE

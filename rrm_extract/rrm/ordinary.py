@@ -1,0 +1,35 @@
+"""The ordinary network, on frames instead of batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rrm_extract.graph import Program
+from rrm_extract.rrm.apart import keeps_frames_apart
+from rrm_extract.rrm.frames import by_frame
+
+__all__ = ["OrdinaryNetwork"]
+
+
+class OrdinaryNetwork:
+    """What a recurrent network is compared with: each frame is computed in full, and by itself.
+
+    Args:
+        program: the network, on the frames' device.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._program = by_frame(program)
+        self._apart: bool | None = None
+
+    def __call__(self, frames: Tensor) -> tuple[Any, ...]:
+        """(T, C, H, W) -> one (T, ...) tensor for each output of the Program."""
+        if len(frames) > 1 and self._apart is None:
+            self._apart = keeps_frames_apart(self._program, frames)
+        if len(frames) == 1 or self._apart:
+            return self._program(frames)
+        each = [self._program(frame[None]) for frame in frames]
+        return tuple(torch.cat(values) for values in zip(*each, strict=True))
