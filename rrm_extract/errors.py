@@ -87,7 +87,7 @@ class TraceError(UsageError):
 
 
 class EngineError(UsageError):
-    """The native engine is not part of this installation, or cannot do what was asked."""
+    """The native engine is not part of this installation, or an engine cannot do what was asked."""
 
 
 class CalibrationError(UsageError):

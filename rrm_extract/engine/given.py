@@ -6,11 +6,11 @@ import operator
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rrm_extract.errors import ConfigError, EngineError
+from rrm_extract.rrm.given import real_tensor
 
 __all__ = ["MOST_FRAMES", "array_of", "batch_size", "frame_shape", "tensor_of"]
 
@@ -50,24 +50,13 @@ def tensor_of(frames: Any) -> Tensor:
     """Frames as a tensor that carries nothing but numbers in memory: no gradient, no open sign.
 
     Raises:
-        EngineError: no tensor, on another device than the CPU, sparse, quantised or complex.
+        EngineError: see :func:`real_tensor`; or they are not on the CPU.
     """
-    if not isinstance(frames, Tensor):
-        msg = (
-            f"frames of type {type(frames).__name__}; expected a torch.Tensor, such as "
-            "torch.from_numpy makes of an array"
-        )
+    tensor = real_tensor(frames)
+    if tensor.device.type != "cpu":
+        msg = f"frames on {tensor.device}; expected them on the CPU, where this engine runs"
         raise EngineError(msg)
-    strided = frames.layout == torch.strided
-    numbers = strided and not frames.is_quantized and not frames.is_complex()
-    if frames.device.type != "cpu" or not numbers:
-        kind = str(frames.dtype if strided else frames.layout).removeprefix("torch.")
-        msg = (
-            f"frames are {kind} on {frames.device}; expected a dense tensor of real numbers on "
-            "the CPU"
-        )
-        raise EngineError(msg)
-    return frames.detach().resolve_neg()
+    return tensor.resolve_neg()
 
 
 def array_of(frames: Any, size: tuple[int, int, int]) -> NDArray[np.float32]:

@@ -1,13 +1,16 @@
-"""Numbers that callers give for thresholds, checked."""
+"""What callers give a recurrent network, checked."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from rrm_extract.errors import ConfigError
+import torch
+from torch import Tensor
 
-__all__ = ["factor_of_thresholds", "threshold_number"]
+from rrm_extract.errors import ConfigError, EngineError
+
+__all__ = ["factor_of_thresholds", "real_tensor", "threshold_number"]
 
 
 def threshold_number(value: Any, name: str) -> float:
@@ -34,6 +37,26 @@ def factor_of_thresholds(value: Any) -> float:
         msg = f"factor {_shown(value)} for thresholds; expected a finite number of at least 0"
         raise ConfigError(msg)
     return number
+
+
+def real_tensor(frames: Any) -> Tensor:
+    """Frames as a tensor without a gradient.
+
+    Raises:
+        EngineError: no tensor, without numbers, sparse, quantised or complex.
+    """
+    if not isinstance(frames, Tensor):
+        msg = (
+            f"frames of type {type(frames).__name__}; expected a torch.Tensor, such as "
+            "torch.from_numpy makes of an array"
+        )
+        raise EngineError(msg)
+    strided = frames.layout == torch.strided
+    if frames.is_meta or not strided or frames.is_quantized or frames.is_complex():
+        kind = str(frames.dtype if strided else frames.layout).removeprefix("torch.")
+        msg = f"frames are {kind} on {frames.device}; expected a dense tensor of real numbers"
+        raise EngineError(msg)
+    return frames.detach()
 
 
 def _number(value: Any) -> float:

@@ -15,7 +15,7 @@ from rrm_extract.graph.program import LINEAR_KINDS
 from rrm_extract.rrm.apart import keeps_frames_apart
 from rrm_extract.rrm.cost import Channels, LayerCost
 from rrm_extract.rrm.frames import by_frame
-from rrm_extract.rrm.given import factor_of_thresholds, threshold_number
+from rrm_extract.rrm.given import factor_of_thresholds, real_tensor, threshold_number
 from rrm_extract.rrm.truncate import POLICIES, Policy, truncated_deltas
 
 __all__ = ["DeltaObserver", "FrameDensities", "RecurrentNetwork", "layer_thresholds"]
@@ -127,6 +127,7 @@ class RecurrentNetwork:
     def reset(self) -> None:
         """Forgets the past: the next frame is a key frame. The accounting goes on."""
         self._states = {op.name: _LayerState() for op in self.program.linear_ops}
+        self._lanes: int | None = None
 
     def key_frame(self) -> None:
         """The next frame is a key frame, as after :meth:`reset`."""
@@ -160,10 +161,12 @@ class RecurrentNetwork:
             lane dimension, or a tuple of them when the Program has several outputs.
 
         Raises:
-            EngineError: there are several lanes, which the network would mix, or an output has not
-                one row for a frame.
+            EngineError: the frame is no such tensor, there are more or fewer lanes than before, or
+                several that the network would mix, or an output has not one row for a frame.
         """
+        frame = real_tensor(frame)
         lanes = frame if frame.dim() == 4 else frame[None]
+        _check_shape(lanes, "(C, H, W), or (N, C, H, W) with N of at least 1")
         if len(lanes) > 1 and not self._takes_several(lanes):
             msg = (
                 f"{len(lanes)} lanes, which this network would mix; expected (C, H, W), and a "
@@ -188,8 +191,11 @@ class RecurrentNetwork:
             One (T, ...) tensor for each output of the Program, and what the layers saw.
 
         Raises:
-            EngineError: an output of a network that would mix frames has not one row for a frame.
+            EngineError: the frames are no such tensor, the frame before had several lanes, or an
+                output of a network that would mix frames has not one row for a frame.
         """
+        frames = real_tensor(frames)
+        _check_shape(frames, "(T, C, H, W) with T of at least 1")
         if len(frames) == 1 or self._takes_several(frames):
             return self._advance(frames, frames=len(frames))
         each = [self._advance(frame[None], frames=1) for frame in frames]
@@ -226,6 +232,14 @@ class RecurrentNetwork:
     @torch.inference_mode()
     def _advance(self, x: Tensor, *, frames: int) -> tuple[tuple[Tensor, ...], FrameDensities]:
         """Runs ``x`` (frames * lanes, C, H, W), time first."""
+        lanes = len(x) // frames
+        if self._lanes not in (None, lanes):
+            msg = (
+                f"frames of {lanes} lanes after frames of {self._lanes}; expected as many, or "
+                "reset() before"
+            )
+            raise EngineError(msg)
+        self._lanes = lanes
         call = _Call(frames)
 
         def compute(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -383,6 +397,12 @@ def layer_thresholds(program: Program, threshold: float | Mapping[str, float]) -
         )
         raise LayerError(msg)
     return thresholds
+
+
+def _check_shape(frames: Tensor, wanted: str) -> None:
+    if frames.dim() != 4 or len(frames) == 0:
+        msg = f"frames of shape {tuple(frames.shape)}; expected {wanted}"
+        raise EngineError(msg)
 
 
 def _only_row(value: Any) -> Any:
