@@ -54,12 +54,12 @@ def keeps_frames_apart(program: Program, like: Tensor) -> bool:
 
     Args:
         program: the network.
-        like: (N, C, H, W), frames as it takes them.
+        like: (N, ...), frames as it takes them.
     """
     if _is_known_to(program):
         return True
     generator = torch.Generator().manual_seed(0)
-    scales = torch.tensor(SCALES).reshape(2, 1, 1, 1)
+    scales = torch.tensor(SCALES).reshape(2, *[1] * (like.dim() - 1))
     drawn = (torch.rand(2, *like.shape[1:], generator=generator) * 2 - 1) * scales
     frames = drawn.to(like)
     with torch.random.fork_rng(devices=[]):

@@ -166,7 +166,7 @@ class RecurrentNetwork:
         """
         frame = real_tensor(frame)
         lanes = frame if frame.dim() == 4 else frame[None]
-        _check_shape(lanes, "(C, H, W), or (N, C, H, W) with N of at least 1")
+        _check_shape(lanes, "(C, H, W), or (N, C, H, W) with N of at least 1", dims=(4,))
         if len(lanes) > 1 and not self._takes_several(lanes):
             msg = (
                 f"{len(lanes)} lanes, which this network would mix; expected (C, H, W), and a "
@@ -195,7 +195,10 @@ class RecurrentNetwork:
                 output of a network that would mix frames has not one row for a frame.
         """
         frames = real_tensor(frames)
-        _check_shape(frames, "(T, C, H, W) with T of at least 1")
+        # A Program of fully-connected layers alone may take vectors.
+        is_of_images = any(op.kind == "conv" for op in self.program.ops)
+        dims = (4,) if is_of_images else (2, 4)
+        _check_shape(frames, "(T, C, H, W) with T of at least 1", dims=dims)
         if len(frames) == 1 or self._takes_several(frames):
             return self._advance(frames, frames=len(frames))
         each = [self._advance(frame[None], frames=1) for frame in frames]
@@ -399,8 +402,8 @@ def layer_thresholds(program: Program, threshold: float | Mapping[str, float]) -
     return thresholds
 
 
-def _check_shape(frames: Tensor, wanted: str) -> None:
-    if frames.dim() != 4 or len(frames) == 0:
+def _check_shape(frames: Tensor, wanted: str, *, dims: tuple[int, ...]) -> None:
+    if frames.dim() not in dims or len(frames) == 0:
         msg = f"frames of shape {tuple(frames.shape)}; expected {wanted}"
         raise EngineError(msg)
 
