@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -179,3 +180,42 @@ def write_pictures(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def write_edit_list(
+    source: Path, target: Path, segments: Sequence[tuple[int, Fraction | None]]
+) -> Path:
+    """Copy an MP4 with another edit list: (seconds, first second shown; None for nothing)."""
+    with av.open(str(source)) as container:
+        units = container.streams.video[0].time_base.denominator
+
+    def entry(seconds: int, start: Fraction | None) -> bytes:
+        at = -1 if start is None else round(start * units)
+        return struct.pack(">qqi", 1000 * seconds, at, 1 << 16)  # FFmpeg counts milliseconds
+
+    body = b"".join(entry(*segment) for segment in segments)
+    head = struct.pack(">4sII", b"elst", 1 << 24, len(segments))
+    edits = _atom(head + body)
+
+    def copied(data: bytes) -> bytes:
+        result, at = b"", 0
+        while at < len(data):
+            size, kind = struct.unpack_from(">I4s", data, at)
+            inside = data[at + 8 : at + size]
+            if kind == b"elst":
+                result += edits
+            elif kind in (b"moov", b"trak", b"edts"):
+                result += _atom(kind + copied(inside))
+            else:
+                result += data[at : at + size]
+            at += size
+        return result
+
+    content = copied(source.read_bytes())
+    assert edits in content, "the muxer writes an edit list to begin with"
+    target.write_bytes(content)
+    return target
+
+
+def _atom(content: bytes) -> bytes:
+    return struct.pack(">I", 4 + len(content)) + content

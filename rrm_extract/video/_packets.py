@@ -168,10 +168,8 @@ def build_table(
     stamps = {"pts": pts, "dts": dts, "rate": np.arange(len(pts), dtype=np.int64)}[stamped_by]
     usual = max(1, round(1 / (rate * time_base))) if stamped_by != "rate" else 1
 
-    clock = dts if not np.any(dts == NO_TIME) else stamps
-    jump_at, jump_by = _find_jumps(
-        clock if stamped_by != "rate" else stamps, time_base=time_base, usual=usual
-    )
+    clock = stamps if stamped_by == "rate" or np.all(dts == NO_TIME) else _filled(dts)
+    jump_at, jump_by = _find_jumps(clock, ~hidden, time_base=time_base, usual=usual)
     ticks = unjump(stamps, jump_at, jump_by)
     in_order = not np.any(np.diff(ticks) < 0)
     if in_order == reorders and not hidden.any():
@@ -235,15 +233,33 @@ def _choose_stamps(pts: Int64s, dts: Int64s, *, guesses_pts: bool) -> tuple[str,
     return ("pts", True) if has_pts else ("rate", True)
 
 
-def _find_jumps(clock: Int64s, *, time_base: Fraction, usual: int) -> tuple[Int64s, Int64s]:
-    """Find where times in decoding order (P,) fall back or leap, and what closes each gap."""
+def _filled(dts: Int64s) -> Int64s:
+    """Decoding times (P,) with those that are missing, at least one is not, taken from before.
+
+    FFmpeg knows none of the first packets of a Matroska file with reordered frames.
+    """
+    known = np.flatnonzero(dts != NO_TIME)
+    places = np.searchsorted(known, np.arange(len(dts)), side="right") - 1
+    return np.asarray(dts[known[np.maximum(places, 0)]])
+
+
+def _find_jumps(
+    clock: Int64s, shown: npt.NDArray[np.bool_], *, time_base: Fraction, usual: int
+) -> tuple[Int64s, Int64s]:
+    """Find where times in decoding order (P,) fall back or leap, and what closes each gap.
+
+    Only of packets that are shown: those before the second segment of an edit list fall back to
+    the key frame that it needs.
+    """
+    places = np.flatnonzero(shown)
+    clock = clock[places]
     # In floating point: a broken timestamp may be near the ends of int64.
     steps = np.diff(clock.astype(np.float64)) * float(time_base)
     jumps = np.flatnonzero((steps < -MAX_BACKWARD_SECONDS) | (steps > MAX_FORWARD_SECONDS)) + 1
     by = [int(clock[at - 1]) + usual - int(clock[at]) for at in jumps]
     if any(abs(shift) >= 2**62 for shift in by):
         by = [max(-(2**62), min(2**62, shift)) for shift in by]
-    return jumps.astype(np.int64), np.array(by, dtype=np.int64)
+    return places[jumps].astype(np.int64), np.array(by, dtype=np.int64)
 
 
 def _judge_keys(

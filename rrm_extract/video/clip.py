@@ -186,7 +186,11 @@ def _declared_duration(
         declared = stream.duration * stream.time_base
         # FFmpeg corrects the duration of an AVI file to what it finds, but not its frame count.
         counted = stream.frames / stream.average_rate if stream.average_rate else Fraction(0)
-        return max(declared, counted) if "avi" in names else declared
+        if "avi" in names:
+            return max(declared, counted)
+        # With an edit list it begins at zero, and an empty edit is before the first frame.
+        start = (stream.start_time or 0) * stream.time_base
+        return declared - start if 0 < start < declared else declared
     # The longest stream sets the container's duration; it is the video's only if alone. It
     # counts from zero, not from the first frame.
     if container.duration and len(container.streams) == 1:

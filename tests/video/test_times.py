@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rrm_extract.video import scan_clip
-from tests.clips import NOT_CODED, remux, replace_packets, write_clip
+from tests.clips import NOT_CODED, remux, replace_packets, write_clip, write_edit_list
 from tests.video.reading import assert_any_order, read_clip, sampling
 
 if TYPE_CHECKING:
@@ -175,3 +175,54 @@ def test_absurd_time_does_not_last_for_years(tmp_path: Path) -> None:
 
     path = remux(plain, tmp_path / "b.mkv", edit=leap)
     assert read_clip(path, sampling(25)).numbers == list(range(20))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "nut", "ts"])
+def test_a_frame_that_stands_for_long_is_no_new_beginning(tmp_path: Path, suffix: str) -> None:
+    """Matroska has no decoding times for the first frames where some are reordered."""
+    times = [*range(20), *range(60, 80)]
+    path = write_clip(
+        tmp_path / f"a.{suffix}",
+        n_frames=40,
+        b_frames=2,
+        gop=40,
+        times=times,
+        time_base=Fraction(1, 24),
+    )
+    assert not len(scan_clip(path).packets.jump_at)
+    assert round(scan_clip(path).duration * 24) == 80
+    shown = [*range(20), *[19] * 40, *range(20, 40)]
+    assert read_clip(path).numbers == shown
+    assert_any_order(path, sampling(24, chunk=Fraction(1, 2)))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_one_frame_a_second_with_b_frames(tmp_path: Path, suffix: str) -> None:
+    path = write_clip(tmp_path / f"a.{suffix}", n_frames=12, rate=1, b_frames=3)
+    result = read_clip(path, sampling(None))
+    assert result.numbers == list(range(12))
+    assert [round(frame.timestamp) for frame in result.frames] == list(range(12))
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_segments_of_an_edit_list_follow_each_other(tmp_path: Path, b_frames: int) -> None:
+    """The second one begins in the middle of a group, whose frames before are decoded for it."""
+    plain = write_clip(tmp_path / "a.mp4", n_frames=120, gop=120, b_frames=b_frames)
+    path = tmp_path / "b.mp4"
+    delay = Fraction(b_frames > 0, 12)  # of the first frame shown, which the muxer leaves out
+    write_edit_list(plain, path, [(1, delay), (1, delay + 3)])
+    assert not len(scan_clip(path).packets.jump_at)
+    numbers = read_clip(path).numbers
+    # FFmpeg shows the second segment as much later as frames are delayed.
+    assert len(numbers) == 48 + b_frames
+    assert list(dict.fromkeys(numbers)) == [*range(24), *range(72, 96)]
+    assert_any_order(path, sampling(24, chunk=Fraction(1, 2)))
+
+
+def test_an_edit_list_may_begin_with_nothing(tmp_path: Path) -> None:
+    plain = write_clip(tmp_path / "a.mp4", n_frames=72)
+    path = tmp_path / "b.mp4"
+    write_edit_list(plain, path, [(1, None), (2, Fraction(0))])
+    assert scan_clip(path).damage == ""
+    result = read_clip(path)
+    assert (result.numbers, result.reason) == (list(range(48)), None)
