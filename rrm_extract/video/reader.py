@@ -139,6 +139,8 @@ class ClipReader:
             return
         if self._cursor is None or self._next_chunk != chunk:
             self._begin(choose_start(self._info, span.start) if self._trusts_seeking else Start())
+        else:
+            self._cursor.enter(span)
         self._next_chunk = None
         go_on = False
         try:
@@ -261,6 +263,7 @@ class _Cursor:
         self._frames = stream.frames()
         self._ahead: TimedFrame | None = None
         self._image: tuple[npt.NDArray[np.uint8], int] | None = None
+        self._early: list[int] = []  # ticks of frames taken for a chunk that ends before them
 
     @property
     def damage(self) -> Damage | None:
@@ -292,11 +295,20 @@ class _Cursor:
             self._ahead = next(self._frames, None)
         return self._ahead
 
+    def enter(self, span: Span) -> None:
+        """Go on with the next chunk, of which some frames may have been taken already."""
+        self.n_taken += sum(span.contains(tick) for tick in self._early)
+        self._early = [tick for tick in self._early if not span.contains(tick)]
+
     def take(self, span: Span) -> None:
-        """Show the next frame; it counts if it belongs to the chunk."""
+        """Show the next frame; it counts if it belongs to the chunk, else in its own one."""
         self.shown, self._ahead, self._image = self._ahead, None, None
-        if self.shown is not None and span.contains(self.shown.tick):
+        if self.shown is None:
+            return
+        if span.contains(self.shown.tick):
             self.n_taken += 1
+        elif self.shown.tick >= span.start:
+            self._early.append(self.shown.tick)
 
     def sampled(self, *, index: int, timestamp: float) -> SampledFrame:
         """The frame that is shown, converted when first asked for."""

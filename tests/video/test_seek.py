@@ -160,3 +160,29 @@ def test_the_count_of_packets_moves_before_a_chunk_s_first_frame(tmp_path: Path)
         assert reader.n_packets_read >= 25, "one key frame: decoding starts at the beginning"
         frames.close()
         assert reader.n_packets_read >= 25
+
+
+@pytest.mark.parametrize(
+    ("rate", "fps", "chunk"),
+    [
+        (Fraction(24), Fraction(60000, 1001), Fraction(1, 10)),
+        (Fraction(15000, 1001), Fraction(24), Fraction(10)),
+        (Fraction(15000, 1001), Fraction(24), Fraction(1, 2)),
+    ],
+)
+def test_frames_count_once_whoever_reads_them(
+    tmp_path: Path, rate: Fraction, fps: Fraction, chunk: Fraction
+) -> None:
+    """On a coarse clock a chunk's last sample may show the frame with which the next one begins."""
+    path = write_clip(tmp_path / "a.avi", codec="mpeg4", n_frames=480, rate=rate, gop=5)
+    info, setting = scan_clip(path), sampling(fps, chunk=chunk)
+    chunks = range(count_chunks(info, setting))
+    with ClipReader(info, setting) as reader:
+        in_order = [len(list(reader.read(chunk))) for chunk in chunks]
+        together = reader.n_decoded
+    apart = 0
+    for number in chunks:
+        with ClipReader(info, setting) as reader:
+            assert len(list(reader.read(number))) == in_order[number]
+            apart += reader.n_decoded
+    assert together == apart == 480
