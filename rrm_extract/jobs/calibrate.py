@@ -159,7 +159,7 @@ def check_output(path: Path) -> None:
     Raises:
         StoreWriteError: it is one.
     """
-    if path.exists() and path.is_file() and not is_calibration(path):
+    if path.is_file() and not is_calibration(path):
         raise StoreWriteError(
             f"{path} is there already and is no calibration, so it is not written over; "
             "choose another -o"

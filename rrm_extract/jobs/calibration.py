@@ -104,10 +104,7 @@ class TargetCalibration:
         """
         if not any(self.thresholds.values()):
             return None
-        missing = [name for name in layers if name not in self.gains]
-        if missing:
-            msg = f"the calibration has no gain for layer {missing[0]!r}; calibrate again"
-            raise CalibrationError(msg)
+        _check_gains(self.gains, layers, where="the calibration")
         gains = np.array([self.gains[name] for name in layers], np.float64)
         return TargetControl(
             estimate=ErrorEstimate(gains=gains, floor=self.floor),
@@ -197,27 +194,33 @@ def load(path: Path, *, kind: str) -> Calibration:
     Raises:
         CalibrationError: it cannot be read, or is no calibration of that kind.
     """
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
-        msg = f"{path} cannot be read: {reason}; expected what rrm-extract calibrate has written"
-        raise CalibrationError(msg) from error
-    return parse(values, where=str(path), kind=kind)
+    return parse(_read(path), where=str(path), kind=kind)
 
 
 def is_calibration(path: Path) -> bool:
     """Whether a file is one of :func:`save`, of whatever kind and version."""
     try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return _has_format(_read(path))
+    except CalibrationError:
         return False
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
+        msg = f"{path} cannot be read: {reason}; expected what rrm-extract calibrate has written"
+        raise CalibrationError(msg) from error
+
+
+def _has_format(values: Any) -> bool:
     return isinstance(values, dict) and values.get("format") == FORMAT
 
 
 def parse(values: Any, *, where: str, kind: str) -> Calibration:
     """A calibration from its plain values; see :func:`load`."""
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+    if not _has_format(values):
         msg = f"{where} is no calibration; expected what rrm-extract calibrate has written"
         raise CalibrationError(msg)
     if values.get("version") != VERSION:
@@ -321,10 +324,7 @@ def check_layers(calibration: TargetCalibration, layers: Sequence[str], *, where
     """
     if not any(calibration.thresholds.values()):
         return  # nothing is ever truncated, and no gain is looked at
-    for name in layers:
-        if name not in calibration.gains:
-            msg = f"{where} has no gain for layer {name!r} of this network; calibrate again"
-            raise CalibrationError(msg)
+    _check_gains(calibration.gains, layers, where=where)
     for name in calibration.gains:
         if name not in layers:
             known = ", ".join(layers[:4])
@@ -332,6 +332,13 @@ def check_layers(calibration: TargetCalibration, layers: Sequence[str], *, where
                 f"{where} has a gain for {name!r}, which is no linear layer of this network; "
                 f"expected names such as {known}; calibrate again"
             )
+            raise CalibrationError(msg)
+
+
+def _check_gains(gains: Mapping[str, float], layers: Sequence[str], *, where: str) -> None:
+    for name in layers:
+        if name not in gains:
+            msg = f"{where} has no gain for layer {name!r} of this network; calibrate again"
             raise CalibrationError(msg)
 
 
