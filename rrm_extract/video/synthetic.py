@@ -151,7 +151,9 @@ def _encode(path: Path, scene: _Scene, *, count: int, fps: Fraction) -> None:
         first = scene.frame(0)
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "20", "preset": "veryfast"} if x264 else {"qscale": "3"}
+        # With macroblock trees, x264's bytes differ from run to run of the same program.
+        options = {"crf": "20", "preset": "veryfast", "mbtree": "0"}
+        stream.options = options if x264 else {"qscale": "3"}
         stream.codec_context.thread_count = 1  # the bytes then do not depend on the machine
         for index in range(count):
             frame = av.VideoFrame.from_ndarray(scene.frame(index), format="rgb24")
