@@ -20,7 +20,7 @@ from rrm_extract.video.synthetic import write_demo_clip
 from tests.closeness import EXACT_RECURRENCE
 from tests.tiny import MODEL
 
-LIMIT = 0.03
+LIMIT = 0.02
 OPTIONS = ("--model", MODEL, "--threshold", "0.1", "--engine", "torch")
 
 
@@ -163,7 +163,8 @@ def test_beyond_the_data_nothing_is_predicted(
     (clip,) = json.loads(path.read_text(encoding="utf-8"))["clips"]
     predicted = clip["without_control"]["predicted"]
     assert predicted[-1] is None
-    assert None not in predicted[:12]
+    # The data end with the twelfth frame: rounding decides on which side of the end it is.
+    assert None not in predicted[:11]
     assert None not in clip["with_control"]["predicted"]
     assert {one["why"] for one in clip["with_control"]["key_frames"]} == {"start", "beyond data"}
 
