@@ -141,7 +141,7 @@ class FrameStream:
                 if not is_packet(packet, index, self._table):
                     problem = "the file is not the one that was scanned"
                     break
-                if packet.is_discard or not self._table.hidden[index]:
+                if packet.is_discard or index >= self._table.first_shown:
                     yield index, packet
                 index += 1
                 if index == len(self._table):

@@ -25,6 +25,9 @@ NO_TIME = -(2**63)
 MAX_BACKWARD_SECONDS = 1
 """Decoding times that fall back by more are a new beginning (files joined end to end)."""
 
+LONGEST_STEP = 1.5
+"""Usual times from frame to frame; where a file was cut off, a longer one has lost a frame."""
+
 MAX_FORWARD_SECONDS = 3600
 """A frame shown for longer is no frame but a broken timestamp."""
 
@@ -74,7 +77,8 @@ class PacketTable:
     sizes: npt.NDArray[np.int32]
     """(P,) int32: bytes. With the stamp it tells whether a packet is the expected one."""
     hidden: npt.NDArray[np.bool_]
-    """(P,) bool: not to be shown (cut off by an edit list, or before the first key frame)."""
+    """(P,) bool: not to be shown (cut off by an edit list, before the first key frame, or behind
+    frames that a file which was cut off has lost)."""
     by_slot: bool
     """Whether frames take times in order instead of having their packet's."""
     stamped_by: str
@@ -117,6 +121,11 @@ class PacketTable:
         return np.asarray(ticks - (shown.min() if len(shown) else ticks.min()))
 
     @cached_property
+    def first_shown(self) -> int:
+        """The first packet that is shown; of those behind it each may be needed by others."""
+        return int(np.argmin(self.hidden))
+
+    @cached_property
     def ordinals(self) -> Int64s:
         """(P,) int64: the frame's place in display order among the packets that are not hidden.
 
@@ -131,8 +140,11 @@ class PacketTable:
 
     @cached_property
     def earliest_from(self) -> Int64s:
-        """(P,) int64: the earliest time of a packet and all later ones, in `ticks`."""
-        ticks = np.where(self.hidden, np.iinfo(np.int64).max, self.ticks)
+        """(P,) int64: the earliest time of a packet and all later ones, in `ticks`.
+
+        Where none of them is shown: the end of the clip.
+        """
+        ticks = np.where(self.hidden, self.span, self.ticks)
         return np.asarray(np.minimum.accumulate(ticks[::-1])[::-1])
 
 
@@ -144,6 +156,7 @@ def build_table(
     guesses_pts: bool,
     reorders: bool,
     starts_anywhere: bool,
+    ends_early: bool = False,
 ) -> PacketTable:
     """Decide which timestamps to believe, and where decoding may start.
 
@@ -160,6 +173,7 @@ def build_table(
         guesses_pts: The container keeps no presentation times.
         reorders: The decoder gives frames in another order than it takes them.
         starts_anywhere: The container may begin in the middle of a video (a broadcast).
+        ends_early: The file was cut off: frames may be missing between the last ones.
     """
     pts = np.array(columns.pts, dtype=np.int64)
     dts = np.array(columns.dts, dtype=np.int64)
@@ -184,6 +198,9 @@ def build_table(
         hidden[: entrances[0]] = True
     if hidden.all():
         hidden[:] = False
+    if ends_early and not by_slot and stamped_by != "rate":
+        decoded_at = int(unjump(clock, jump_at, jump_by)[-1])
+        hidden |= _behind_a_gap(ticks, ~hidden, complete_until=decoded_at, usual=usual)
     usable, closed = _judge_keys(
         key_index,
         entry,
@@ -221,6 +238,22 @@ def unjump(stamps: Int64s, jump_at: Int64s, jump_by: Int64s) -> Int64s:
     shifts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(jump_by)])
     places = np.searchsorted(jump_at, np.arange(len(stamps)), side="right")
     return np.asarray(stamps + shifts[places])
+
+
+def _behind_a_gap(
+    ticks: Int64s, shown: npt.NDArray[np.bool_], *, complete_until: int, usual: int
+) -> npt.NDArray[np.bool_]:
+    """Which frames (P,) of a file that was cut off come after frames that it has lost.
+
+    A packet is decoded at or before the time its frame is shown, so none is missing up to the time
+    at which the last one is decoded. Behind that a frame for others to refer to may be there
+    without those that are shown before it.
+    """
+    times = np.sort(ticks[shown])
+    gaps = (np.diff(times) > LONGEST_STEP * usual) & (times[1:] > complete_until)
+    if not gaps.any():
+        return np.zeros_like(shown)
+    return np.asarray(shown & (ticks >= times[1:][gaps][0]))
 
 
 def _choose_stamps(pts: Int64s, dts: Int64s, *, guesses_pts: bool) -> tuple[str, bool]:

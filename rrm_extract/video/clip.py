@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING
 
 import av
@@ -105,7 +106,8 @@ def scan_clip(path: Path, *, on_packet: Callable[[], None] | None = None) -> Cli
         rate = stream.average_rate or stream.guessed_rate or stream.base_rate or FALLBACK_RATE
         stream_base = stream.time_base or Fraction(1, 1000)
         context = stream.codec_context
-        table = build_table(
+        build = partial(
+            build_table,
             columns,
             time_base=stream_base,
             rate=rate,
@@ -114,11 +116,17 @@ def scan_clip(path: Path, *, on_packet: Callable[[], None] | None = None) -> Cli
             starts_anywhere=context.codec.name in CODECS_STARTING_AT_KEYS
             or any(name in FORMATS_STARTING_ANYWHERE for name in names),
         )
+        table = build()
         # Of a bare stream only the codec knows the rate; the demuxer always says 25.
         time_base = stream_base
         if table.stamped_by == "rate":
             time_base = 1 / Fraction(getattr(context, "framerate", None) or rate)
-        duration = table.span * time_base
+        declared = _declared_duration(container, stream)
+        damage = failure or _say_what_is_missing(
+            table.span * time_base, declared, table.frame_span * time_base
+        )
+        if damage:
+            table = build(ends_early=True)
         return ClipInfo(
             path=path,
             width=context.width,
@@ -130,13 +138,10 @@ def scan_clip(path: Path, *, on_packet: Callable[[], None] | None = None) -> Cli
             time_base=time_base,
             n_declared=stream.frames or int((~table.hidden).sum()),
             n_packets=int((~table.hidden).sum()),
-            duration=duration,
+            duration=table.span * time_base,
             timestamps=table.stamped_by,
             seekable=bool((table.key_index > 0).any()),
-            damage=failure
-            or _say_what_is_missing(
-                duration, _declared_duration(container, stream), table.frame_span * time_base
-            ),
+            damage=damage,
             source_size=status.st_size,
             source_mtime_ns=status.st_mtime_ns,
             packets=table,

@@ -152,8 +152,8 @@ def _encode(path: Path, scene: _Scene, *, count: int, fps: Fraction) -> None:
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
         # With macroblock trees, x264's bytes differ from run to run of the same program.
-        options = {"crf": "20", "preset": "veryfast", "mbtree": "0"}
-        stream.options = options if x264 else {"qscale": "3"}
+        of_x264: dict[str, object] = {"crf": "20", "preset": "veryfast", "mbtree": "0"}
+        stream.options = of_x264 if x264 else {"qscale": "3"}
         stream.codec_context.thread_count = 1  # the bytes then do not depend on the machine
         for index in range(count):
             frame = av.VideoFrame.from_ndarray(scene.frame(index), format="rgb24")

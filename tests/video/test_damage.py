@@ -65,6 +65,30 @@ def test_truncated_file(tmp_path: Path, name: str) -> None:
     assert_any_order(path, sampling(24, chunk=Fraction(1, 2)))
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize("fps", [None, 24])
+def test_a_file_cut_off_between_reordered_frames(tmp_path: Path, name: str, fps: int) -> None:
+    """The last frames there are may be shown behind some that are lost."""
+    options = {"n_frames": 120, "b_frames": 3, "noise": 20, "gop": 24}
+    whole = tmp_path / name
+    write_index_first(whole, **options) if name == "a.mp4" else write_clip(whole, **options)  # type: ignore[arg-type]
+    plain, data = decode_all(whole), whole.read_bytes()
+    path = whole.with_stem("cut")
+    lengths = set()
+    for place, size in packet_places(whole)[60:72]:
+        for end in (place + size, place + size // 2):
+            path.write_bytes(data[:end])
+            result = read_clip(path, sampling(fps))
+            assert result.reason is not None
+            assert result.numbers == list(range(len(result.frames)))
+            for index, frame in enumerate(result.frames):
+                assert np.array_equal(frame.image, plain[index])
+            lengths.add(len(result.frames))
+        assert_any_order(path, sampling(24, chunk=Fraction(1, 2)))
+    assert max(lengths) - min(lengths) > 8
+    assert max(lengths) <= 72
+
+
 def test_undamaged_file_has_no_reason(tmp_path: Path) -> None:
     path = write_index_first(tmp_path / "a.mp4", n_frames=120, b_frames=2, noise=20)
     assert read_clip(path).reason is None
