@@ -50,7 +50,7 @@ from rrm_extract.graph.program import execute, substitute
 from rrm_extract.graph.trace import MethodCall
 from rrm_extract.rrm import FrameByFrame
 
-__all__ = ["lower"]
+__all__ = ["lower", "results_of"]
 
 _MOVES = (getattr, torch.unsqueeze, torch.channel_shuffle, torch.stack, torch.narrow, torch.select)
 _FACTS = (MethodCall("dim"), MethodCall("numel"))
@@ -106,7 +106,7 @@ class _Lowering:
         self.assembled: list[tuple[Tensor, PlanTensor]] = []
         self.made: dict[PlanTensor, PlanTensor] = {}
         self.signs: set[PlanTensor] = set()
-        self.results = _results(program, input_shape)
+        self.results = results_of(program, input_shape)
         self.op = program.ops[0]
 
     def run(self) -> Lowered:
@@ -500,8 +500,12 @@ class _Lowering:
         return self.places.of(island.out).reshape(result.shape)
 
 
-def _results(program: Program, input_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """What each operation makes of one frame of zeros."""
+def results_of(program: Program, input_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """What each operation makes of one frame of zeros.
+
+    Raises:
+        EngineError: one cannot be computed; which, and why.
+    """
     results: dict[str, Any] = {}
 
     def compute(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

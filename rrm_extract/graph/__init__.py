@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from rrm_extract.graph.binary import BinaryConv2d, BinaryLinear, ChannelScale, Sign
 from rrm_extract.graph.dense import dense_module
+from rrm_extract.graph.digest import add_tensor, digest_of
 from rrm_extract.graph.fold import fold_batch_norm
 from rrm_extract.graph.linear import Convolution, FullyConnected, LinearMap
 from rrm_extract.graph.program import Op, Program, Ref, execute
@@ -31,8 +32,10 @@ __all__ = [
     "Program",
     "Ref",
     "Sign",
+    "add_tensor",
     "default_layer",
     "dense_module",
+    "digest_of",
     "execute",
     "fold_batch_norm",
     "layer_names",

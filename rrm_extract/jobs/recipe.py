@@ -25,6 +25,7 @@ from rrm_extract.engine import (
 )
 from rrm_extract.engine.build import Packed
 from rrm_extract.engine.compiled import CompiledPlan
+from rrm_extract.engine.lower import results_of
 from rrm_extract.engine.seen import Seen, seen_of
 from rrm_extract.errors import CalibrationError, ConfigError, StoreWriteError, WeightsError
 from rrm_extract.graph import (
@@ -307,7 +308,11 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
     exact = None
     if control.audit > 0 and choice.engine == "native" and config.precision != "fp32":
         exact = native("fp32").compiled()
-    output = trial.step(torch.zeros(1, *model.input_shape))
+    try:
+        output = trial.step(torch.zeros(1, *model.input_shape))
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        results_of(program, model.input_shape)  # says which operation takes no such frame
+        raise
     if not isinstance(output, Tensor) or not output.is_floating_point():
         msg = (
             f"layer {layer!r} gives {type(output).__name__}, not one float tensor; "

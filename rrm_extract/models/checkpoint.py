@@ -194,7 +194,8 @@ def fit_checkpoint(module: nn.Module, tensors: Mapping[str, Tensor], *, what: st
     own = module.state_dict(keep_vars=True)
     floats = {name: own[name].shape for name in own if own[name].is_floating_point()}
     given = {_DENSENET.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}
-    strip, add = _best_affixes(floats, {name: tensor.shape for name, tensor in given.items()})
+    shapes = {name: tensor.shape for name, tensor in given.items()}
+    strip, add = _best_affixes(floats, shapes, what=what)
     names = {name: file for name, file in _map_names(given, strip, add).items() if name in own}
     if not names.keys() & floats.keys():
         raise WeightsError(
@@ -212,10 +213,9 @@ def fit_checkpoint(module: nn.Module, tensors: Mapping[str, Tensor], *, what: st
         )
     with torch.no_grad():
         for name, target in own.items():
-            if name in names and given[names[name]].layout != torch.strided:
-                raise WeightsError(
-                    f"{what}: {names[name]} is a sparse tensor; expected dense ones (.to_dense())"
-                )
+            unfit = _why_unfit(given[names[name]], target) if name in names else ""
+            if unfit:
+                raise WeightsError(f"{what}: {names[name]} is {unfit}")
             if name in names:
                 target.copy_(given[names[name]])
             elif name in floats:
@@ -223,6 +223,20 @@ def fit_checkpoint(module: nn.Module, tensors: Mapping[str, Tensor], *, what: st
     used = set(names.values())
     unexpected = (name for name in tensors if _DENSENET.sub(r"\1\2", name) not in used)
     return Fit(missing=all_nan_keys(module), unexpected=frozenset(unexpected))
+
+
+def _why_unfit(tensor: Tensor, target: Tensor) -> str:
+    """What is wrong with a tensor of the right shape; "" if nothing is."""
+    if tensor.layout != torch.strided:
+        return "a sparse tensor; expected dense ones (.to_dense())"
+    if tensor.is_quantized:
+        return "a quantized tensor; expected plain numbers (.dequantize())"
+    if tensor.is_meta:
+        return "a tensor without data (on the meta device); expected its numbers"
+    if target.is_floating_point() and not tensor.is_floating_point():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        return f"{kind}, expected floating-point weights: codes and masks are none by themselves"
+    return ""
 
 
 def all_nan_keys(module: nn.Module) -> frozenset[str]:
@@ -243,10 +257,15 @@ def all_nan_keys(module: nn.Module) -> frozenset[str]:
 
 
 def _best_affixes(
-    wanted: Mapping[str, torch.Size], given: Mapping[str, torch.Size]
+    wanted: Mapping[str, torch.Size], given: Mapping[str, torch.Size], *, what: str
 ) -> tuple[str, str]:
-    """The (strip, add) under which most of ``given`` has a name and a shape of ``wanted``."""
+    """The (strip, add) under which most of ``given`` has a name and a shape of ``wanted``.
+
+    Raises:
+        WeightsError: there are several whole networks in ``given``.
+    """
     best, best_score = ("", ""), (-1, -1, 0)
+    equal: dict[frozenset[str], str] = {}  # what is taken of the file, and by which prefix
     for strip in _prefixes(given):
         for add in _prefixes(wanted):
             mapping = _map_names(given, strip, add)
@@ -254,8 +273,17 @@ def _best_affixes(
             fitting = sum(wanted[name] == given[mapping[name]] for name in shared)
             # Of equally good ones, the one that changes least.
             score = (fitting, len(shared), -len(strip) - len(add))
+            if score[:2] > best_score[:2]:
+                equal = {}
+            if score[:2] >= best_score[:2]:
+                equal.setdefault(frozenset(mapping[name] for name in shared), strip)
             if score > best_score:
                 best, best_score = (strip, add), score
+    if len(equal) > 1 and best_score[0] == len(wanted):
+        raise WeightsError(
+            f"{what} holds {len(equal)} sets of weights that fit, with names that begin with "
+            f"{_some(map(repr, equal.values()))}; expected one: save the one meant by itself"
+        )
     return best
 
 

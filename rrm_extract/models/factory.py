@@ -10,9 +10,11 @@ from pathlib import Path
 
 from torch import nn
 
-from ..errors import ModelError, PreprocessError, WeightsError
+from rrm_extract.graph import digest_of, trace
+
+from ..errors import ModelError, PreprocessError, TraceError, WeightsError
 from .checkpoint import all_nan_keys, load_chosen_file
-from .loaded import LoadedModel, Transform, freeze, hash_state
+from .loaded import LoadedModel, Transform, freeze, hash_joined, hash_state
 from .preprocess import EXAMPLE, parse_preprocess
 from .weights import WeightsChoice, seeded
 
@@ -27,7 +29,7 @@ def load_factory(name: str, choice: WeightsChoice, preprocess: Transform | None)
     the factory itself raises is passed on.
 
     Raises:
-        ModelError: no such module or factory, or it returns no ``nn.Module``.
+        ModelError: no such module or factory, or it returns no ``nn.Module`` that can be used.
         WeightsError: the weights cannot be had, or do not fit.
         PreprocessError: neither ``preprocess`` nor a ``preprocess`` mapping on the network.
     """
@@ -42,7 +44,14 @@ def load_factory(name: str, choice: WeightsChoice, preprocess: Transform | None)
     if not isinstance(module, nn.Module):
         raise ModelError(f"{name} returned {type(module).__name__}; expected a torch.nn.Module")
     transform = preprocess or _own_preprocess(name, module)
-    freeze(module)
+    try:
+        freeze(module)
+        hash_state(module)
+    except Exception as error:  # lazy, quantized, TorchScript, on no device: whatever PyTorch says
+        raise ModelError(
+            f"{name} returned a {type(module).__name__} that cannot be used ({_in_words(error)}); "
+            "expected plain modules with dense tensors of numbers, that are there"
+        ) from error
     unexpected = load_chosen_file(module, choice)
     return LoadedModel(
         name=name,
@@ -51,11 +60,20 @@ def load_factory(name: str, choice: WeightsChoice, preprocess: Transform | None)
         preprocess=transform.describe(),
         input_shape=transform.output_shape,
         weights_id=f"factory:{name}" if choice.kind == "default" else choice.weights_id,
-        weights_sha256=hash_state(module),
+        weights_sha256=_hash(module),
         missing_keys=all_nan_keys(module),
         unexpected_keys=unexpected,
         source="factory",
     )
+
+
+def _hash(module: nn.Module) -> str:
+    """Over the weights and what is computed with them: the code may change under its name."""
+    try:
+        computed = digest_of(trace(module))
+    except TraceError:  # said where it is traced to be run
+        computed = ""
+    return hash_joined(hash_state(module), computed)
 
 
 def _find_factory(name: str) -> Callable[[], object]:

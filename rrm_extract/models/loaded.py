@@ -7,15 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-import torch
 from torch import Tensor, nn
 
-from rrm_extract.graph import Program, trace
+from rrm_extract.graph import Program, add_tensor, trace
 
 from .region import Region
 from .skeleton import Skeleton
 
-__all__ = ["LoadedModel", "Source", "Transform", "freeze", "hash_state"]
+__all__ = ["LoadedModel", "Source", "Transform", "freeze", "hash_joined", "hash_state"]
 
 Source = Literal["torchvision", "timm", "onnx", "factory", "darknet", "caffe", "dcz", "xnor"]
 
@@ -56,8 +55,9 @@ class LoadedModel:
     weights_id: str
     """"ResNet18_Weights.IMAGENET1K_V1", "random:0", "file:NAME", "timm:TAG", "factory:NAME"."""
     weights_sha256: str
-    """Over the sorted names, dtypes, shapes and bytes of the state dict, and what a .cfg file says
-    of the layers; of a FILE.dcz or FILE.net, over the file."""
+    """Over the sorted names, dtypes, shapes and bytes of the state dict, and what else makes the
+    network: what a .cfg file says of the layers, the nodes of a FILE.onnx, what the code of a
+    factory computes; of a FILE.dcz or FILE.net, over the file."""
     missing_keys: frozenset[str] = frozenset()
     """Parameters and buffers that the weights did not give. They hold NaN."""
     unexpected_keys: frozenset[str] = frozenset()
@@ -95,8 +95,11 @@ def hash_state(module: nn.Module) -> str:
     digest = hashlib.sha256()
     state = module.state_dict()
     for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        # A view as bytes needs at least one dimension.
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(f"{name}\0".encode())
+        add_tensor(digest, state[name])
     return digest.hexdigest()
+
+
+def hash_joined(*texts: str) -> str:
+    """SHA-256 over several texts."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,14 @@ from torch import Tensor, fx, nn
 
 from ..errors import ModelError, PreprocessError, WeightsError
 from .checkpoint import all_nan_keys
-from .loaded import LoadedModel, Transform, freeze, hash_state
+from .loaded import LoadedModel, Transform, freeze, hash_joined, hash_state
+from .onnx_check import check_conversion, graph_text, is_close
 from .onnx_graph import inline_constants
 from .onnx_plain import RuntimeSlice, make_plain, repair_slices
 from .preprocess import EXAMPLE
 from .weights import WeightsChoice
 
 __all__ = ["load_onnx"]
-
-_TOLERANCE = 1e-4
-"""Relative difference that two orders of summation may make in the checks below."""
 
 _CHECK_FRAMES = 3
 """Frames in the batch that is compared with the same frames one by one."""
@@ -55,6 +54,7 @@ def load_onnx(name: str, choice: WeightsChoice, preprocess: Transform | None) ->
     freeze(converted)
     example = _noise((batch, *preprocess.output_shape))
     module, leaf_modules = _simplify(name, converted, example)
+    check_conversion(name, path, proto, example, _outputs(module(example)))
     _check_batches(name, module, preprocess.output_shape)
     return LoadedModel(
         name=name,
@@ -63,7 +63,7 @@ def load_onnx(name: str, choice: WeightsChoice, preprocess: Transform | None) ->
         preprocess=preprocess.describe(),
         input_shape=preprocess.output_shape,
         weights_id=f"file:{path.name}",
-        weights_sha256=hash_state(module),
+        weights_sha256=hash_joined(hash_state(module), graph_text(proto)),
         missing_keys=all_nan_keys(module),
         leaf_modules=leaf_modules,
         source="onnx",
@@ -73,15 +73,17 @@ def load_onnx(name: str, choice: WeightsChoice, preprocess: Transform | None) ->
 def _read(path: Path) -> Any:
     try:
         onnx = importlib.import_module("onnx")
-        importlib.import_module("onnx2torch")  # found missing here, before the file is read
+        for other in ("onnx2torch", "onnxruntime"):  # found missing before the file is read
+            importlib.import_module(other)
         damaged = importlib.import_module("google.protobuf.message").DecodeError
     except ImportError as error:
         raise ModelError(
-            f'FILE.onnx needs onnx and onnx2torch ({error}): pip install "rrm-extract[onnx]"'
+            f"FILE.onnx needs onnx, onnx2torch and onnxruntime ({error}): "
+            'pip install "rrm-extract[onnx]"'
         ) from error
     try:
         proto = onnx.load(str(path))
-    except (OSError, damaged) as error:
+    except (OSError, ValueError, damaged, onnx.checker.ValidationError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{str(path)!r} is no readable ONNX file: {reason}") from error
     # Nothing, too, is a valid protocol buffer. What else may be wrong shows in the conversion:
@@ -93,9 +95,16 @@ def _read(path: Path) -> Any:
 
 def _convert(name: str, proto: Any) -> fx.GraphModule:
     onnx2torch = importlib.import_module("onnx2torch")
+    inference = importlib.import_module("onnx.shape_inference")
     try:
-        module: fx.GraphModule = onnx2torch.convert(inline_constants(proto))
-    except (NotImplementedError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        with warnings.catch_warnings():
+            # That it may differ from ONNX Runtime is found out below.
+            warnings.filterwarnings("ignore", module="onnx2torch")
+            module: fx.GraphModule = onnx2torch.convert(inline_constants(proto))
+    except (
+        NotImplementedError, KeyError, ValueError, TypeError, RuntimeError,
+        inference.InferenceError,
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split())
         raise ModelError(
             f"onnx2torch cannot convert {name!r} ({type(error).__name__}: {reason}); simplify it "
@@ -150,7 +159,7 @@ def _simplify(
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{name!r} does not run: {type(error).__name__}: {reason}") from error
-    if not _close(actual, expected):
+    if not is_close(actual, expected):
         raise ModelError(f"{name!r} computes something else once simplified; please report it")
     foreign = {
         type(part)
@@ -174,7 +183,7 @@ def _check_batches(name: str, module: nn.Module, shape: tuple[int, int, int]) ->
             "with a free batch dimension"
         ) from error
     apart = [torch.cat(parts) for parts in zip(*single, strict=True)]
-    if not _close(together, apart):
+    if not is_close(together, apart):
         raise ModelError(
             f"{name!r} mixes the frames of a batch; export it with a free batch dimension"
         )
@@ -182,10 +191,3 @@ def _check_batches(name: str, module: nn.Module, shape: tuple[int, int, int]) ->
 
 def _outputs(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else list(value)
-
-
-def _close(actual: list[Tensor], expected: list[Tensor]) -> bool:
-    return len(actual) == len(expected) and all(
-        a.shape == b.shape and bool((a - b).norm() <= _TOLERANCE * b.norm())
-        for a, b in zip(actual, expected, strict=True)
-    )

@@ -13,6 +13,7 @@ pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ co
 from rrm_extract import FeatureFile
 from rrm_extract.config import JobConfig
 from rrm_extract.engine import NativeTransform
+from rrm_extract.errors import EngineError
 from rrm_extract.jobs import make_recipe, network_input, sampling_of
 from rrm_extract.models import load_model
 from rrm_extract.video import ClipReader, scan_clip
@@ -69,3 +70,18 @@ def test_a_transform_without_a_native_form_stays(clip: Path) -> None:
     assert made.engine == "native"
     assert made.transform is model.transform
     assert made.without_torch() is None
+
+
+@pytest.mark.parametrize("engine", ["torch", "native"])
+def test_a_frame_that_the_network_cannot_take_fails_in_one_line(engine: str) -> None:
+    config = JobConfig.from_mapping(
+        {
+            "model": "alexnet",
+            "weights": "random:0",
+            "engine": engine,
+            "preprocess": "resize=32,crop=32,mean=0/0/0,std=1/1/1",
+        }
+    )
+    model = load_model("alexnet", weights="random:0", preprocess=config.preprocess)
+    with pytest.raises(EngineError, match=r"'features.\d+' cannot be computed for a frame of inp"):
+        make_recipe(model, config)

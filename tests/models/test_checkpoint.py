@@ -231,3 +231,31 @@ def test_sparse_tensors_fail() -> None:
     state = {**small_state(), "fc.weight": small_state()["fc.weight"].to_sparse()}
     with pytest.raises(WeightsError, match=r"fc\.weight is a sparse tensor; expected dense"):
         fit_checkpoint(Small(), state, what="w.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
+def test_codes_and_masks_are_no_weights(dtype: torch.dtype) -> None:
+    state = {**small_state(), "fc.weight": small_state()["fc.weight"].to(dtype)}
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(WeightsError, match=rf"fc\.weight is {kind}, expected floating-point"):
+        fit_checkpoint(Small(), state, what="w.pth")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_quantized_tensors_fail() -> None:
+    weight = torch.quantize_per_tensor(small_state()["fc.weight"], 0.1, 0, torch.qint8)
+    with pytest.raises(WeightsError, match=r"fc\.weight is a quantized tensor; expected plain"):
+        fit_checkpoint(Small(), {**small_state(), "fc.weight": weight}, what="w.pth")
+
+
+def test_tensors_without_data_fail() -> None:
+    state = {name: tensor.to("meta") for name, tensor in small_state().items()}
+    with pytest.raises(WeightsError, match=r"is a tensor without data \(on the meta device\)"):
+        fit_checkpoint(Small(), state, what="w.pth")
+
+
+@pytest.mark.parametrize("names", [("model", "ema"), ("teacher", "student")])
+def test_of_two_whole_networks_none_is_taken(names: tuple[str, str]) -> None:
+    state = {f"{name}.{key}": value for name in names for key, value in small_state().items()}
+    with pytest.raises(WeightsError, match=r"w\.pth holds 2 sets of weights that fit, with names"):
+        fit_checkpoint(Small(), state, what="w.pth")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -28,6 +30,13 @@ def described():
 
 def wrong():
     return 3
+
+def scripted():
+    import torch
+    return torch.jit.script(Net())
+
+def lazy():
+    return nn.Sequential(nn.LazyConv2d(4, 3))
 
 def broken():
     raise KeyError("the user's own")
@@ -119,3 +128,30 @@ def test_a_module_that_does_not_compile_fails(
         load_model("halfwritten:network")
     with pytest.raises(ModelError, match=r"fails: ValueError: not today \(\S*raising.py, line 2\)"):
         load_model("raising:network")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["scripted", "lazy"])
+def test_a_network_that_cannot_be_used_fails(name: str) -> None:
+    with pytest.raises(ModelError, match=rf"small:{name} returned a .* that cannot be used \("):
+        load_model(f"mynets.small:{name}", preprocess="imagenet")
+
+
+def test_what_the_code_computes_is_part_of_the_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashes = []
+    for code in (
+        CODE,
+        CODE,
+        CODE.replace("nn.ReLU()", "nn.Tanh()"),
+        CODE.replace("4, 3)", "4, 3, 2)"),
+    ):
+        (tmp_path / "mynets" / "small.py").write_text(code)
+        for name in ("mynets.small", "mynets"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        shutil.rmtree(tmp_path / "mynets" / "__pycache__", ignore_errors=True)
+        hashes.append(load_model("mynets.small:described", weights="random:5").weights_sha256)
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 3

@@ -219,6 +219,82 @@ def test_frames_that_meet_fail(tmp_path: Path) -> None:
         load_model(path, preprocess=PREPROCESS)
 
 
+@pytest.mark.parametrize(
+    ("kind", "attributes", "opset"),
+    [
+        ("Pad", {"pads": [0, 0, 1, 1, 0, 0, 1, 1], "value": 0.5}, 10),
+        ("Upsample", {"scales": [1.0, 1.0, 2.0, 2.0], "mode": "linear"}, 8),
+    ],
+)
+def test_what_is_converted_wrongly_fails(
+    tmp_path: Path, kind: str, attributes: dict[str, Any], opset: int
+) -> None:
+    b = Builder()
+    x = b.add(kind, conv(b, "image", 4, 3, pads=[1, 1, 1, 1]), **attributes)
+    path = b.save(tmp_path / "n.onnx", b.add("Relu", x), opset=opset)
+    with pytest.raises(
+        ModelError, match=r"than in ONNX Runtime: one of .* \(Conv, .*\)|cannot conv"
+    ):
+        load_model(path, preprocess=PREPROCESS)
+
+
+def test_a_resize_that_is_converted_wrongly_fails(tmp_path: Path) -> None:
+    b = Builder()
+    x = conv(b, "image", 4, 3, pads=[1, 1, 1, 1])
+    none, scales = b.const(np.zeros(0, np.float32)), b.const(np.array([1, 1, 0.4, 0.4], np.float32))
+    y = b.add("Resize", x, none, scales, mode="nearest", nearest_mode="round_prefer_floor")
+    with pytest.raises(ModelError, match=r"computes something else once converted by onnx2torch"):
+        load_model(b.save(tmp_path / "n.onnx", y), preprocess=PREPROCESS)
+
+
+def test_an_operand_without_elements(tmp_path: Path) -> None:
+    """As torch's exporter writes it for every nn.Upsample."""
+    b = Builder()
+    x = conv(b, "image", 4, 3, pads=[1, 1, 1, 1])
+    none, scales = b.const(np.zeros(0, np.float32)), b.const(np.array([1, 1, 2, 2], np.float32))
+    settings = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    check(b.save(tmp_path / "n.onnx", b.add("Resize", x, none, scales, mode="nearest", **settings)))
+
+
+def test_an_output_of_whole_numbers(tmp_path: Path) -> None:
+    b = Builder()
+    y = b.add("ArgMax", conv(b, "image", 4, 3), axis=1)
+    path = Path(b.save(tmp_path / "n.onnx", y))
+    proto = b.onnx.load(str(path))
+    proto.graph.output[0].type.tensor_type.elem_type = b.onnx.TensorProto.INT64
+    b.onnx.save(proto, str(path))
+    assert load_model(str(path), preprocess=PREPROCESS).module(torch.ones(2, 3, 16, 16)).dtype == (
+        torch.int64
+    )
+
+
+def test_networks_with_equal_weights_are_told_apart(tmp_path: Path) -> None:
+    def saved(alpha: float) -> str:
+        b = Builder()
+        path = b.save(tmp_path / "n.onnx", b.add("LeakyRelu", conv(b, "image", 4, 3), alpha=alpha))
+        return load_model(path, preprocess=PREPROCESS).weights_sha256
+
+    assert saved(0.1) == saved(0.1) != saved(0.9)
+
+
+def test_missing_external_data_fails(tmp_path: Path) -> None:
+    b = Builder()
+    path = Path(b.save(tmp_path / "n.onnx", conv(b, "image", 4, 3)))
+    options = {"save_as_external_data": True, "location": "n.bin", "size_threshold": 0}
+    b.onnx.save_model(b.onnx.load(str(path)), str(path), **options)
+    assert load_model(str(path), preprocess=PREPROCESS).source == "onnx"
+    (tmp_path / "n.bin").unlink()
+    with pytest.raises(ModelError, match=r"is no readable ONNX file: .*n\.bin"):
+        load_model(str(path), preprocess=PREPROCESS)
+
+
+def test_operator_of_another_domain_fails(tmp_path: Path) -> None:
+    b = Builder()
+    path = b.save(tmp_path / "n.onnx", b.add("Foo", conv(b, "image", 4, 3), domain="my.own"))
+    with pytest.raises(ModelError, match=r"onnx2torch cannot convert .*InferenceError|Foo"):
+        load_model(path, preprocess=PREPROCESS)
+
+
 def test_unknown_operator_fails(tmp_path: Path) -> None:
     b = Builder()
     path = b.save(tmp_path / "net.onnx", b.add("Det", conv(b, "image", 4, 3)))
@@ -271,7 +347,7 @@ def test_missing_file_fails() -> None:
         load_model("nothing.onnx", preprocess=PREPROCESS)
 
 
-@pytest.mark.parametrize("package", ["onnx", "onnx2torch"])
+@pytest.mark.parametrize("package", ["onnx", "onnx2torch", "onnxruntime"])
 def test_not_installed_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     path = simple(tmp_path)
     monkeypatch.setitem(sys.modules, package, None)
