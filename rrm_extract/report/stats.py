@@ -17,6 +17,7 @@ from rrm_extract.errors import InputError
 from rrm_extract.jobs.control import EVENTS
 from rrm_extract.printable import printable
 from rrm_extract.report.audit import audit_lines, audit_measures
+from rrm_extract.report.delta_frames import delta_frame_lines
 from rrm_extract.report.eie import EieModel, eie_csv_names, model_on_eie
 from rrm_extract.report.found import found_lines, found_measures
 from rrm_extract.report.setting import stored_setting_text, stored_threshold
@@ -148,6 +149,7 @@ class Stats:
             f"{number(totals['speedup_theoretical_delta_frames'], 2)} on delta frames; "
             f"{number(totals['speedup_theoretical_over_sparse_input'], 2)} over hardware that "
             "skips the zeros of plain inputs",
+            *delta_frame_lines(self.frames, self.delta_frames),
         ]
         if self.eie is not None:
             lines += ["", self.eie.to_text()]

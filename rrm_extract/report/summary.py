@@ -6,6 +6,7 @@ from rrm_extract.jobs import RunSummary
 from rrm_extract.jobs.accounting import STAGES
 from rrm_extract.printable import printable
 from rrm_extract.report.audit import audit_lines, audit_measures
+from rrm_extract.report.delta_frames import delta_frame_lines
 from rrm_extract.report.table import number
 
 __all__ = ["summary_text"]
@@ -51,6 +52,7 @@ def summary_text(summary: RunSummary) -> str:
             f"overall sparsity of the deltas: {number(measures['sparsity_macs'])} by MACs, "
             f"{number(measures['sparsity_elements'])} by elements"
         )
+        lines += delta_frame_lines(accounting.frames, accounting.delta_frames)
         lines.append(
             f"theoretical speedup: {measures['speedup_theoretical']:.2f} over the dense network "
             "(MACs, key frames included); not a time"
