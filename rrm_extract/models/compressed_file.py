@@ -13,12 +13,15 @@ from .compression.published_net import read_published_net
 from .letterbox import Letterbox
 from .loaded import LoadedModel, Transform
 from .preprocess import parse_preprocess
-from .rtpose import RTPOSE, load_rtpose
+from .rtpose import RTPOSE, RTPOSE_PREPROCESS, load_rtpose
 from .timm_models import PREFIX, load_timm
 from .torchvision_models import is_torchvision_model, load_torchvision
 from .weights import WeightsChoice
 
-__all__ = ["load_dcz", "load_published_net"]
+__all__ = ["DCZ", "load_dcz", "load_published_net", "own_letterbox"]
+
+DCZ = ".dcz"
+"""How the name of a compressed network's file ends."""
 
 _MAX_SIDE = 4096
 """Pixels of a network's input that a file may ask for; a bound to the memory of a frame."""
@@ -84,6 +87,29 @@ def load_published_net(
     file = WeightsChoice(kind="file", text=name)
     loaded = load_caffe_alexnet(name, file, preprocess)
     return replace(loaded, architecture=CAFFE_ALEXNET, weights_sha256=sha256)
+
+
+def own_letterbox(name: str, choice: WeightsChoice) -> Letterbox | None:
+    """The letterbox that the .dcz file ``name`` asks for; None if its input is none.
+
+    It says what another letterbox is that names its size alone; so its own size does not count.
+
+    Raises:
+        ModelError: no such file.
+        WeightsError: other weights are asked for, or the file is damaged.
+        PreprocessError: the file's letterbox is unusable.
+    """
+    description = describe_dcz(_own_file(name, choice))
+    if description.preprocess is not None and "letterbox" in description.preprocess:
+        try:
+            own = parse_preprocess(description.preprocess)
+        except PreprocessError as error:
+            raise PreprocessError(
+                f"{name}: {error}; give --model {description.model} --weights {name}"
+            ) from error
+        if isinstance(own, Letterbox):
+            return own
+    return RTPOSE_PREPROCESS if description.model == RTPOSE else None
 
 
 def _own_file(name: str, choice: WeightsChoice) -> Path:

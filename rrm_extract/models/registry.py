@@ -8,22 +8,23 @@ from collections.abc import Mapping
 from ..errors import ModelError
 from .caffe_alexnet import CAFFE_ALEXNET, load_caffe_alexnet
 from .catalogue import list_models
-from .compressed_file import load_dcz, load_published_net
+from .compressed_file import DCZ, load_dcz, load_published_net, own_letterbox
 from .darknet import PREFIX as DARKNET_PREFIX
 from .darknet import is_darknet_model, load_darknet
 from .factory import load_factory
+from .letterbox import Letterbox
 from .loaded import LoadedModel
 from .onnx_file import load_onnx
 from .preprocess import parse_preprocess
 from .rtpose import RTPOSE, RTPOSE_PREPROCESS, load_rtpose
 from .timm_models import PREFIX, load_timm
 from .torchvision_models import is_torchvision_model, load_torchvision
-from .weights import parse_weights
+from .weights import WeightsChoice, parse_weights
 from .xnor import is_xnor_model, load_xnor
 
 __all__ = ["carries_weights", "is_classifier", "is_factory", "is_model_file", "load_model"]
 
-_FILES = {".onnx": load_onnx, ".dcz": load_dcz, ".net": load_published_net}
+_FILES = {".onnx": load_onnx, DCZ: load_dcz, ".net": load_published_net}
 """Files that are a network with its weights, by how their names end."""
 
 
@@ -59,8 +60,9 @@ def load_model(
         PreprocessError: the description of the input is needed and missing, or unusable.
     """
     choice = parse_weights(weights)
-    own = RTPOSE_PREPROCESS if name == RTPOSE else None
-    described = None if preprocess is None else parse_preprocess(preprocess, own=own)
+    described = None
+    if preprocess is not None:
+        described = parse_preprocess(preprocess, own=_own_letterbox(name, choice))
     if is_darknet_model(name):
         return load_darknet(name, choice, described)
     if name.startswith(PREFIX):
@@ -86,6 +88,13 @@ def load_model(
         "FILE.net, yolov2, tiny_yolov2, rtpose, xnor_alexnet, xnor_resnet18, "
         f"{DARKNET_PREFIX}FILE.cfg or package.module:factory"
     )
+
+
+def _own_letterbox(name: str, choice: WeightsChoice) -> Letterbox | None:
+    """What a letterbox is that names its size alone; None for the ordinary one."""
+    if name.lower().endswith(DCZ):
+        return own_letterbox(name, choice)
+    return RTPOSE_PREPROCESS if name == RTPOSE else None
 
 
 def carries_weights(name: str) -> bool:

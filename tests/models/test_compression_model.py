@@ -67,6 +67,25 @@ def test_another_preprocess_may_be_given(squeezenet: CompressionSummary) -> None
     assert loaded.preprocess == parse_preprocess(text).describe()
 
 
+def test_another_size_of_letterbox_keeps_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "boxed.dcz"
+    asked = "letterbox=64,fill=0.25,scale=255,channels=bgr,mean=1/2/3,std=4/5/6"
+    compress_network(
+        "squeezenet1_1", path, weights="random:0", preprocess=asked, densities={None: 0.4}
+    )
+    for text in ("letterbox=96/128", {"letterbox": [96, 128]}):
+        loaded = load_model(str(path), preprocess=text)
+        assert loaded.transform == parse_preprocess(asked.replace("=64", "=96/128"))
+    loaded = load_model(str(path), preprocess="letterbox=64,fill=1")
+    assert loaded.transform == parse_preprocess(asked.replace("0.25", "1"))
+
+
+def test_another_size_of_a_letterbox_that_cannot_be_fails(tmp_path: Path) -> None:
+    path = write_lie(tmp_path / "bad.dcz", set_at_top(preprocess={"letterbox": 64, "fill": 2}))
+    with pytest.raises(PreprocessError, match=r"bad\.dcz: .*fill is 2; .*--model alexnet --w"):
+        load_model(str(path), preprocess="letterbox=96")
+
+
 def test_weights_of_the_users_own_network(tmp_path: Path) -> None:
     path = tmp_path / "tiny.dcz"
     compress_network(MODEL, path, densities=HALF)

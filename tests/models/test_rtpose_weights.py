@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from rrm_extract.errors import WeightsError
 from rrm_extract.models import load_model
 from rrm_extract.models.compression import compress_weights, encode_layer
-from rrm_extract.models.rtpose import COCO_BODY, RtPose
+from rrm_extract.models.rtpose import COCO_BODY, RTPOSE_PREPROCESS, RtPose
 from rrm_extract.models.rtpose.names import with_caffes_names
 from tests.models.caffe import blob, layer, sized
 from tests.models.compression import file_bytes
@@ -135,6 +136,8 @@ def test_a_compressed_file_is_a_model(tmp_path: Path) -> None:
         kernel = model.module.get_submodule("conv1_1").weight
         assert int((kernel != 0).sum()) == weights.size // 2
         assert "conv1_2.weight" in model.missing_keys
+    sized = load_model(str(path), preprocess="letterbox=184")
+    assert sized.transform == replace(RTPOSE_PREPROCESS, size=(184, 184))
 
 
 def test_random_weights() -> None:
