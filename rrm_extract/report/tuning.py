@@ -6,7 +6,7 @@ import math
 import shlex
 from typing import Any
 
-from rrm_extract.config import OPTIONS, JobConfig
+from rrm_extract.config import FEATURES, OPTIONS, JobConfig
 from rrm_extract.jobs.tuning import DENSE_BATCH, TriedThreshold, Tuning
 from rrm_extract.report.table import number, table
 
@@ -23,8 +23,8 @@ BUSY = 1.3
 """Rounds of one thing that differ by a larger factor say that the machine was busy."""
 
 _CALIBRATE_OPTIONS = (
-    *("root", "include", "model", "weights", "layer", "pool", "preprocess", "policy", "fps"),
-    *("chunk", "engine", "precision", "device", "threads", "time_batch"),
+    *("root", "include", "model", "task", "weights", "layer", "pool", "preprocess", "policy"),
+    *("fps", "chunk", "engine", "precision", "device", "threads", "time_batch"),
 )
 """Those that calibrate is to be given as well."""
 
@@ -163,6 +163,8 @@ def _given(config: JobConfig) -> list[str]:
         value = getattr(config, option.name)
         if option.name not in _CALIBRATE_OPTIONS or value == option.default:
             continue
+        if option.name == "pool" and config.task != FEATURES:
+            continue  # the task decides it
         values = value if isinstance(value, tuple) else (value,)
         for one in values:
             text = f"{one:g}" if isinstance(one, float) else str(one)

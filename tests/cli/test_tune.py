@@ -146,6 +146,16 @@ def test_what_is_next_with_the_policy_paper() -> None:
     )
 
 
+@pytest.mark.parametrize(("task", "model"), [("detect", "tiny_yolov2"), ("pose", "rtpose")])
+def test_what_is_next_with_a_task(task: str, model: str) -> None:
+    config = JobConfig(inputs=("a.mp4",), task=task, model=model, weights="random:0")
+    text = tuning_text(tuning_of(tried(0, 0, 0)), config, engine="native")
+    assert text.endswith(
+        f": rrm-extract calibrate a.mp4 --model {model} --task {task} --weights random:0 "
+        "--target-error 0.01 -o thresholds.json"
+    )
+
+
 def test_no_threshold_is_small_enough() -> None:
     tuning = tuning_of(tried(0, 0.02, 0.02), tried(1e-3, 0.1, 0.1))
     text = tuning_text(tuning, JobConfig(precision="bf16"), engine="native")
