@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -103,14 +104,23 @@ class StoredRows(Sequence[Frame], Generic[Frame]):
     @overload
     def __getitem__(self, index: slice) -> list[Frame]: ...
     def __getitem__(self, index: int | slice) -> Frame | list[Frame]:
-        """What was found in one frame, or in several."""
+        """What was found in one frame, or in several.
+
+        Raises:
+            IndexError: there is no such frame.
+            TypeError: the index is no integer and no slice of integers.
+        """
         if isinstance(index, slice):
             frames = range(*index.indices(len(self)))
             return [self[i] for i in frames]
+        try:
+            number = operator.index(index)
+        except TypeError as error:
+            raise TypeError(f"frame {index!r}: expected an integer or a slice") from error
         count = len(self)
-        if not -count <= index < count:
-            raise IndexError(f"frame {index} of {count}")
-        begin = index % count
+        if not -count <= number < count:
+            raise IndexError(f"frame {number} of {count}")
+        begin = number % count
         return next(self._frames(begin, begin + 1))
 
     def __iter__(self) -> Iterator[Frame]:

@@ -103,6 +103,23 @@ def test_frames_have_their_rows(tmp_path: Path, rows: TaskRows) -> None:
 
 
 @pytest.mark.parametrize("rows", [OBJECTS, PEOPLE], ids=["objects", "people"])
+def test_a_wrong_index_is_no_damage(tmp_path: Path, rows: TaskRows) -> None:
+    path = write_task(tmp_path / "f.h5", {"a.mp4": [[2, 0, 1]]}, rows)
+    with FeatureFile(path) as file:
+        found = file["a.mp4"].found
+        wrong: list[object] = [1.0, "0", None, [0, 1], np.float32(1), np.array([0, 1])]
+        for index in wrong:
+            with pytest.raises(TypeError, match=r"frame .*: expected an integer or a slice"):
+                found[index]  # type: ignore[call-overload]
+        with pytest.raises(TypeError, match="slice indices must be integers"):
+            found[0.5:]  # type: ignore[misc]
+        for index in (np.int64(-3), np.uint8(0), np.array(0), -3):
+            assert len(found[index]) == 2  # type: ignore[call-overload]
+        with pytest.raises(IndexError, match="frame -4 of 3"):
+            found[np.int8(-4)]  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("rows", [OBJECTS, PEOPLE], ids=["objects", "people"])
 @pytest.mark.parametrize("counts", [[], [[0, 0]], [[]]], ids=["no chunk", "nothing", "no frame"])
 def test_nothing_found(tmp_path: Path, rows: TaskRows, counts: list[list[int]]) -> None:
     path = write_task(tmp_path / "f.h5", {"a.mp4": counts}, rows)
