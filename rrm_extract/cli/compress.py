@@ -17,8 +17,8 @@ _BITS = click.IntRange(1, 8)
     "--model",
     required=True,
     metavar="NAME",
-    help="Network: a torchvision name, timm/NAME, FILE.dcz, FILE.net or package.module:factory. "
-    "Example: --model alexnet",
+    help="Network: a torchvision name, timm/NAME, rtpose, yolov2, tiny_yolov2, darknet:FILE.cfg, "
+    "FILE.dcz, FILE.net or package.module:factory. Example: --model alexnet",
 )
 @click.option(
     "--weights",
@@ -89,7 +89,8 @@ def compress(
 ) -> None:
     """Compress a network's weights by Deep Compression (arXiv 1510.00149), without training.
 
-    The file is a model by itself, and a weights file for the network that it was made from.
+    The file is a model by itself, and a weights file for the network that it was made from. Of
+    darknet:FILE.cfg and package.module:factory it is the latter alone.
 
     \b
     rrm-extract compress --model alexnet --weights random:0 -o alexnet.dcz

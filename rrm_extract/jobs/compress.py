@@ -133,7 +133,7 @@ def compress_network(
         raise ModelError(
             f"{model} cannot be compressed: a .dcz file holds weights and the name of their "
             "network, and nothing builds this one without its file; give a torchvision name, "
-            "timm/NAME or package.module:factory"
+            "timm/NAME, rtpose, yolov2, tiny_yolov2, darknet:FILE.cfg or package.module:factory"
         )
     loaded = load_model(model, weights=weights, preprocess=preprocess)
     if any(isinstance(part, BINARY_MODULES) for part in loaded.module.modules()):

@@ -10,6 +10,8 @@ from ..errors import ModelError, PreprocessError, WeightsError
 from .caffe_alexnet import CAFFE_ALEXNET, load_caffe_alexnet
 from .compression.dcz_reader import describe_dcz
 from .compression.published_net import read_published_net
+from .darknet import PREFIX as DARKNET_PREFIX
+from .darknet import is_darknet_model, load_darknet
 from .letterbox import Letterbox
 from .loaded import LoadedModel, Transform
 from .preprocess import parse_preprocess
@@ -30,8 +32,8 @@ _MAX_SIDE = 4096
 def load_dcz(name: str, choice: WeightsChoice, preprocess: Transform | None) -> LoadedModel:
     """Build the network that the file ``name`` is of, with the file's weights, decoded.
 
-    A network of the user's own code is not called from here: whoever hands out a file of weights
-    is not to choose what runs.
+    A network of the user's own code, or .cfg file, is not called from here: whoever hands out a
+    file of weights is not to choose what runs.
 
     Raises:
         ModelError: no such file, or it is of a network that cannot be built from its name alone.
@@ -43,9 +45,10 @@ def load_dcz(name: str, choice: WeightsChoice, preprocess: Transform | None) -> 
     model = description.model
     file = WeightsChoice(kind="file", text=name)
     if ":" in model:
+        is_cfg = model.startswith(DARKNET_PREFIX)
+        what = "whose .cfg file is not in it" if is_cfg else "which is code that is not in the file"
         raise ModelError(
-            f"{name} holds weights of {model!r}, which is code that is not in the file; give "
-            f"--model {model} --weights {name}"
+            f"{name} holds weights of {model!r}, {what}; give --model {model} --weights {name}"
         )
     if model.startswith(PREFIX):
         # timm's own transform goes with the name, tag included.
@@ -58,10 +61,13 @@ def load_dcz(name: str, choice: WeightsChoice, preprocess: Transform | None) -> 
             loaded = load_caffe_alexnet(model, file, transform)
         elif model == RTPOSE:
             loaded = load_rtpose(model, file, transform)
+        elif is_darknet_model(model):
+            loaded = load_darknet(model, file, transform)
         else:
             raise ModelError(
                 f"{name} holds weights of {model!r}, which is no network of this installation; "
-                "expected a torchvision name, timm/NAME, caffe_alexnet or rtpose"
+                "expected a torchvision name, timm/NAME, caffe_alexnet, rtpose, yolov2 or "
+                "tiny_yolov2"
             )
     return replace(
         loaded,

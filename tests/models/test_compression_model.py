@@ -111,6 +111,14 @@ def explode() -> None:
     raise AssertionError("it was run")
 
 
+def test_a_cfg_file_is_not_looked_for(tmp_path: Path) -> None:
+    path = write_small(tmp_path / "bad.dcz", model="darknet:net.cfg")
+    with pytest.raises(
+        ModelError, match=r"whose \.cfg file is not in it; give --model darknet:net\.cfg --weights "
+    ):
+        load_model(str(path))
+
+
 def test_a_file_of_another_network_fails(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="none of its 3 names fits"):
         load_model(str(write_small(tmp_path / "wrong.dcz", model="squeezenet1_1")))

@@ -9,9 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rrm_extract.errors import WeightsError
-from rrm_extract.models import load_model
+from rrm_extract.errors import ModelError, WeightsError
+from rrm_extract.jobs.compress import compress_network
+from rrm_extract.models import Letterbox, load_model
+from rrm_extract.models.compression import compress_weights, encode_layer
 from rrm_extract.models.darknet import DarknetNetwork, read_weights, write_weights
+from tests.models.compression import file_bytes
 from tests.models.darknet import build, cfg, conv, images
 
 TEXT = cfg(conv(4, batch_normalize=1), conv(3, 1, activation="linear"))
@@ -193,3 +196,32 @@ def test_weights_of_another_network_fail(tmp_path: Path, model: str) -> None:
         load_model("tiny_yolov2", weights=str(tmp_path / "net.weights"))
     with pytest.raises(WeightsError, match="do not fit the network"):
         load_model("tiny_yolov2", weights=str(tmp_path / "net.pth"))
+
+
+def test_a_compressed_file_is_a_model(tmp_path: Path) -> None:
+    name, shape = "layers.0.conv.weight", (16, 3, 3, 3)
+    weights = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    compressed = compress_weights(
+        weights, name=name, kind="convolution", density=0.5, bits=8, index_bits=4
+    )
+    path = tmp_path / "tiny.dcz"
+    path.write_bytes(file_bytes(encode_layer(compressed), model="tiny_yolov2"))
+    own, other = load_model(str(path)), load_model("tiny_yolov2", weights=str(path))
+    assert (own.name, own.architecture, own.source) == (str(path), "tiny_yolov2", "dcz")
+    for model in (own, other):
+        assert torch.equal(model.module.state_dict()[name], torch.from_numpy(compressed.weights()))
+        assert "layers.2.conv.weight" in model.missing_keys
+        assert model.transform == Letterbox(size=(416, 416))
+        assert (model.region, model.categories) == (other.region, other.categories)
+        assert model.region is not None
+
+
+def test_a_compressed_file_of_ones_own_cfg_is_weights(tmp_path: Path) -> None:
+    (tmp_path / "net.cfg").write_text(TEXT)
+    name = f"darknet:{tmp_path / 'net.cfg'}"
+    path = tmp_path / "net.dcz"
+    compress_network(name, path, weights="random:0", densities={None: 0.5})
+    loaded = load_model(name, weights=str(path))
+    assert loaded.missing_keys == loaded.unexpected_keys == frozenset()
+    with pytest.raises(ModelError, match=f"give --model {name} --weights {path}"):
+        load_model(str(path))
