@@ -79,17 +79,18 @@ def read_published_net(path: Path) -> PublishedNet:
     n_layers = len(PUBLISHED_LAYERS)
     try:
         with path.open("rb") as file:
-            counts = np.frombuffer(file.read(4 * n_layers), "<u4")
+            head = file.read(4 * n_layers)
+            if len(head) < 4 * n_layers:
+                raise _other_layout(path, "it is shorter than a list of layers")
+            counts = np.frombuffer(head, "<u4")
             size = path.stat().st_size
-            if len(counts) < n_layers or size != _file_size(counts):
+            if size != _file_size(counts):
                 raise _other_layout(path, f"its size, {size} bytes, does not fit its first numbers")
-            data = counts.tobytes() + file.read(size - counts.nbytes)
+            data = head + file.read(size - len(head))
             if len(data) != size:
                 raise _other_layout(path, f"it ends after {len(data)} bytes")
     except OSError as error:
         raise WeightsError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # cut in the middle of a number
-        raise _other_layout(path, "it is shorter than a list of layers") from error
     start = counts.nbytes
     layers, biases = [], {}
     for name, count in zip(PUBLISHED_LAYERS, counts.tolist(), strict=True):
