@@ -166,7 +166,7 @@ def measure(arguments: argparse.Namespace) -> Record:
         "versions": versions(PACKAGES),
         "settings": {
             "model": calibration.subject.model,
-            "weights": model.weights_id,
+            "weights": model.weights_text,
             "layer": recipe.layer,
             "engine": recipe.engine,
             "threshold": config.threshold,

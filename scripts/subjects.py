@@ -54,7 +54,7 @@ class Subject:
 
     Attributes:
         name: of the network; of an ONNX file, the file's own without its folder.
-        weights_id: where the weights come from.
+        weights_id: where the weights come from; of a .dcz file, also what was compressed.
         recipe: the recurrent network's parts, as in an extraction.
         sampling: which frames of a clip are taken, and how many lie between two key frames.
         ordinary: the same network as it was loaded, nothing folded.
@@ -139,7 +139,7 @@ def make_subject(model: LoadedModel, config: JobConfig, *, name: str) -> Subject
     resize = model.preprocess.get("resize")
     return Subject(
         name=name,
-        weights_id=model.weights_id,
+        weights_id=model.weights_text,
         recipe=recipe,
         sampling=sampling_of(config),
         ordinary=select(model.trace(), (recipe.layer,)),

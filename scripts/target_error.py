@@ -103,7 +103,7 @@ def measured(arguments: argparse.Namespace, target: float) -> dict[str, Any]:
     frames = governed.frames()
     record = {
         "model": Path(arguments.model).name,
-        "weights": model.weights_id,
+        "weights": model.weights_text,
         "precision": arguments.precision,
         "target": target,
         "percentile": arguments.percentile,

@@ -150,7 +150,7 @@ def compress_network(
         tensors,
         model=loaded.architecture or loaded.name,
         preprocess=loaded.preprocess,
-        weights_id=loaded.weights_id,
+        weights_id=loaded.weights_text,
         weights_sha256=loaded.weights_sha256,
         tool_version=__version__,
     )

@@ -74,6 +74,7 @@ def load_dcz(name: str, choice: WeightsChoice, preprocess: Transform | None) -> 
         name=name,
         architecture=model,
         weights_id=file.weights_id,
+        weights_origin=description.weights_id,
         weights_sha256=description.sha256,
         source="dcz",
     )

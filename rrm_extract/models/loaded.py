@@ -54,6 +54,8 @@ class LoadedModel:
     """One frame after ``transform``: (C, h, w), or (h, w, C) where the network takes NHWC."""
     weights_id: str
     """"ResNet18_Weights.IMAGENET1K_V1", "random:0", "file:NAME", "timm:TAG", "factory:NAME"."""
+    weights_origin: str | None = None
+    """Of weights in a .dcz file: the ``weights_id`` of what was compressed, as the file says it."""
     weights_sha256: str
     """Over the sorted names, dtypes, shapes and bytes of the state dict, and what else makes the
     network: what a .cfg file says of the layers, the nodes of a FILE.onnx, what the code of a
@@ -73,6 +75,17 @@ class LoadedModel:
     """How a detector's output, the last value of :meth:`trace`, is to be read."""
     skeleton: Skeleton | None = None
     """How a pose network's output, the last value of :meth:`trace`, is to be read."""
+
+    @property
+    def weights_text(self) -> str:
+        """Where the weights come from: ``weights_id``, "file:NAME.dcz of random:0"."""
+        origin = "" if self.weights_origin is None else f" of {self.weights_origin}"
+        return f"{self.weights_id}{origin}"
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether the weights are generated ones, also where they were compressed since."""
+        return self.weights_text.rpartition(" of ")[2].startswith("random:")
 
     def trace(self) -> Program:
         """The whole network as a Program.

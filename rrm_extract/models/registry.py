@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
 from ..errors import ModelError
 from .caffe_alexnet import CAFFE_ALEXNET, load_caffe_alexnet
 from .catalogue import list_models
 from .compressed_file import DCZ, load_dcz, load_published_net, own_letterbox
+from .compression.dcz_reader import describe_dcz
 from .darknet import PREFIX as DARKNET_PREFIX
 from .darknet import is_darknet_model, load_darknet
 from .factory import load_factory
 from .letterbox import Letterbox
-from .loaded import LoadedModel
+from .loaded import LoadedModel, Transform
 from .onnx_file import load_onnx
 from .preprocess import parse_preprocess
 from .rtpose import RTPOSE, RTPOSE_PREPROCESS, load_rtpose
@@ -63,6 +66,13 @@ def load_model(
     described = None
     if preprocess is not None:
         described = parse_preprocess(preprocess, own=_own_letterbox(name, choice))
+    loaded = _load(name, choice, described)
+    if choice.kind == "file" and choice.text.lower().endswith(DCZ):
+        return replace(loaded, weights_origin=describe_dcz(Path(choice.text)).weights_id)
+    return loaded
+
+
+def _load(name: str, choice: WeightsChoice, described: Transform | None) -> LoadedModel:
     if is_darknet_model(name):
         return load_darknet(name, choice, described)
     if name.startswith(PREFIX):

@@ -36,6 +36,8 @@ def test_the_file_is_a_model(squeezenet: CompressionSummary) -> None:
     ordinary = load_model("squeezenet1_1", weights="random:0")
     assert (loaded.name, loaded.architecture, loaded.source) == (str(path), "squeezenet1_1", "dcz")
     assert loaded.weights_id == "file:squeezenet.dcz"
+    assert loaded.weights_text == "file:squeezenet.dcz of random:0"
+    assert (loaded.is_untrained, ordinary.is_untrained) == (True, True)
     assert loaded.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert loaded.weights_sha256 == squeezenet.output_sha256
     assert loaded.preprocess == ordinary.preprocess
@@ -91,6 +93,8 @@ def test_weights_of_the_users_own_network(tmp_path: Path) -> None:
     compress_network(MODEL, path, densities=HALF)
     loaded = load_model(MODEL, weights=str(path))
     assert loaded.weights_id == "file:tiny.dcz"
+    assert loaded.weights_text == f"file:tiny.dcz of factory:{MODEL}"
+    assert not loaded.is_untrained
     assert loaded.missing_keys == loaded.unexpected_keys == frozenset()
     network = read_dcz(path)
     assert all(
@@ -152,6 +156,10 @@ def test_compressed_again_it_is_the_same(squeezenet: CompressionSummary, tmp_pat
     for one, two in zip(first.layers, second.layers, strict=True):
         assert one.weights().tobytes() == two.weights().tobytes()
     assert all(row.error == 0 for row in again.layers)
+    assert second.description.weights_id == "file:squeezenet.dcz of random:0"
+    loaded = load_model("squeezenet1_1", weights=str(again.output))
+    assert loaded.weights_text == "file:again.dcz of file:squeezenet.dcz of random:0"
+    assert loaded.is_untrained
 
 
 def test_an_existing_file_is_not_written_over_unasked(tmp_path: Path) -> None:

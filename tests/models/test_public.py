@@ -46,6 +46,7 @@ def test_fields_of_a_loaded_model() -> None:
         "preprocess",
         "input_shape",
         "weights_id",
+        "weights_origin",
         "weights_sha256",
         "missing_keys",
         "unexpected_keys",

@@ -12,6 +12,7 @@ from PIL import Image
 
 from rrm_extract.config import JobConfig
 from rrm_extract.errors import ConfigError
+from rrm_extract.jobs.compress import compress_network
 from rrm_extract.models import Letterbox, Region, load_model
 from rrm_extract.models.darknet import write_weights
 from rrm_extract.models.rtpose import COCO_BODY
@@ -142,6 +143,16 @@ def test_generated_weights_are_told_in_the_picture() -> None:
     config = JobConfig(model="rtpose", weights="random:3", preprocess="letterbox=48")
     network, painted = Overlay(config).captions
     assert "weights random:3" in network
+    assert painted.endswith("of an untrained network: they mean nothing")
+
+
+def test_generated_weights_are_told_where_they_were_compressed(tmp_path: Path) -> None:
+    (tmp_path / "net.cfg").write_text(NET)
+    name = f"darknet:{tmp_path / 'net.cfg'}"
+    path = tmp_path / "net.dcz"
+    compress_network(name, path, weights="random:0", densities={None: 0.5})
+    network, painted = Overlay(JobConfig(model=name, weights=str(path))).captions
+    assert "weights file:net.dcz" in network
     assert painted.endswith("of an untrained network: they mean nothing")
 
 

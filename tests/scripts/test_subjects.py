@@ -88,4 +88,4 @@ def test_a_compressed_network_brings_its_weights(tmp_path: Path) -> None:
     path = tmp_path / "net.dcz"
     compress_network("squeezenet1_1", path, weights="random:0", densities={None: 0.3})
     subject = load_subject(str(path))
-    assert (subject.name, subject.weights_id) == ("net.dcz", "file:net.dcz")
+    assert (subject.name, subject.weights_id) == ("net.dcz", "file:net.dcz of random:0")

@@ -139,7 +139,7 @@ class Overlay:
             f"{setting_text(self.config, self.recipe.calibration)}"
         )
         drawn = "" if self._found is None else f"; {self._found.caption}"
-        if self._found is not None and self.model.weights_id.startswith("random:"):
+        if self._found is not None and self.model.is_untrained:
             drawn += ", of an untrained network: they mean nothing"
         return network, f"painted: {self.painted}{drawn}"
 
