@@ -31,7 +31,7 @@ class Detections:
 
     Attributes:
         boxes: (K, 4) float32: left, top, right, bottom as shares of the frame's width and height,
-            cut off at the frame's border.
+            cut off at the frame's border; something is left of each.
         scores: (K,) float32: objectness times the class's probability, 0..1.
         classes: (K,) int64, below the region's number of classes.
         height, width: of the frame, pixels.
@@ -159,12 +159,14 @@ class Detector:
         box, kind = (scores > self.threshold).nonzero(as_tuple=True)
         corners = box_convert(self._placed(boxes[box], height, width), "cxcywh", "xyxy")
         found = scores[box, kind]
-        finite = corners.isfinite().all(1)
-        corners, found, kind = corners[finite], found[finite], kind[finite]
+        cut = corners.clamp(0, 1).float()
+        # What lies in the letterbox's grey alone is no object, and suppresses none.
+        is_seen = corners.isfinite().all(1) & (cut[:, :2] < cut[:, 2:]).all(1)
+        corners, cut, found, kind = corners[is_seen], cut[is_seen], found[is_seen], kind[is_seen]
         # Before they are cut off: how much two boxes overlap is what the network says of them.
         kept = batched_nms(corners, found, kind, self.overlap)
         return Detections(
-            boxes=corners[kept].clamp(0, 1).float().numpy(),
+            boxes=cut[kept].numpy(),
             scores=found[kept].float().numpy(),
             classes=kind[kept].numpy(),
             height=height,

@@ -119,6 +119,27 @@ def test_boxes_end_at_the_frame() -> None:
     np.testing.assert_array_equal(found.boxes, [[0, 0, 1, 1]])
 
 
+def test_what_is_not_in_the_frame_is_no_object() -> None:
+    """A frame of 100 x 200 fills rows 16-47 of 64; a box has 16 rows."""
+    raw = nothing()
+    put(raw, 0, 2, score=0.9)  # up to row 12
+    put(raw, 7, 2, score=0.9)  # from row 52
+    (found,) = detector()(raw, height=100, width=200)
+    assert len(found) == 0
+    put(raw, 1, 2, score=0.8)  # rows 4-20, of which half are the better box's
+    (found,) = detector(overlap=0.3)(raw, height=100, width=200)
+    assert found.scores.tolist() == pytest.approx([0.8], abs=1e-6)
+    np.testing.assert_allclose(found.boxes, [[12 / 64, 0, 28 / 64, 4 / 32]], atol=1e-6)
+
+
+def test_a_box_of_no_size_is_no_object() -> None:
+    raw = nothing()
+    put(raw, 3, 3)
+    raw[0, 2, 3, 3] = -2000  # exp() of it is 0
+    (found,) = detector()(raw, height=64, width=64)
+    assert len(found) == 0
+
+
 def test_stored_features_are_the_map() -> None:
     raw = torch.randn(3, 7, 8, 8, generator=torch.Generator().manual_seed(0)) * 3
     read = detector(threshold=0.1)
