@@ -45,32 +45,36 @@ _BITS = click.IntRange(1, 8)
     "--density",
     metavar="NUMBER[,LAYER=NUMBER...]",
     help="Share of the weights to keep, of all layers or of some; by default the paper's, which "
-    "has AlexNet's and VGG-16's. Example: --density 0.3,features.0=0.8",
+    "has AlexNet's and VGG-16's; a .dcz or .net file keeps what it has. "
+    "Example: --density 0.3,features.0=0.8",
 )
 @click.option(
     "--conv-bits",
     type=_BITS,
     metavar="BITS",
-    help="Width of a code in convolutions; by default 8. Example: --conv-bits 6",
+    help="Width of a code in convolutions; by default 8, or as in the .dcz or .net file. "
+    "Example: --conv-bits 6",
 )
 @click.option(
     "--fc-bits",
     type=_BITS,
     metavar="BITS",
-    help="Width of a code in fully-connected layers; by default 5. Example: --fc-bits 4",
+    help="Width of a code in fully-connected layers; by default 5, or as in the file. "
+    "Example: --fc-bits 4",
 )
 @click.option(
     "--conv-index-bits",
     type=_BITS,
     metavar="BITS",
     help="Width of a gap between weights in convolutions; by default 4 for AlexNet and 5 for "
-    "VGG-16, as in the paper's tables, and else 8. Example: --conv-index-bits 4",
+    "VGG-16, as in the paper's tables, else 8, or as in the file. Example: --conv-index-bits 4",
 )
 @click.option(
     "--fc-index-bits",
     type=_BITS,
     metavar="BITS",
-    help="The same in fully-connected layers; else 5. Example: --fc-index-bits 4",
+    help="The same in fully-connected layers; else 5, or as in the file. "
+    "Example: --fc-index-bits 4",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists. Example: --overwrite")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON. Example: compress ... --json")

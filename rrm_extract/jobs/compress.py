@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from rrm_extract.errors import ModelError, StoreWriteError
 from rrm_extract.graph.binary import BINARY_MODULES
 from rrm_extract.models import LoadedModel, load_model
 from rrm_extract.models.compression import (
+    CompressedLayer,
+    CompressedNetwork,
     EncodedLayer,
     LayerKind,
     LayerPlan,
@@ -27,11 +29,21 @@ from rrm_extract.models.compression import (
     dcz_bytes,
     encode_layer,
     plan_compression,
+    read_dcz,
+    read_published_net,
 )
 from rrm_extract.models.compression.dcz import MAX_WEIGHTS, TENSOR_TYPES
+from rrm_extract.models.compression.published_net import PublishedNet
 from rrm_extract.store.files import write_atomic, writing
 
 __all__ = ["CompressionSummary", "LayerSummary", "compress_network"]
+
+
+_COMPRESSED: Mapping[str, Callable[[Path], CompressedNetwork | PublishedNet]] = {
+    ".dcz": read_dcz,
+    ".net": read_published_net,
+}
+"""Files of compressed weights, by how their names end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +129,8 @@ def compress_network(
         output: the file; written whole or not at all.
         weights: as for an extraction.
         preprocess: as for an extraction.
-        densities: see :func:`plan_compression`, as for the next two; the paper's where not given.
+        densities: see :func:`plan_compression`, as for the next two; where not given the paper's,
+            and of a .dcz or .net file, whose weights are pruned already, what it has.
         bits: widths of codes.
         index_bits: widths of gaps.
         overwrite: replace the file if it is there.
@@ -142,7 +155,13 @@ def compress_network(
             "no 0; give a network without such layers"
         )
     begin = time.monotonic()
-    plans = plan_compression(loaded, densities=densities, bits=bits, index_bits=index_bits)
+    plans = plan_compression(
+        loaded,
+        densities=densities,
+        bits=bits,
+        index_bits=index_bits,
+        own=_compressed_already(model, weights),
+    )
     tensors = _others(loaded, plans)
     encoded, summaries = _layers(loaded, plans)
     data = dcz_bytes(
@@ -167,6 +186,15 @@ def compress_network(
         state_bytes=sum(tensor.numel() * tensor.element_size() for tensor in state),
         seconds=time.monotonic() - begin,
     )
+
+
+def _compressed_already(model: str, weights: str) -> dict[str, CompressedLayer]:
+    """Layers of the compressed file that the weights come from, by the name of the weight."""
+    for file in (model, weights):
+        for suffix, read in _COMPRESSED.items():
+            if file.lower().endswith(suffix):
+                return {layer.name: layer for layer in read(Path(file)).layers}
+    return {}
 
 
 def _layers(

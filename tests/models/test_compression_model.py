@@ -157,9 +157,37 @@ def test_compressed_again_it_is_the_same(squeezenet: CompressionSummary, tmp_pat
         assert one.weights().tobytes() == two.weights().tobytes()
     assert all(row.error == 0 for row in again.layers)
     assert second.description.weights_id == "file:squeezenet.dcz of random:0"
+    unasked = compress_network(str(squeezenet.output), tmp_path / "unasked.dcz")
+    assert [row.kept for row in unasked.layers] == [row.kept for row in squeezenet.layers]
     loaded = load_model("squeezenet1_1", weights=str(again.output))
     assert loaded.weights_text == "file:again.dcz of file:squeezenet.dcz of random:0"
     assert loaded.is_untrained
+
+
+def test_a_compressed_file_keeps_what_it_has(tmp_path: Path) -> None:
+    first = compress_network(
+        MODEL,
+        tmp_path / "tiny.dcz",
+        densities={None: 0.5, "fc": 0.3},
+        bits={"convolution": 3, "fully-connected": 7},
+        index_bits={"convolution": 2, "fully-connected": 3},
+    )
+    path = tmp_path / "again.dcz"
+    again = compress_network(MODEL, path, weights=str(first.output))
+    for one, two in zip(read_dcz(first.output).layers, read_dcz(again.output).layers, strict=True):
+        assert one.weights().tobytes() == two.weights().tobytes()
+        assert (one.bits, one.index_bits) == (two.bits, two.index_bits)
+    other = compress_network(
+        MODEL,
+        path,
+        weights=str(first.output),
+        densities={"fc": 0.1},
+        bits={"convolution": 2},
+        overwrite=True,
+    )
+    assert [row.kept for row in other.layers[:-1]] == [row.kept for row in first.layers[:-1]]
+    assert other.layers[-1].kept < first.layers[-1].kept
+    assert [row.bits for row in other.layers] == [2, 2, 2, 7]
 
 
 def test_an_existing_file_is_not_written_over_unasked(tmp_path: Path) -> None:

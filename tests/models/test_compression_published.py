@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from rrm_extract.engine import open_network
 from rrm_extract.errors import ModelError, WeightsError
 from rrm_extract.graph import fold_batch_norm, select
+from rrm_extract.jobs.compress import compress_network
 from rrm_extract.models import load_model
 from rrm_extract.models.caffe_alexnet import CAFFE_PREPROCESS, caffe_alexnet
-from rrm_extract.models.compression import compressed_columns, read_published_net
+from rrm_extract.models.compression import compressed_columns, read_dcz, read_published_net
 from tests.models.test_compression_network import dense_columns
 
 # Of bvlc_alexnet's deploy.prototxt, in its order: outputs, inputs / groups, kernel.
@@ -138,6 +139,21 @@ def test_the_file_is_a_model(tmp_path: Path) -> None:
     assert all(torch.equal(again.module.state_dict()[name], state[name]) for name in state)
     with pytest.raises(WeightsError, match="carries its own weights"):
         load_model(str(path), weights="random:0")
+
+
+def test_compressed_anew_it_has_the_same_weights(tmp_path: Path) -> None:
+    """It is denser than the paper's rounded tables, which are not for it."""
+    path = tmp_path / "some.net"
+    n_conv1 = int(np.prod(SHAPES["conv1"]))
+    entries = {**random_entries(), "conv1": [(1 + i % 255, 0) for i in range(n_conv1)]}
+    write_net(path, entries)
+    summary = compress_network(str(path), tmp_path / "some.dcz")
+    given = read_published_net(path)
+    for layer, again in zip(given.layers, read_dcz(summary.output).layers, strict=True):
+        assert np.array_equal(layer.weights(), again.weights())
+        assert (layer.bits, layer.index_bits) == (again.bits, again.index_bits)
+    assert [row.error for row in summary.layers] == [0] * 8
+    assert summary.layers[0].kept == n_conv1
 
 
 def test_cut_or_lengthened_it_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from ...errors import ConfigError
 from .published import PUBLISHED
@@ -48,7 +48,11 @@ def _density(number: str, text: str) -> float:
 
 
 def layer_densities(
-    model: str, layers: Iterable[str], given: Mapping[str | None, float]
+    model: str,
+    layers: Iterable[str],
+    given: Mapping[str | None, float],
+    *,
+    pruned: Collection[str] = (),
 ) -> dict[str, float]:
     """The density of each layer.
 
@@ -56,6 +60,7 @@ def layer_densities(
         model: the network's name.
         layers: names of its modules with weights to compress.
         given: see :func:`parse_density`. Layers are named as modules, or as in the paper.
+        pruned: those that are compressed already; they keep all that they have.
 
     Raises:
         ConfigError: a layer has no density, or a given one no layer.
@@ -84,6 +89,8 @@ def layer_densities(
             result[layer] = own[layer]
         elif None in given:
             result[layer] = given[None]
+        elif layer in pruned:
+            result[layer] = 1.0
         elif layer in published:
             result[layer] = published[layer].density
         else:

@@ -51,6 +51,7 @@ def plan_compression(
     densities: Mapping[str | None, float] | None = None,
     bits: Mapping[LayerKind, int] | None = None,
     index_bits: Mapping[LayerKind, int] | None = None,
+    own: Mapping[str, CompressedLayer] | None = None,
 ) -> tuple[LayerPlan, ...]:
     """Choose what is done to every convolution and fully-connected layer, in the network's order.
 
@@ -59,6 +60,8 @@ def plan_compression(
         densities: by layer, those of the others under None; the paper's for what is not given.
         bits: widths of codes; 8 and 5 for what is not given.
         index_bits: widths of gaps; those of the paper's table, or 8 and 5, for what is not given.
+        own: what is compressed already, by the name of the weight: it stays as it is, where nothing
+            else is given.
 
     Raises:
         ModelError: nothing to compress.
@@ -86,10 +89,18 @@ def plan_compression(
             )
     network = loaded.architecture or loaded.name
     published = PUBLISHED.get(network)
-    chosen = layer_densities(network, weights, densities or {})
+    already = {name: own[f"{name}.weight"] for name in weights if own and f"{name}.weight" in own}
+    chosen = layer_densities(network, weights, densities or {}, pruned=already)
     table_bits = dict.fromkeys(INDEX_BITS, published.index_bits) if published else INDEX_BITS
-    code_widths = {**CODE_BITS, **(bits or {})}
-    gap_widths = {**table_bits, **(index_bits or {})}
+    bits, index_bits = bits or {}, index_bits or {}
+
+    def widths(name: str, kind: LayerKind) -> tuple[int, int]:
+        layer = already.get(name)
+        usual = (CODE_BITS[kind], table_bits[kind])
+        code, gap = usual if layer is None else (layer.bits, layer.index_bits)
+        return bits.get(kind, code), index_bits.get(kind, gap)
+
+    planned = {name: widths(name, kinds[name]) for name in weights}
     return tuple(
         LayerPlan(
             module=name,
@@ -97,8 +108,8 @@ def plan_compression(
             kind=kinds[name],
             shape=tuple(weight.shape),
             density=chosen[name],
-            bits=code_widths[kinds[name]],
-            index_bits=gap_widths[kinds[name]],
+            bits=planned[name][0],
+            index_bits=planned[name][1],
         )
         for name, weight in weights.items()
     )
