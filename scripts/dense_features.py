@@ -105,7 +105,7 @@ def _extract(
     with ClipReader(info, sampling) as reader, store.part(source, feature_shape=shape) as part:
         damage = ""
         for index in range(count_chunks(info, sampling)):
-            chunk = extractor.extract(reader, index)
+            chunk = extractor.extract(reader, index, source.video_id)
             part.append(chunk)
             for stage in seconds:
                 seconds[stage] += float(chunk.attrs[f"seconds_{stage}"])

@@ -156,13 +156,15 @@ class ControlledNetwork:
         self._key_time: float | None = None
         self._again = False
         self._span = LONGEST_SPAN
-        self._clip = ""
+        self._video_id = ""
 
-    def begin(self, clip: str) -> None:
+    def begin(self, video_id: str) -> None:
         """A chunk begins: the next frame is a key frame.
 
         Args:
-            clip: name of the clip; with a frame's number it decides whether it is audited.
+            video_id: decides with a frame's number whether the frame is audited. A file's name
+                would not do: clips of one name in many folders would all have the same frames
+                audited.
         """
         self._core.reset()
         if self._detector is not None:
@@ -176,7 +178,7 @@ class ControlledNetwork:
         self._key_time = None
         self._again = False
         self._span = LONGEST_SPAN
-        self._clip = clip
+        self._video_id = video_id
         self.events.clear()
 
     def run(
@@ -328,7 +330,7 @@ class ControlledNetwork:
 
     def _is_audited(self, sample: int) -> bool:
         """The same frames whoever computes them, in whatever order."""
-        name = f"{self._clip}\0{sample}".encode("utf-8", "surrogateescape")
+        name = f"{self._video_id}\0{sample}".encode("utf-8", "surrogateescape")
         draw = int.from_bytes(hashlib.blake2b(name, digest_size=DRAW_BYTES).digest(), "big")
         return draw < self._control.audit * (1 << 8 * DRAW_BYTES)
 

@@ -82,13 +82,18 @@ class ChunkExtractor:
         self._frames = computation.open()
         self._network = ControlledNetwork(self._frames, computation.control)
 
-    def extract(self, reader: ClipReader, index: int) -> ChunkResult:
+    def extract(self, reader: ClipReader, index: int, video_id: str) -> ChunkResult:
         """Features of chunk ``index``; ends early, with a reason, where the clip is damaged.
+
+        Args:
+            reader: of the clip.
+            index: of the chunk.
+            video_id: decides with a frame's number whether the frame is audited.
 
         Raises:
             ClipError: the clip cannot be opened.
         """
-        self._network.begin(reader.path.name)
+        self._network.begin(video_id)
         reading = self.computation.reading
         stages = ("decode", "preprocess", "network", *([] if reading is None else ["task"]))
         clock = dict.fromkeys(stages, 0.0)

@@ -43,11 +43,13 @@ class ChunkTask:
     """Compute one chunk and write its result to ``save_to``.
 
     Attributes:
+        video_id: what the video is called in the output.
         info: None for a worker whose last chunk was of the same clip. A clip's table of packets
             grows with its length; with every chunk it would be sent, and taken apart, anew.
     """
 
     video: VideoKey
+    video_id: str
     info: ClipInfo | None
     sampling: Sampling
     index: int

@@ -151,7 +151,8 @@ class Schedule:
         save_to = chunk_path(state.source, index)
         is_known = isinstance(last, ChunkTask) and last.video == state.key
         info = None if is_known else state.info
-        return state, ChunkTask(state.key, info, self._sampling, index, save_to)
+        name = state.video.video_id
+        return state, ChunkTask(state.key, name, info, self._sampling, index, save_to)
 
 
 def _longest_stretch(pending: set[int]) -> list[int]:

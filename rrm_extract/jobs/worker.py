@@ -133,7 +133,7 @@ class _Worker:
                 msg = f"chunk {task.index} was sent to a worker that does not know its clip"
                 raise RuntimeError(msg)
             self.reader = ClipReader(self.info, task.sampling)
-        result = self.extractor.extract(self.reader, task.index)
+        result = self.extractor.extract(self.reader, task.index, task.video_id)
         began = time.perf_counter()
         save_chunk(task.save_to, result)
         seconds_write = time.perf_counter() - began

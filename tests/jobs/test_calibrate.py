@@ -427,7 +427,8 @@ def test_accumulated_errors_are_limited(paper_file: Path, unseen: Path) -> None:
     def extracted(**options: object) -> tuple[Any, np.ndarray]:
         config = job(unseen, policy="paper", threshold=0.05, cuts="ignore", **options)
         with ClipReader(scan_clip(unseen), sampling_of(config)) as reader:
-            result = ChunkExtractor(make_recipe(load_model(MODEL), config)).extract(reader, 0)
+            extractor = ChunkExtractor(make_recipe(load_model(MODEL), config))
+            result = extractor.extract(reader, 0, unseen.name)
         return result, true_errors(unseen, result.features)
 
     free, free_errors = extracted()

@@ -87,8 +87,8 @@ def test_a_chunk_is_the_same_either_way(tmp_path: Path) -> None:
     compiled = made.without_torch()
     assert compiled is not None
     with ClipReader(scan_clip(clip), sampling_of(JobConfig(chunk=1.0))) as reader:
-        one = ChunkExtractor(made).extract(reader, 1)
-        two = ChunkExtractor(compiled).extract(reader, 1)
+        one = ChunkExtractor(made).extract(reader, 1, "clip.mp4")
+        two = ChunkExtractor(compiled).extract(reader, 1, "clip.mp4")
     assert one.features.shape == two.features.shape == (12, 16)
     np.testing.assert_allclose(two.features, one.features, rtol=1e-5, atol=1e-7)
     np.testing.assert_array_equal(two.density_delta, one.density_delta)

@@ -39,7 +39,7 @@ def test_features_equal_the_ordinary_network(tmp_path: Path) -> None:
     made = make_recipe(model, config)
     extractor = ChunkExtractor(made)
     with ClipReader(scan_clip(clip), sampling_of(config)) as reader:
-        results = [extractor.extract(reader, index) for index in range(2)]
+        results = [extractor.extract(reader, index, "clip.mp4") for index in range(2)]
         frames = [frame for index in range(2) for frame in reader.read(index)]
     assert [len(result.features) for result in results] == [24, 12]
     assert all(result.key_frame[0] for result in results), "each chunk begins anew"

@@ -38,7 +38,7 @@ def extracted(clip: Path, **options: object) -> tuple[ChunkResult, np.ndarray]:
     config = JobConfig.from_mapping({"model": MODEL, "fps": RATE, "threshold": 0.02, **options})
     recipe = make_recipe(load_model(MODEL), config)
     with ClipReader(scan_clip(clip), sampling_of(config)) as reader:
-        result = ChunkExtractor(recipe).extract(reader, 0)
+        result = ChunkExtractor(recipe).extract(reader, 0, clip.name)
         frames = list(reader.read(0))
     assert len(result.features) == len(frames) == 32
     return result, recipe.open().exact(network_input(frames, recipe))

@@ -148,3 +148,21 @@ def test_job_file(videos: Path, output: Path, tmp_path: Path) -> None:
     done = rrm_extract("run", job, "--set", "chunk=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert same_content(output, tmp_path / "feats.h5") == []
+
+
+def test_clips_of_one_name_have_frames_of_their_own_audited(videos: Path, tmp_path: Path) -> None:
+    drawn = {}
+    for workers in ("1", "3"):
+        folder, output = tmp_path / workers, tmp_path / f"{workers}.h5"
+        for subject in range(6):
+            (folder / f"S{subject}").mkdir(parents=True)
+            shutil.copy(videos / "a.mp4", folder / f"S{subject}/cam.mp4")
+        options = ("--audit", "1/4", "--workers", workers)
+        done = rrm_extract(*extraction(folder, output, *options), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        with FeatureFile(output) as file:
+            drawn[workers] = [
+                tuple(np.flatnonzero(~np.isnan(video.audit["error"]))) for video in file.values()
+            ]
+    assert len(set(drawn["1"])) > 3
+    assert drawn["1"] == drawn["3"], "wherever the folder lies, whoever computes them"
