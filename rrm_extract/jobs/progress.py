@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from rrm_extract.errors import StoreWriteError
+from rrm_extract.jsonable import without_nan
 from rrm_extract.printable import printable
 
 __all__ = ["Progress"]
@@ -97,12 +98,13 @@ class Progress:
         self._bar.write(printable(line), file=sys.stderr)
 
     def event(self, name: str, **values: Any) -> None:
-        """Appends one line to the log."""
+        """Appends one line to the log; numbers that are not finite become null."""
         if self._log is None:
             return
-        record = {"event": name, "time": time.time(), **values}
+        record = without_nan({"event": name, "time": time.time(), **values})
+        line = json.dumps(record, default=str, allow_nan=False)
         try:
-            self._log.write(json.dumps(record, default=str) + "\n")
+            self._log.write(line + "\n")
             self._log.flush()
         except OSError as error:
             msg = f"log {self._log.name} cannot be written: {error.strerror}"

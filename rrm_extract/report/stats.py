@@ -15,6 +15,7 @@ import numpy as np
 
 from rrm_extract.errors import InputError
 from rrm_extract.jobs.control import EVENTS
+from rrm_extract.jsonable import without_nan
 from rrm_extract.printable import printable
 from rrm_extract.report.audit import audit_lines, audit_measures
 from rrm_extract.report.delta_frames import delta_frame_lines
@@ -107,7 +108,7 @@ class Stats:
             del values["eie"]
         else:
             values["eie"] = self.eie.to_json()
-        cleaned: dict[str, Any] = _without_nan(values)
+        cleaned: dict[str, Any] = without_nan(values)
         return cleaned
 
     def to_text(self) -> str:
@@ -298,13 +299,3 @@ def _channels(columns: Mapping[str, Any], layer: int) -> Channels | None:
     if any(name not in columns for name in names):
         return None
     return Channels(*(int(columns[name][layer]) for name in names))
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return value

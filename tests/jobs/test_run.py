@@ -138,6 +138,21 @@ def test_json_log_and_float16_and_native_rate(videos: Path, tmp_path: Path) -> N
         assert video.features.shape == (30, 16 * 16 * 16)
 
 
+def test_the_log_of_a_video_without_delta_frames_is_json(tmp_path: Path) -> None:
+    clip = write_demo_clip(tmp_path / "short.mp4", seconds=0.1, size=(64, 48))
+    log = tmp_path / "log.jsonl"
+    arguments = extraction(clip, tmp_path / "f.h5", "--workers", "1", "--json-log", log)
+    assert rrm_extract(*arguments, cwd=tmp_path).returncode == 0
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    lines = log.read_text(encoding="utf-8").splitlines()
+    _, video, end = (json.loads(line, parse_constant=refuse) for line in lines)
+    assert video["density_delta"] is video["sparsity_macs"] is end["sparsity_macs"] is None
+    assert video["speedup_theoretical"] == 1
+
+
 def test_job_file(videos: Path, output: Path, tmp_path: Path) -> None:
     job = tmp_path / "job.yaml"
     job.write_text(
