@@ -18,6 +18,9 @@ from rrm_extract.printable import printable
 
 __all__ = ["Progress"]
 
+LONGEST_LINE = 1 << 20
+"""Bytes; no event is as long, but a file of something else may be one line."""
+
 
 class Progress:
     """One bar over frames, and a log of events as JSON lines.
@@ -121,5 +124,13 @@ def _is_log(path: Path) -> bool:
     """Whether lines may be appended: nothing is there yet, or a log, or no file but a device."""
     if not path.is_file():
         return True
+    # The first line is an event, whole: many other files begin with a brace.
     with path.open("rb") as file:
-        return file.read(1) in {b"", b"{"}
+        line = file.readline(LONGEST_LINE)
+    if not line:
+        return True
+    try:
+        first = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return line.endswith(b"\n") and isinstance(first, dict) and {"event", "time"} <= first.keys()

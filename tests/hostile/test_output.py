@@ -12,10 +12,11 @@ import pytest
 
 from rrm_extract import FeatureFile
 from rrm_extract.cli import main
+from rrm_extract.jobs.progress import Progress
 from rrm_extract.store import OutputStore, Source, same_content, save_chunk
 from tests.command import extraction
 from tests.hostile.conftest import job
-from tests.hostile.jobs import expect_clean
+from tests.hostile.jobs import events, expect_clean
 from tests.hostile.networks import NAN_MODEL
 from tests.store.helpers import chunk
 
@@ -117,14 +118,38 @@ def test_a_folder_without_a_name_is_a_folder(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "my thesis\n",
+        '{\n  "name": "package"\n}\n',
+        '{"fc": 0.1}\n',
+        "{}\n",
+        "{" * 5000 + "\n",
+        '{"a":' * 100_000,
+        '["event", "time"]\n',
+        '{"event": "start", "time": 1.5}',
+        "\n",
+    ],
+    ids=["text", "package", "thresholds", "empty", "braces", "deep", "list", "cut", "line"],
+)
 def test_a_log_is_not_appended_to_something_else(
-    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: str, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "thesis.txt"
-    text(other)
+    other.write_text(content)
     arguments = job(videos, tmp_path / "feats.h5", "--json-log", other)
     assert _refused(arguments, capsys, "is no log of JSON lines")
-    assert other.read_text() == "my thesis\n"
+    assert other.read_text() == content
+
+
+def test_a_log_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.touch()  # an empty file is as good as none
+    for number in range(2):
+        with Progress(videos=1, show=False, json_log=str(log)) as progress:
+            progress.event("start", number=number)
+    assert [event["number"] for event in events(log)] == [0, 1]
 
 
 def test_a_calibration_does_not_take_the_place_of_something_else(
