@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
 import signal
 import sys
 import time
@@ -19,6 +17,7 @@ from rrm_extract.cli.compress import compress
 from rrm_extract.cli.export import export
 from rrm_extract.cli.extract import extract, run
 from rrm_extract.cli.models import models
+from rrm_extract.cli.output import checked_output
 from rrm_extract.cli.show import show
 from rrm_extract.cli.stats import stats
 from rrm_extract.cli.tune import tune
@@ -73,9 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files may hold bytes that are no text; stderr is like this already.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    with checked_output():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     interrupts = _Interrupts()
     try:
         code = cli.main(args=arguments, prog_name="rrm-extract", standalone_mode=False)
@@ -99,10 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "rrm-extract: interrupted; finished videos are kept, the same command goes on", err=True
         )
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`): not an error, and nothing left to flush to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     finally:
         interrupts.leave()
     return code if isinstance(code, int) else 0
