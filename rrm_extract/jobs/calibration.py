@@ -23,6 +23,7 @@ from rrm_extract.rrm.estimate import ErrorEstimate
 from rrm_extract.store.files import write_atomic
 
 __all__ = [
+    "NOTHING_WON",
     "AccumulatedCalibration",
     "Calibration",
     "Subject",
@@ -42,6 +43,12 @@ comes after such a frame in its batch is computed twice."""
 
 FORMAT = "rrm-extract-calibration"
 VERSION = 1
+
+NOTHING_WON = (
+    "nothing is won here by being less exact: the calibration has threshold 0, which keeps any "
+    "target"
+)
+"""What a person is told of a calibration that truncates nothing."""
 
 OPTIONS = {"target": "--thresholds", "accumulated": "--aecs"}
 """What takes a calibration of each kind."""
@@ -96,13 +103,18 @@ class TargetCalibration:
 
     kind = "target"
 
+    @property
+    def truncates(self) -> bool:
+        """Whether any layer has a threshold above 0."""
+        return any(self.thresholds.values())
+
     def control(self, layers: Sequence[str]) -> TargetControl | None:
         """What watches a network with these linear layers; None if nothing is ever truncated.
 
         Raises:
             CalibrationError: it has none of the gains of a layer.
         """
-        if not any(self.thresholds.values()):
+        if not self.truncates:
             return None
         _check_gains(self.gains, layers, where="the calibration")
         gains = np.array([self.gains[name] for name in layers], np.float64)

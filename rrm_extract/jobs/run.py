@@ -27,7 +27,7 @@ from rrm_extract.errors import (
 from rrm_extract.jobs.accounting import Accounting
 from rrm_extract.jobs.assemble import assemble
 from rrm_extract.jobs.calibrate import calibrate_apart, check_folder
-from rrm_extract.jobs.calibration import digest
+from rrm_extract.jobs.calibration import NOTHING_WON, TargetCalibration, digest, load
 from rrm_extract.jobs.compiled import beside
 from rrm_extract.jobs.discover import Video, discover
 from rrm_extract.jobs.kept_calibration import calibration_path, has_calibration
@@ -135,8 +135,15 @@ def _calibrated(config: JobConfig, output: Path) -> JobConfig:
     path = calibration_path(output)
     if not has_calibration(config, output):
         check_folder(output)
-        calibrate_apart(config, path, say=lambda text: print(text, file=sys.stderr, flush=True))
+        calibrate_apart(config, path, say=_say)
+        made = load(path, kind="target")
+        if isinstance(made, TargetCalibration) and not made.truncates:
+            _say(NOTHING_WON)
     return config.replace(target_error=None, percentile=DEFAULT_PERCENTILE, thresholds=str(path))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _pool_size(config: JobConfig) -> int:

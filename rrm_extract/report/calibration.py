@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rrm_extract.config import threshold_text
 from rrm_extract.jobs.calibration import (
+    NOTHING_WON,
     AccumulatedCalibration,
     Calibration,
     TargetCalibration,
@@ -40,11 +41,8 @@ def _target_text(calibration: TargetCalibration, path: Path) -> str:
         f"milliseconds a frame on one core: {times['threshold_0']:.1f} at threshold 0, "
         f"{times['uniform']:.1f} with this threshold, {times['governed']:.1f} watched and steered",
     ]
-    if not any(calibration.thresholds.values()):
-        lines.append(
-            "nothing is won here by being less exact: the calibration has threshold 0, which "
-            "keeps any target"
-        )
+    if not calibration.truncates:
+        lines.append(NOTHING_WON)
     lines.append(f"use it: rrm-extract VIDEOS --thresholds {path} ...")
     return "\n".join(lines)
 

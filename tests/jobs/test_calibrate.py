@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from rrm_extract.errors import (
 )
 from rrm_extract.jobs import ChunkExtractor, make_recipe
 from rrm_extract.jobs import calibrate_target as calibrate_target_module
+from rrm_extract.jobs import run as run_module
 from rrm_extract.jobs.calibrate import run_calibration
 from rrm_extract.jobs.calibrate_target import calibrate_target
 from rrm_extract.jobs.calibration import (
@@ -155,6 +157,28 @@ def test_errors_that_win_no_time_are_not_made(
     recipe = make_recipe(load_model(MODEL), job(videos, thresholds=str(path)))
     assert recipe.control.scheme is None
     assert recipe.threshold == {"default": 0.0}
+
+
+@pytest.mark.parametrize(("threshold", "lines"), [(0.0, 1), (0.1, 0)])
+def test_a_job_says_that_errors_win_no_time(
+    threshold: float,
+    lines: int,
+    videos: Path,
+    target_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = load(target_file, kind="target")
+    assert isinstance(made, TargetCalibration)
+
+    def calibrated(config: JobConfig, output: Path, *, say: object) -> None:
+        save(replace(made, thresholds={"default": threshold}), output)
+
+    monkeypatch.setattr(run_module, "calibrate_apart", calibrated)
+    _calibrated(job(videos, target_error=TARGET), tmp_path / "f.h5")
+    err = capsys.readouterr().err
+    assert err.count("\n") == err.count("nothing is won here by being less exact") == lines
 
 
 def test_a_smaller_target_has_a_smaller_threshold(videos: Path, tmp_path: Path) -> None:
