@@ -32,8 +32,21 @@ TIDYING_SECONDS = 3.0
 """How long after an interrupt another one is not heard: it would leave things half tidied."""
 
 
+class _Commands(DefaultGroup):  # type: ignore[misc]  # it has no types
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """What is neither a command nor, as a whole, one of our options is for the default one.
+
+        Else our options are looked for in it, and found: the -h of "-dash.mp4".
+        """
+        own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        if args and args[0] not in own.union(self.commands):
+            args = [self.default_cmd_name, *args]
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
+
+
 @click.group(
-    cls=DefaultGroup,
+    cls=_Commands,
     default="extract",
     default_if_no_args=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -46,6 +46,13 @@ def test_every_command_helps(capsys: pytest.CaptureFixture[str]) -> None:
         assert "Example:" in out, "every option has one"
 
 
+@pytest.mark.parametrize("option", ["-h", "--help", "-V", "--version"])
+def test_the_programs_own_options(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = output_of(capsys, option)
+    assert code == 0
+    assert ("Commands:" if "h" in option else "version") in out
+
+
 def test_every_option_of_a_job_is_there_with_an_example(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -177,6 +184,11 @@ def test_models_lists_and_describes(capsys: pytest.CaptureFixture[str]) -> None:
         (["{clip}", "--model", MODEL, "--layer", "fcc", "-o", "f.h5"], ["fcc", "fc"]),
         (["{clip}", "--modell", "x"], ["--modell"]),
         (["{clip}", "--model", MODEL, "--device", "cuda:99", "-o", "f.h5"], ["cuda:99"]),
+        (["-dash.mp4"], ["No such option '-d'"]),
+        (["-hash.mp4", "-o", "f.h5"], ["No such option '-a'"]),
+        (["-Video.mp4"], ["No such option '-V'"]),
+        (["--model", MODEL, "-o", "f.h5", "--", "-dash.mp4"], ["-dash.mp4", "does not exist"]),
+        (["--", "-dash.mp4", "-o", "f.h5"], ["no output was given"]),
         (["run", "nothing.yaml"], ["nothing.yaml"]),
         (["stats", "{clip}", "--json", "--csv"], ["--json and --csv"]),
     ],
