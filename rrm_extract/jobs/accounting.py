@@ -68,8 +68,8 @@ class Accounting:
             (chunk.audit_error, self._errors),
             (chunk.estimate, self._estimates),
         ):
-            if rows is not None and np.isfinite(rows).any():
-                kept.append(rows[np.isfinite(rows)])
+            if rows is not None:
+                kept.append(rows[~np.isnan(rows)])
         for event in EVENTS:
             self.events[event] += int(chunk.attrs.get(f"n_{event}", 0))
         for stage in STAGES:

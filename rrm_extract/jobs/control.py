@@ -352,12 +352,16 @@ def relative_errors(
         reference: (T, ...) floats.
 
     Returns:
-        (T,) float64; 0 where both are equal, infinite where only the reference is zero.
+        (T,) float64; 0 where both are equal, infinite where only the reference is zero, or where
+        either has NaN or, otherwise than the other, infinities.
     """
     a = features.reshape(len(features), -1).astype(np.float64)
     b = reference.reshape(len(reference), -1).astype(np.float64)
-    distance, scale = np.linalg.norm(a - b, axis=1), np.linalg.norm(b, axis=1)
     error = np.full(len(a), np.inf)
-    np.divide(distance, scale, out=error, where=scale > 0)
+    with np.errstate(invalid="ignore"):
+        distance, scale = np.linalg.norm(a - b, axis=1), np.linalg.norm(b, axis=1)
+        np.divide(distance, scale, out=error, where=scale > 0)
+    # NaN would be what was not measured, and no error would be worse than the target.
+    error[np.isnan(error)] = np.inf
     error[(a == b).all(axis=1)] = 0.0
     return error

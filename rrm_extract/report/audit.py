@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,11 +18,11 @@ def audit_measures(
     """Of the errors that are known; None where there is none.
 
     Args:
-        errors: relative L2 errors of the frames that were audited.
+        errors: relative L2 errors of the frames that were audited; some may be infinite.
         estimates: of the frames whose error was predicted.
         events: what happened how often, see :data:`rrm_extract.jobs.control.EVENTS`.
     """
-    measures: dict[str, Any] = {"audited": len(errors)}
+    measures: dict[str, Any] = {"audited": len(errors), "infinite": int(np.isinf(errors).sum())}
     for name, share in (("median", 50), ("p99", 99), ("max", 100)):
         measures[f"error_{name}"] = _percentile(errors, share)
     for name, share in (("median", 50), ("p95", 95), ("max", 100)):
@@ -36,13 +37,18 @@ def audit_lines(measures: Mapping[str, Any]) -> list[str]:
     if measures["audited"]:
         lines.append(
             f"audited error of {measures['audited']} frames: "
-            f"median {measures['error_median']:.2g}, "
-            f"99th percentile {measures['error_p99']:.2g}, max {measures['error_max']:.2g}"
+            f"median {_text(measures['error_median'])}, "
+            f"99th percentile {_text(measures['error_p99'])}, max {_text(measures['error_max'])}"
+        )
+    if measures["infinite"]:
+        lines.append(
+            f"the error of {measures['infinite']} of them is infinite: the dense network's feature "
+            "is zero, or one of the two has NaN or infinities"
         )
     if measures["estimate_median"] is not None:
         lines.append(
-            f"estimated error of all frames: median {measures['estimate_median']:.2g}, "
-            f"95th percentile {measures['estimate_p95']:.2g}"
+            f"estimated error of all frames: median {_text(measures['estimate_median'])}, "
+            f"95th percentile {_text(measures['estimate_p95'])}"
         )
     if measures["breaches"]:
         one = measures["breaches"] == 1
@@ -58,4 +64,15 @@ def audit_lines(measures: Mapping[str, Any]) -> list[str]:
 
 
 def _percentile(values: NDArray[Any], share: float) -> float | None:
-    return float(np.percentile(values, share)) if len(values) else None
+    """None of no values. Between a value and an infinite one all is infinite."""
+    if not len(values):
+        return None
+    if np.isinf(np.percentile(values, share, method="higher")):
+        return math.inf
+    # At the last finite one the interpolation would take 0 times infinity.
+    finite = np.minimum(values, np.finfo(np.float32).max)
+    return float(np.percentile(finite, share))
+
+
+def _text(error: float) -> str:
+    return "infinite" if math.isinf(error) else f"{error:.2g}"

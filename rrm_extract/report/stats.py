@@ -249,7 +249,7 @@ def _stats(file: FeatureFile, path: Path, video_ids: Sequence[str], only: str | 
         density = density + np.nan_to_num(columns["density"]) * count
         density_delta = density_delta + np.nan_to_num(columns["density_delta"]) * deltas
         for name, rows in video.audit.items():
-            known[name].append(rows[np.isfinite(rows)])
+            known[name].append(rows[~np.isnan(rows)])
         attrs = video.attrs
         events.update({event: int(attrs.get(f"n_{event}", 0)) for event in EVENTS})
     layers = tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,23 @@ def test_unfinished_work_of_another_configuration_is_refused(
     assert {path.name for path in store.parts_dir.iterdir()} == parts
     assert main([str(word) for word in [*arguments, "--overwrite"]]) == 0
     expect_clean(tmp_path, "feats.h5")
+
+
+def test_an_audit_of_what_are_no_numbers_is_infinite(
+    videos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "feats.h5"
+    arguments = extraction(videos / "sub", output, "--model", NAN_MODEL, "--audit", "1")
+    assert main([*map(str, arguments), "--workers", "1"]) == 0
+    captured = capfd.readouterr()
+    assert captured.err == "", "no warning of a sum"
+    assert "audited error of 4 frames: median infinite" in captured.out
+    with FeatureFile(output) as file:
+        assert file["c.mp4"].attrs["n_audited"] == 4
+        assert np.isinf(file["c.mp4"].audit["error"]).all()
+    assert main(["stats", str(output), "--json"]) == 0
+    audit = json.loads(capfd.readouterr().out)["audit"]
+    assert (audit["audited"], audit["infinite"], audit["error_max"]) == (4, 4, None)
 
 
 def test_a_network_that_gives_no_numbers_is_stored_as_it_is(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,6 +67,14 @@ def test_only_key_frames_have_no_delta_density() -> None:
     assert math.isnan(seen.measures()["density_delta"])
     assert seen.measures()["speedup_theoretical"] == 1.0
     assert np.isnan(layer_columns(seen.layers())["speedup"]).all()
+
+
+def test_what_was_audited_is_counted_however_wrong_it_is() -> None:
+    errors = np.array([0.5, np.nan, np.inf], np.float32)
+    one = replace(chunk([True] * 3, [[1, 1]] * 3, [1] * 3), audit_error=errors, estimate=errors)
+    seen = Accounting(LAYERS)
+    seen.add(one)
+    assert seen.audited_errors().tolist() == seen.estimates().tolist() == [0.5, np.inf]
 
 
 def test_frames_without_numbers_are_counted() -> None:

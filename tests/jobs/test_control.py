@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -363,6 +364,16 @@ def test_an_audit_alone_tracks_nothing_and_changes_nothing() -> None:
     np.testing.assert_array_equal(plain[0], audited[0])
     assert np.isnan(watch.estimate).all()
     assert watch.audit_error.dtype == watch.estimate.dtype == np.float32
+
+
+def test_features_without_numbers_are_infinitely_wrong() -> None:
+    nan, inf = np.nan, np.inf
+    reference = np.array([[3, nan], [3, 4], [inf, 1], [3, 4], [inf, 1], [nan, 1]], np.float32)
+    features = np.array([[3, 4], [nan, 4], [1, 1], [inf, 4], [inf, 1], [nan, 1]], np.float32)
+    expected = [inf, inf, inf, inf, 0, inf]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(relative_errors(features, reference), expected)
 
 
 def test_relative_errors() -> None:
