@@ -58,11 +58,30 @@ _BLOCK_BYTES = 1 << 22  # what is held in memory at once when rows are copied, c
 def reading(path: Path) -> Iterator[Any]:
     """An HDF5 file opened to be read.
 
-    Files are never changed in place, so no lock is needed; HDF5's own would fail on read-only
-    network folders.
+    Raises:
+        StoreError: It is open in this process already, and cannot be opened once more.
     """
-    with h5py.File(path, "r", locking=False) as file:
+    with _opened(path) as file:
         yield file
+
+
+def _opened(path: Path) -> Any:
+    """The file, opened as it is open in this process already, if it is.
+
+    Files are never changed in place, so no lock is needed; HDF5's own would fail on read-only
+    network folders. But all handles of a process have to agree, and plain h5py has asked for one.
+    """
+    for locking in (False, "best-effort", True):
+        try:
+            return h5py.File(path, "r", locking=locking)
+        except OSError as error:
+            if "flag values don't match" not in str(error):
+                raise
+            reason = _one_line(error)
+    raise StoreError(
+        f"{path} is open in this process already, in another way ({reason}); close it there, or "
+        "open it there with h5py.File(..., locking=False)"
+    )
 
 
 @contextmanager

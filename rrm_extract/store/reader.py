@@ -229,6 +229,8 @@ class FeatureFile(Mapping[str, VideoFeatures]):
             for video_id, video in f.items():
                 print(video_id, video.features.shape)
 
+    While it is open, plain h5py of the same process has to say `locking=False` to open it too.
+
     Raises:
         StoreFormatError: There is no such file, it is unfinished, damaged, of another kind, or of a
             newer version than this one reads.

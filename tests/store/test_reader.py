@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from rrm_extract.errors import StoreFormatError
+from rrm_extract.errors import StoreError, StoreFormatError
 from rrm_extract.store import FeatureFile, OutputStore
 
 from .helpers import (
@@ -54,6 +54,35 @@ def test_reader(tmp_path: Path) -> None:
         assert video.time_base == Fraction(1, 12288)
         assert "S/a.mp4" in repr(video)
         np.testing.assert_array_equal(np.concatenate([*video.feature_blocks()]), video.features)
+
+
+@pytest.mark.parametrize("locking", [None, False, True, "best-effort"])
+@pytest.mark.parametrize("mode", ["r", "r+"])
+def test_a_file_that_plain_h5py_has_open(tmp_path: Path, mode: str, locking: object) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4"])
+    with h5py.File(path, mode, locking=locking) as plain:
+        for _ in range(2):  # closing the one handle leaves the other open
+            with FeatureFile(path) as file:
+                np.testing.assert_array_equal(
+                    file["a.mp4"].features, plain["videos/a.mp4/features"][:]
+                )
+    with FeatureFile(path) as file, h5py.File(path, locking=False) as plain:
+        assert len(plain["videos/a.mp4/features"]) == file.n_frames
+
+
+def test_a_handle_that_does_not_agree_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4"])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("Unable to open file (file locking flag values don't match)")
+
+    monkeypatch.setattr(h5py, "File", refuse)
+    with pytest.raises(StoreError, match="open in this process already") as caught:
+        FeatureFile(path)
+    assert not isinstance(caught.value, StoreFormatError)
+    assert "locking=False" in str(caught.value)
 
 
 def test_blocks_of_a_long_video(tmp_path: Path) -> None:
