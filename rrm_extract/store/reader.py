@@ -284,6 +284,10 @@ class FeatureFile(Mapping[str, VideoFeatures]):
         """Close the file; its videos can no longer be read."""
         self._stack.close()
 
+    # A mapping is equal to another if its items are; a video's are arrays, read anew each time.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
     def __getitem__(self, video_id: str) -> VideoFeatures:
         if video_id not in self._stored:
             near = difflib.get_close_matches(str(video_id), self.videos, n=1)

@@ -56,6 +56,17 @@ def test_reader(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.concatenate([*video.feature_blocks()]), video.features)
 
 
+def test_an_open_file_is_equal_to_itself_alone(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4"])
+    with FeatureFile(path) as one, FeatureFile(path) as other:
+        same = one
+        assert one == same
+        assert one != other
+        assert {one: "one", other: "other"}[one] == "one"
+    assert one == same
+    assert hash(one) != hash(other)
+
+
 @pytest.mark.parametrize("locking", [None, False, True, "best-effort"])
 @pytest.mark.parametrize("mode", ["r", "r+"])
 def test_a_file_that_plain_h5py_has_open(tmp_path: Path, mode: str, locking: object) -> None:
