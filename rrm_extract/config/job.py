@@ -281,7 +281,7 @@ class JobConfig:
     threads: int = option_field(
         kinds.COUNT,
         1,
-        "Threads of each worker.",
+        "Threads of each worker of the torch engine; a native one has one.",
         "2",
         decides_result=True,  # in the last bits
     )

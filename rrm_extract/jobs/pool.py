@@ -99,7 +99,7 @@ Event = Alive | Fatal | Answered | Lost
 
 
 class WorkerPool:
-    """A fixed number of workers, which start at once; the dead are replaced.
+    """Workers, which start at once; the dead are replaced.
 
     Args:
         size: number of processes.
@@ -123,8 +123,7 @@ class WorkerPool:
         self.ready = math.nan
         self.workers: list[Worker] = []
         try:
-            for _ in range(size):
-                self._start()
+            self.grow(size)
         except BaseException:  # an interrupt too must leave no process behind
             self.close()
             raise
@@ -134,6 +133,15 @@ class WorkerPool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def grow(self, size: int) -> None:
+        """Starts what workers are missing to a number of them.
+
+        Raises:
+            WorkerError: the system allows no more processes.
+        """
+        while len(self.workers) < size:
+            self._start()
 
     def load(self, recipe_path: Path) -> None:
         """Tells the workers what they compute; they have imported what they need meanwhile."""

@@ -159,6 +159,9 @@ def _run_job(
 ) -> RunSummary:
     videos = discover(config.inputs, root=config.root, include=config.include)
     plan = loader.plan()
+    if plan.engine == "native":
+        # The workers were started before the engine was known; a native one has a single thread.
+        pool.grow(_pool_size(config.replace(threads=1)))
     loaded = time.monotonic()
     identity = identity_of(config, plan)
     with (

@@ -14,12 +14,14 @@ from rrm_extract import FeatureFile
 from rrm_extract.config import JobConfig
 from rrm_extract.engine import NativeTransform
 from rrm_extract.errors import EngineError
-from rrm_extract.jobs import make_recipe, network_input, sampling_of
+from rrm_extract.jobs import make_recipe, network_input, run_job, sampling_of
+from rrm_extract.jobs import run as run_module
 from rrm_extract.models import load_model
 from rrm_extract.video import ClipReader, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.closeness import EXACT_RECURRENCE, relative_l2
 from tests.command import extraction, rrm_extract
+from tests.tiny import MODEL
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,24 @@ def test_features_are_equal(clip: Path) -> None:
             features[engine] = torch.from_numpy(np.array(file["c.mp4"].features))
     assert features["native"].shape == (16, 16)
     assert relative_l2(features["native"], features["torch"]) < EXACT_RECURRENCE
+
+
+def test_threads_are_taken_from_workers_on_the_torch_engine_alone(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "usable_cores", lambda: 4)
+    for engine, threads, workers, expected in (
+        ("native", 2, None, 4), ("torch", 2, None, 2), ("native", 3, 1, 1),
+    ):  # fmt: skip
+        config = JobConfig(
+            inputs=(str(clip),),
+            output=str(tmp_path / f"{engine}{threads}.h5"),
+            model=MODEL,
+            engine=engine,
+            threads=threads,
+            workers=workers,
+        )
+        assert run_job(config).workers == expected
 
 
 def test_inputs_are_equal(clip: Path) -> None:
