@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from benchmarking import read_json, save_json, say
 
 from rrm_extract.errors import StoreMismatchError
+from rrm_extract.jsonable import without_nan
 
 __all__ = ["Record", "RowFile"]
 
@@ -108,17 +108,7 @@ class RowFile:
 
 def _plain(value: Any) -> Any:
     """As a JSON file gives it back; what is not finite becomes None, which JSON has."""
-    return json.loads(json.dumps(_finite(value)))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
+    return json.loads(json.dumps(without_nan(value)))
 
 
 def _differences(found: Mapping[str, Any], own: Mapping[str, Any], prefix: str = "") -> list[str]:
