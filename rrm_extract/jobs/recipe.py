@@ -493,7 +493,7 @@ def check_device(name: str) -> None:
         ConfigError: the name is no torch device, or there is no such device here.
     """
     try:
-        torch.zeros(1, device=torch.device(name))
+        torch.zeros(1, device=torch.device(name)).cpu()  # back again: "meta" has no numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         msg = f"device {name!r} cannot be used here: {reason}; expected cpu, or a CUDA device"

@@ -113,5 +113,6 @@ def test_missing_weights_that_the_feature_needs_fail(tmp_path: Path) -> None:
 def test_unknown_layer_and_device_fail() -> None:
     with pytest.raises(LayerError, match="nearest"):
         recipe(layer="featurez.0")
-    with pytest.raises(ConfigError, match="device 'cuda:77'"):
-        recipe(device="cuda:77")
+    for device in ("cuda:77", "meta"):
+        with pytest.raises(ConfigError, match=f"device '{device}' cannot be used here"):
+            recipe(device=device)
