@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from rrm_extract.engine.lower import results_of
 from rrm_extract.graph import default_layer, fold_batch_norm, layer_names
 from rrm_extract.models import load_model
 from rrm_extract.models.darknet import is_darknet_model
@@ -72,10 +74,11 @@ def describe_network(name: str, *, preprocess: str | None = None) -> NetworkDesc
         preprocess: description of the network's input, for models without one of their own.
 
     Raises:
-        UsageError: there is no such network, or it cannot be traced.
+        UsageError: there is no such network, or it cannot be traced or run.
     """
     model = load_model(name, weights=any_weights(name), preprocess=preprocess)
     whole = model.trace()
+    values = results_of(whole, model.input_shape)
     program = fold_batch_norm(whole)
     network = RecurrentNetwork(program)
     network.step(torch.zeros(1, *model.input_shape))
@@ -83,10 +86,15 @@ def describe_network(name: str, *, preprocess: str | None = None) -> NetworkDesc
         name=name,
         input_shape=model.input_shape,
         default_layer=default_layer(whole),
-        layer_names=layer_names(whole),
+        layer_names=tuple(one for one in layer_names(whole) if _is_feature(values[one])),
         kinds=dict(Counter(op.kind for op in program.ops)),
         layers=network.stats(),
     )
+
+
+def _is_feature(value: object) -> bool:
+    """Whether a frame's value is one row of floats, and no size, index or the like."""
+    return isinstance(value, Tensor) and value.is_floating_point() and value.shape[:1] == (1,)
 
 
 def any_weights(name: str) -> str:

@@ -167,6 +167,9 @@ def test_models_lists_and_describes(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in out
     _, out, _ = output_of(capsys, "models", "squeezenet1_1", "--layers")
     assert "features.12.cat" in out.splitlines()
+    _, out, _ = output_of(capsys, "models", "shufflenet_v2_x0_5", "--layers")
+    assert "stage2.0.view" in out.splitlines()
+    assert "stage2.0.size" not in out.splitlines(), "a size is no layer"
     _, out, _ = output_of(capsys, "models", "squeezenet1_1", "--json")
     described = json.loads(out)
     assert described["default_layer"] == "features.12.cat"
