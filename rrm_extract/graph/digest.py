@@ -39,8 +39,9 @@ def add_tensor(digest: hashlib._Hash, tensor: Tensor) -> None:
     tensor = tensor.detach().cpu().contiguous()
     digest.update(f"{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
     if tensor.numel():  # an empty one cannot be viewed as bytes
-        # A view as bytes needs at least one dimension.
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        # A view as bytes needs at least one dimension; no copy, for weights may be large.
+        view: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+        digest.update(view)
 
 
 def _parts(value: Any) -> Iterator[str]:

@@ -334,7 +334,7 @@ def check_layers(calibration: TargetCalibration, layers: Sequence[str], *, where
     Raises:
         CalibrationError: names a layer that is missing, or that the network has not.
     """
-    if not any(calibration.thresholds.values()):
+    if not calibration.truncates:
         return  # nothing is ever truncated, and no gain is looked at
     _check_gains(calibration.gains, layers, where=where)
     for name in calibration.gains:

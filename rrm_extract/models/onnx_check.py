@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ModelError
 
-__all__ = ["check_conversion", "graph_text", "is_close"]
+__all__ = ["check_conversion", "graph_text", "inputs_of", "is_close"]
 
 _TOLERANCE = 1e-4
 """Relative difference that two orders of summation may make."""
@@ -41,8 +41,7 @@ def check_conversion(
     """
     onnx = importlib.import_module("onnx")
     runtime = importlib.import_module("onnxruntime")
-    weights = {initializer.name for initializer in proto.graph.initializer}
-    (declared,) = (value for value in proto.graph.input if value.name not in weights)
+    (declared,) = inputs_of(proto)
     kind = onnx.helper.tensor_dtype_to_np_dtype(declared.type.tensor_type.elem_type)
     if not np.issubdtype(kind, np.floating):
         return
@@ -79,6 +78,12 @@ def _is_near(actual: Tensor, expected: Tensor, tolerance: float) -> bool:
         return bool((actual != expected).double().mean() <= _MOST_OTHERS) or not actual.numel()
     a, b = actual.double(), expected.double()
     return bool((a - b).norm() <= tolerance * b.norm())
+
+
+def inputs_of(proto: Any) -> list[Any]:
+    """The inputs of a file's graph (onnx.ValueInfoProto) that are no weights with a default."""
+    weights = {initializer.name for initializer in proto.graph.initializer}
+    return [value for value in proto.graph.input if value.name not in weights]
 
 
 def graph_text(proto: Any) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from ..errors import ModelError, PreprocessError, WeightsError
 from .checkpoint import all_nan_keys
 from .loaded import LoadedModel, Transform, freeze, hash_joined, hash_state
-from .onnx_check import check_conversion, graph_text, is_close
+from .onnx_check import check_conversion, graph_text, inputs_of, is_close
 from .onnx_graph import inline_constants
 from .onnx_plain import RuntimeSlice, make_plain, repair_slices
 from .preprocess import EXAMPLE
@@ -53,8 +53,8 @@ def load_onnx(name: str, choice: WeightsChoice, preprocess: Transform | None) ->
     converted = _convert(name, proto)
     freeze(converted)
     example = _noise((batch, *preprocess.output_shape))
-    module, leaf_modules = _simplify(name, converted, example)
-    check_conversion(name, path, proto, example, _outputs(module(example)))
+    module, leaf_modules, outputs = _simplify(name, converted, example)
+    check_conversion(name, path, proto, example, outputs)
     _check_batches(name, module, preprocess.output_shape)
     return LoadedModel(
         name=name,
@@ -116,8 +116,7 @@ def _convert(name: str, proto: Any) -> fx.GraphModule:
 
 def _input_dims(name: str, proto: Any) -> list[int | None]:
     """Dimensions of the only input; None where the file leaves one free."""
-    weights = {initializer.name for initializer in proto.graph.initializer}
-    inputs = [value for value in proto.graph.input if value.name not in weights]
+    inputs = inputs_of(proto)
     if len(inputs) != 1:
         listed = ", ".join(value.name for value in inputs) or "none"
         raise ModelError(f"{name!r} has {len(inputs)} inputs ({listed}); expected one image batch")
@@ -148,8 +147,8 @@ def _noise(shape: tuple[int, ...]) -> Tensor:
 
 def _simplify(
     name: str, converted: fx.GraphModule, example: Tensor
-) -> tuple[nn.Module, tuple[type[nn.Module], ...]]:
-    """The plain module, and the types in it that have no plain form."""
+) -> tuple[nn.Module, tuple[type[nn.Module], ...], list[Tensor]]:
+    """The plain module, the types in it that have no plain form, and its outputs."""
     try:
         with torch.no_grad():
             expected = _outputs(converted(example))
@@ -166,7 +165,7 @@ def _simplify(
         for part in module.modules()
         if type(part).__module__.startswith("onnx2torch") or isinstance(part, RuntimeSlice)
     }
-    return module, tuple(sorted(foreign, key=lambda kind: kind.__qualname__))
+    return module, tuple(sorted(foreign, key=lambda kind: kind.__qualname__)), actual
 
 
 def _check_batches(name: str, module: nn.Module, shape: tuple[int, int, int]) -> None:
