@@ -83,8 +83,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--videos", nargs="+", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--models", nargs="+", default=["xnor_alexnet", "xnor_resnet18"])
-    parser.add_argument("--weights", default="random:0", help="random:SEED or a file for all")
+    parser.add_argument(
+        "--models", nargs="+", default=["xnor_alexnet", "xnor_resnet18"], metavar="NAME[=WEIGHTS]"
+    )
+    parser.add_argument(
+        "--weights", default="random:0", help="random:SEED or a file, for models that name none"
+    )
     parser.add_argument("--thresholds", nargs="+", type=float, default=[0.0, 1e-4], metavar="X")
     parser.add_argument("--frames", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
@@ -92,15 +96,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     records = []
-    for name in options.models:
-        subject = load_subject(name, weights=options.weights)
+    for spec in options.models:
+        name, _, own_weights = spec.partition("=")
+        weights = own_weights or options.weights
+        subject = load_subject(name, weights=weights)
+        twin = twin_program(subject, weights)
         for path in options.videos:
             frames = clip_frames(path, subject, count=options.frames)
             say(f"{name}, {path.name}: {counted(options.repeats, 'round')}")
-            for record in measure(subject, frames, options.thresholds, options.repeats):
-                records.append(
-                    {"model": name, "weights": options.weights, "clip": path.name, **record}
-                )
+            for record in measure(subject, twin, frames, options.thresholds, options.repeats):
+                records.append({"model": name, "weights": weights, "clip": path.name, **record})
                 say(in_words(records[-1]))
     write_json(
         {
@@ -115,10 +120,14 @@ def main() -> None:
 
 
 def measure(
-    subject: Subject, frames: Tensor, thresholds: Sequence[float], repeats: int
+    subject: Subject,
+    twin: Program,
+    frames: Tensor,
+    thresholds: Sequence[float],
+    repeats: int,
 ) -> list[dict[str, Any]]:
     """The records of one network and clip."""
-    contestants = contestants_of(subject, thresholds)
+    contestants = contestants_of(subject, twin, thresholds)
     references = {
         binary: dense_features(next(c.program for c in contestants if c.binary == binary), frames)
         for binary in (True, False)
@@ -155,10 +164,11 @@ def measure(
     return records
 
 
-def contestants_of(subject: Subject, thresholds: Sequence[float]) -> list[Contestant]:
+def contestants_of(
+    subject: Subject, twin: Program, thresholds: Sequence[float]
+) -> list[Contestant]:
     """All ways to compute one network's features."""
     program = subject.recipe.program
-    twin = twin_program(subject)
     ways: list[Contestant] = []
 
     def native(
@@ -198,9 +208,9 @@ def first_in_full() -> AbstractContextManager[object]:
     return mock.patch.dict(forms.BREAK_EVEN, dict.fromkeys(names, -1.0))
 
 
-def twin_program(subject: Subject) -> Program:
-    """The same architecture in full precision, up to the same feature."""
-    module = load_model(subject.name, weights=subject.weights_id).module
+def twin_program(subject: Subject, weights: str) -> Program:
+    """The same architecture and weights in full precision, up to the same feature."""
+    module = load_model(subject.name, weights=weights).module
     return fold_batch_norm(select(trace(full_precision(module)), (subject.recipe.layer,)))
 
 

@@ -79,8 +79,8 @@ def trace(
 
     Raises:
         TraceError: it is no network, the control flow depends on the data, there is more than one
-            input, memory is read that was written in place through a view of it, or a layer has
-            hooks.
+            input, memory is read that was written in place through a view of it, a layer has
+            hooks, or it computes under ``torch.autocast``.
     """
     if not isinstance(module, nn.Module):
         msg = f"a {type(module).__name__} is no network; expected a torch.nn.Module"
@@ -101,6 +101,8 @@ def _graph(module: nn.Module, tracer: NodePathTracer) -> fx.Graph:
     name = type(module).__name__
     try:
         graph: fx.Graph = tracer.trace(module)
+    except TraceError as error:
+        raise TraceError(f"{name} cannot be traced: {error}") from error
     except Exception as error:
         msg = (
             f"{name} cannot be traced by torch.fx: {type(error).__name__}: {_one_line(error)}; "

@@ -6,8 +6,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import fx
 from torchvision.models.feature_extraction import NodePathTracer
+
+from rrm_extract.errors import TraceError
 
 __all__ = ["IN_PLACE", "NetworkTracer"]
 
@@ -49,6 +52,30 @@ class NetworkTracer(NodePathTracer):  # type: ignore[misc]
     the way that it goes in a call with the input alone.
     """
 
+    def trace(
+        self,
+        root: torch.nn.Module | Callable[..., Any],
+        concrete_args: dict[str, Any] | None = None,
+    ) -> fx.Graph:
+        """See :meth:`torch.fx.Tracer.trace`.
+
+        Raises:
+            TraceError: operations run under an autocast of the network's own.
+        """
+        self._outer_autocast = _autocast()
+        graph: fx.Graph = super().trace(root, concrete_args)
+        return graph
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        """See :meth:`torch.fx.TracerBase.create_node`."""
+        if _autocast() - self._outer_autocast:
+            msg = (
+                "it computes under torch.autocast, which a graph has no place for; expected a "
+                "network without it (--precision chooses what is computed in)"
+            )
+            raise TraceError(msg)
+        return super().create_node(*args, **kwargs)
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """See :meth:`torch.fx.Tracer.proxy`."""
         return _Proxy(node, self)
@@ -70,6 +97,11 @@ class NetworkTracer(NodePathTracer):  # type: ignore[misc]
             _default(parameters, str(arg.node.target)) if any(arg is one for one in fixed) else arg
             for arg in args
         ]
+
+
+def _autocast() -> set[str]:
+    """The kinds of devices for which autocast is on."""
+    return {kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)}
 
 
 def _default(parameters: Mapping[str, inspect.Parameter], name: str) -> Any:

@@ -140,6 +140,27 @@ def test_two_inputs_fail() -> None:
         trace(TwoInputs())
 
 
+class Autocast(nn.Module):
+    """A convolution, in bfloat16 if it is on."""
+
+    def __init__(self, enabled: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.enabled = enabled
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=self.enabled):
+            return self.conv(x)
+
+
+def test_autocast_of_its_own_is_refused() -> None:
+    with pytest.raises(TraceError, match=r"^Autocast cannot be traced: .*torch\.autocast"):
+        trace(Autocast(True))
+    trace(Autocast(False))
+    with torch.autocast("cpu"):  # the caller's own, as anywhere else in PyTorch
+        trace(Autocast(True))
+
+
 def test_training_mode_is_restored() -> None:
     module = models.squeezenet1_1(weights=None).train()
     trace(module)

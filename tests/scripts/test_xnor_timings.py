@@ -16,6 +16,7 @@ from subjects import clip_frames, load_subject
 from rrm_extract.engine.parts import Part
 from rrm_extract.engine.plan import ConvStep
 from rrm_extract.graph import BinaryConv2d, Sign
+from rrm_extract.models import load_model
 from rrm_extract.video.synthetic import write_demo_clip
 
 
@@ -27,14 +28,17 @@ def forms(network: xnor_timings.NativeNetwork | None) -> set[str]:
 
 def test_every_way_has_its_record(tmp_path: Path) -> None:
     clip = write_demo_clip(tmp_path / "c.mp4", seconds=1, size=(64, 48))
-    subject = load_subject("xnor_resnet18", weights="random:0")
+    weights = str(tmp_path / "weights.pth")
+    torch.save(load_model("xnor_resnet18", weights="random:0").module.state_dict(), weights)
+    subject = load_subject("xnor_resnet18", weights=weights)
+    twin = xnor_timings.twin_program(subject, weights)
     frames = clip_frames(clip, subject, count=3)
-    ways = xnor_timings.contestants_of(subject, [0.0])
+    ways = xnor_timings.contestants_of(subject, twin, [0.0])
     assert "xnor" in forms(ways[0].network)
     for way in ways:
         if way.network is not None and not way.name.startswith("bits"):
             assert "xnor" not in forms(way.network)
-    records = xnor_timings.measure(subject, frames, [0.0, 1e-2], repeats=1)
+    records = xnor_timings.measure(subject, twin, frames, [0.0, 1e-2], repeats=1)
     assert [(r["way"], r["threshold"]) for r in records] == [
         ("bits, recurrent", 0.0),
         ("bits, recurrent", 1e-2),
