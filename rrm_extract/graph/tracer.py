@@ -74,7 +74,8 @@ class NetworkTracer(NodePathTracer):  # type: ignore[misc]
                 "network without it (--precision chooses what is computed in)"
             )
             raise TraceError(msg)
-        return super().create_node(*args, **kwargs)
+        node: fx.Node = super().create_node(*args, **kwargs)
+        return node
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """See :meth:`torch.fx.Tracer.proxy`."""

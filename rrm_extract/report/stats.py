@@ -236,22 +236,21 @@ def _stats(file: FeatureFile, path: Path, video_ids: Sequence[str], only: str | 
     work = 0.0
     density: Any = 0.0
     density_delta: Any = 0.0
-    columns: dict[str, Any] = {}
     known: dict[str, list[Any]] = {"error": [np.empty(0)], "estimate": [np.empty(0)]}
     events: Counter[str] = Counter()
     for video_id in video_ids:
         video: VideoFeatures = file[video_id]
-        columns = dict(video.layers)
-        deltas = int((~video.key_frame).sum())
-        count = len(video.key_frame)
+        is_key_frame = video.key_frame
+        count, deltas = len(is_key_frame), int((~is_key_frame).sum())
         frames, delta_frames = frames + count, delta_frames + deltas
         work += float(np.sum(video.work, dtype=np.float64))
-        density = density + np.nan_to_num(columns["density"]) * count
-        density_delta = density_delta + np.nan_to_num(columns["density_delta"]) * deltas
+        density += np.nan_to_num(video.layer_column("density")) * count
+        density_delta += np.nan_to_num(video.layer_column("density_delta")) * deltas
         for name, rows in video.audit.items():
             known[name].append(rows[~np.isnan(rows)])
-        attrs = video.attrs
-        events.update({event: int(attrs.get(f"n_{event}", 0)) for event in EVENTS})
+        events.update({event: int(video.attr(f"n_{event}", 0)) for event in EVENTS})
+    # Of all videos alike: one network made them.
+    columns = file[video_ids[-1]].layers if video_ids else {}
     layers = tuple(
         LayerCost(
             name=str(name),

@@ -21,8 +21,10 @@ from rrm_extract.store.schema import (
     LAYER_ROWS,
     LAYERS,
     MEMBERS,
+    RESERVED,
     ROW_TYPES,
     STATUSES,
+    TASK_RESERVED,
     Array,
     Attr,
     storable,
@@ -178,7 +180,9 @@ def write_attrs(target: Any, attrs: Mapping[str, Attr | Array]) -> None:
 def read_attrs(target: Any) -> dict[str, Any]:
     """Attributes as Python values; arrays stay arrays."""
     found = {}
-    for name, value in target.attrs.items():
+    attrs = target.attrs
+    for name in attrs:  # h5py's items() looks each up twice
+        value = attrs[name]
         found[name] = value.item() if isinstance(value, np.generic) else value
     return found
 
@@ -242,12 +246,41 @@ def copy_video(source: Group, target: Group, check: Callable[[], None]) -> None:
                 if rows.size:
                     copy[block] = rows[block]
                 check()
-        for name, column in source[LAYERS].items():
+        columns = source[LAYERS]
+        for name in columns:
             if name not in LAYER_ROWS:
-                write_column(layers, name, read_column(column))
+                write_column(layers, name, read_column(columns[name]))
                 check()
         # Last, for they make the group a video.
         write_attrs(target, read_attrs(source))
+    check()
+
+
+def carry_video(videos: Group, stored_id: str, target: Group, check: Callable[[], None]) -> None:
+    """Copy one video of a finished file of this very format as it lies there.
+
+    Some twenty times as fast as :func:`copy_video`, for HDF5 copies the bytes, checksums among
+    them, and does not look at them: the copy has to be checked.
+
+    Args:
+        videos: The group of videos.
+        stored_id: The video's name in it.
+        target: The group of videos that it comes into.
+        check: Called after every step.
+
+    Raises:
+        StoreFormatError: What is found on the way is damaged.
+        StoreWriteError: From `check`.
+    """
+    source = videos[stored_id]
+    with damage_named(source):
+        alone = RESERVED if task_of(source.file) is None else TASK_RESERVED
+        is_alone = stored_id not in target and all(name in alone for name in source)
+    if not is_alone:  # another video is nested below, or above
+        copy_video(source, target.require_group(stored_id), check)
+        return
+    with damage_named(source):
+        target.copy(source, target, name=stored_id)
     check()
 
 
@@ -279,9 +312,10 @@ def check_video(group: Group, *, deep: bool) -> None:
             if deep and rows.size:
                 for block in row_blocks(rows):
                     rows[block]
-        for name, column in group[LAYERS].items():
-            if deep and name not in LAYER_ROWS:
-                read_column(column)
+        columns = group[LAYERS]
+        for name in columns if deep else ():
+            if name not in LAYER_ROWS:
+                read_column(columns[name])
 
 
 def _check_rows(name: str, rows: Dataset, n_frames: int) -> None:

@@ -14,8 +14,11 @@ import numpy as np
 from rrm_extract.errors import StoreFormatError, StoreWriteError
 from rrm_extract.store.files import commit, remove, writing
 from rrm_extract.store.layout import (
+    carry_video,
+    check_video,
     copy_video,
     creating,
+    damage_named,
     reading,
     write_attrs,
     write_column,
@@ -31,7 +34,11 @@ from rrm_extract.store.schema import (
     Array,
     Attr,
     FailureRecord,
+    version_of,
 )
+
+_TOGETHER = 256
+"""Videos after which the earlier file is closed: while it is open HDF5 keeps something of each."""
 
 
 @dataclass(frozen=True)
@@ -63,35 +70,51 @@ def write_finished(
     """
     entries = sorted(entries, key=lambda entry: entry.done.stored_id.encode())
     try:
-        with ExitStack() as stack:
-            earlier = None
-            if any(entry.part is None for entry in entries):
-                earlier = stack.enter_context(reading(output))
-            file, check = stack.enter_context(creating(temp))
+        with creating(temp) as (file, check):
             file.create_group(VIDEOS)
-            for entry in entries:
-                _copy(entry, earlier, file, check)
+            for begin in range(0, len(entries), _TOGETHER):
+                _copy(entries[begin : begin + _TOGETHER], output, file, check, task)
             _write_index(file.create_group(INDEX), [entry.done for entry in entries])
             _write_failures(file.create_group(FAILURES), failures, task)
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
             write_attrs(file, {"created_utc": now, **root_attrs})
             check()
-        _verify(temp, output, [entry.done for entry in entries])
+        _verify(temp, output, entries)
         with writing(output):
             commit(temp, output)
     finally:
         remove(temp)
 
 
-def _copy(entry: Entry, earlier: Any, file: Any, check: Callable[[], None]) -> None:
-    stored_id = entry.done.stored_id
-    # A video nested below another may have made the group already.
-    target = file[VIDEOS].require_group(stored_id)
-    if entry.part is None:
-        copy_video(earlier[VIDEOS][stored_id], target, check)
-        return
+def _copy(
+    entries: Sequence[Entry],
+    output: Path,
+    file: Any,
+    check: Callable[[], None],
+    task: str | None,
+) -> None:
+    with ExitStack() as stack:
+        earlier, is_same = None, False
+        if any(entry.part is None for entry in entries):
+            earlier = stack.enter_context(reading(output))
+            with damage_named(earlier):
+                is_same = str(earlier.attrs["format_version"]) == version_of(task)
+        for entry in entries:
+            stored_id = entry.done.stored_id
+            if earlier is not None and entry.part is None and is_same:
+                carry_video(earlier[VIDEOS], stored_id, file[VIDEOS], check)
+                continue
+            # A video nested below another may have made the group already.
+            target = file[VIDEOS].require_group(stored_id)
+            if entry.part is not None:
+                _copy_part(entry.part, stored_id, target, check)
+            elif earlier is not None:  # of an older version: it becomes what this one writes
+                copy_video(earlier[VIDEOS][stored_id], target, check)
+
+
+def _copy_part(path: Path, stored_id: str, target: Any, check: Callable[[], None]) -> None:
     try:
-        with reading(entry.part) as part:
+        with reading(path) as part:
             copy_video(part[PART_VIDEO], target, check)
     except StoreFormatError as error:
         # Not removed here: the next run checks it in full, and removes it if it is damaged.
@@ -101,14 +124,20 @@ def _copy(entry: Entry, earlier: Any, file: Any, check: Callable[[], None]) -> N
         ) from error
 
 
-def _verify(temp: Path, output: Path, expected: Sequence[DoneVideo]) -> None:
+def _verify(temp: Path, output: Path, entries: Sequence[Entry]) -> None:
+    checked: Entry | None = None
     try:
         with FeatureFile(temp) as file:
-            same = list(file.index) == list(expected)
-            for video in file.values():
+            same = list(file.index) == [entry.done for entry in entries]
+            for entry, video in zip(entries, file.values(), strict=False):
+                checked = entry
                 video.check()
             _ = file.failures
     except StoreFormatError as error:
+        if checked is not None and checked.part is None:
+            # It was copied unread, and may have been damaged before.
+            with reading(output) as earlier:
+                check_video(earlier[VIDEOS][checked.done.stored_id], deep=True)
         raise StoreWriteError(
             f"what was written for {output} cannot be read back: {error}; check the disk "
             "and run the same command again"

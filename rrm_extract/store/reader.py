@@ -138,6 +138,8 @@ class VideoFeatures:
         measured, "estimate" (T,) the predicted one, NaN where nothing predicts it.
         """
         with damage_named(self._group):
+            if AUDIT not in self._group:
+                return {}
             rows = row_members(self._group)
             found = {
                 name: rows[f"{AUDIT}/{name}"] for name in AUDIT_ROWS if f"{AUDIT}/{name}" in rows
@@ -148,13 +150,34 @@ class VideoFeatures:
     def layers(self) -> dict[str, Array]:
         """Columns by name: (L,) each, strings as objects; `density_t`, `density_delta_t` (T, L)."""
         with damage_named(self._group):
-            return {name: read_column(column) for name, column in self._group[LAYERS].items()}
+            columns = self._group[LAYERS]
+            return {name: read_column(columns[name]) for name in columns}
+
+    def layer_column(self, name: str) -> Array:
+        """One column of `layers`, without reading the others.
+
+        Raises:
+            KeyError: There is no such column.
+        """
+        with damage_named(self._group):
+            columns = self._group[LAYERS]
+            if name in columns:
+                return read_column(columns[name])
+        raise KeyError(f"{self.video_id} has no column {name!r} of layers")
 
     @property
     def attrs(self) -> dict[str, Any]:
         """The attributes of the video's group."""
         with damage_named(self._group):
             return read_attrs(self._group)
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """One attribute of the video's group, without reading the others; `default` without it."""
+        with damage_named(self._group):
+            if name not in self._group.attrs:
+                return default
+            value = self._group.attrs[name]
+            return value.item() if isinstance(value, np.generic) else value
 
     @property
     def status(self) -> str:

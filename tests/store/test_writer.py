@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,7 +16,15 @@ from rrm_extract.errors import (
     StoreMismatchError,
     StoreWriteError,
 )
-from rrm_extract.store import FailureRecord, FeatureFile, OutputStore, same_content, save_chunk
+from rrm_extract.store import (
+    FailureRecord,
+    FeatureFile,
+    OutputStore,
+    layout,
+    merge,
+    same_content,
+    save_chunk,
+)
 
 from .helpers import (
     IDENTITY,
@@ -432,6 +441,27 @@ def test_newer_minor_version_fails(tmp_path: Path) -> None:
 def test_identity_must_be_json_fails(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         OutputStore(tmp_path / "feats.h5", {"threshold": float("nan")})
+
+
+def test_what_is_kept_is_carried_as_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, added = ["a.mp4", "n", "n/b.mp4", "z/x.mp4"], ["c.mp4", "z/x.mp4/y.mp4"]
+    path = write_file(tmp_path / "feats.h5", before)
+    whole = write_file(tmp_path / "whole.h5", [*before, *added])
+    one_by_one = []
+    copy_video = layout.copy_video
+
+    def copy(video: Any, *args: Any) -> None:
+        one_by_one.append(video.name)
+        copy_video(video, *args)
+
+    monkeypatch.setattr(layout, "copy_video", copy)
+    monkeypatch.setattr(merge, "_TOGETHER", 2)
+    write_file(path, added)
+    # A group in which another video lies cannot be taken whole.
+    assert one_by_one == ["/videos/n"]
+    assert same_content(path, whole) == []
 
 
 # Damage after writing.
