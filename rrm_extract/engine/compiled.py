@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrm_extract.engine.kernels import native_module
+from rrm_extract.engine.passes import Passes
 from rrm_extract.engine.repeats import Repeats
 from rrm_extract.engine.seen import CountedLayer, Seen, joined, seen_by
 from rrm_extract.engine.tape import Call, replayed
@@ -29,11 +30,7 @@ __all__ = [
     "NotFiniteError",
     "Reordered",
     "assembled",
-    "passes",
 ]
-
-FIRST_PASS = 2
-"""Frames in the first pass of a lane."""
 
 Floats = NDArray[np.float32]
 
@@ -118,17 +115,6 @@ class CompiledPlan:
     loses: bool
 
 
-def passes(frames: int, *, fresh: bool) -> list[slice]:
-    """How the frames of one batch are divided.
-
-    The engine decides from the frames of one pass which layers run dense in the next. A lane that
-    begins (``fresh``) therefore starts with a short one: two frames show how much changes.
-    """
-    if not fresh or frames <= FIRST_PASS:
-        return [slice(0, frames)]
-    return [slice(0, FIRST_PASS), slice(FIRST_PASS, frames)]
-
-
 class CompiledNetwork:
     """Runs a :class:`CompiledPlan`, with a state of its own.
 
@@ -146,7 +132,8 @@ class CompiledNetwork:
             native.Lane(self._network(part)) if isinstance(part, CompiledPart) else None
             for part in plan.parts
         ]
-        self._fresh = self._learns = True
+        self._fresh = True
+        self._passes = Passes()
         self._tracks = False
         self._repeats: Repeats[Floats] = Repeats(np.concatenate, loses=plan.loses)
 
@@ -161,7 +148,8 @@ class CompiledNetwork:
         for lane in self._lanes:
             if lane is not None:
                 lane.reset()
-        self._fresh = self._learns = True
+        self._fresh = True
+        self._passes.reset()
         self._repeats.forget()
 
     def key_frame(self) -> None:
@@ -170,6 +158,7 @@ class CompiledNetwork:
             if lane is not None:
                 lane.key_frame()
         self._fresh = True
+        self._passes.forget_frame()
         self._repeats.forget()
 
     def track(self) -> None:
@@ -178,7 +167,8 @@ class CompiledNetwork:
         for lane in self._lanes:
             if lane is not None:
                 lane.track(True)
-        self._fresh = self._learns = True
+        self._fresh = True
+        self._passes.reset()
         self._repeats.forget()
 
     def scale_thresholds(self, factor: float) -> None:
@@ -209,7 +199,7 @@ class CompiledNetwork:
         seen: list[Seen] = []
         for begin in range(0, len(frames), self.plan.batch):
             batch = frames[begin : begin + self.plan.batch]
-            for some in passes(len(batch), fresh=self._learns):
+            for some in self._passes.divide(batch):
                 result = self._attempt(batch[some])
                 outputs.append(result[0])
                 seen.append(result[1])
@@ -243,7 +233,7 @@ class CompiledNetwork:
             if self._tracks
             else None,
         )
-        self._fresh = self._learns = False
+        self._fresh = False
         return outputs, seen
 
 

@@ -20,7 +20,6 @@ from rrm_extract.engine.compiled import (
     CompiledPlan,
     Reordered,
     assembled,
-    passes,
 )
 from rrm_extract.engine.forms import set_break_evens
 from rrm_extract.engine.fuse import fuse
@@ -39,6 +38,7 @@ from rrm_extract.engine.parts import (
     leaves,
     mapped,
 )
+from rrm_extract.engine.passes import Passes
 from rrm_extract.engine.plan import ConvStep, PlanTensor
 from rrm_extract.engine.repeats import Repeats
 from rrm_extract.engine.seen import CountedLayer, Seen, joined, seen_by, seen_of
@@ -194,7 +194,8 @@ class NativeNetwork:
                 "memory; expected a smaller batch"
             )
             raise EngineError(msg) from error
-        self._fresh = self._learns = True
+        self._fresh = True
+        self._passes = Passes()
         self._totals = {op.name: _Totals() for op in self._shared.program.linear_ops}
         self._others: list[NativeNetwork] = []
         self._tracks = False
@@ -308,7 +309,8 @@ class NativeNetwork:
                 lane.reset()
         for other in self._others:
             other.reset()
-        self._fresh = self._learns = True
+        self._fresh = True
+        self._passes.reset()
         self._repeats.forget()
 
     def key_frame(self) -> None:
@@ -319,6 +321,7 @@ class NativeNetwork:
         for other in self._others:
             other.key_frame()
         self._fresh = True
+        self._passes.forget_frame()
         self._repeats.forget()
 
     def track(self) -> None:
@@ -327,7 +330,8 @@ class NativeNetwork:
         for lane in self._lanes:
             if lane is not None:
                 lane.track(True)
-        self._fresh = self._learns = True
+        self._fresh = True
+        self._passes.reset()
         self._repeats.forget()
 
     def scale_thresholds(self, factor: float) -> None:
@@ -513,10 +517,10 @@ class NativeNetwork:
             total.delta_frames += 0 if delta is None else count
 
     def _batch(self, frames: NDArray[np.float32]) -> list[tuple[tuple[Tensor, ...], Seen]] | None:
-        """Runs a batch in one or two passes; None when something was not finite."""
+        """Runs a batch; None when something was not finite."""
         results = []
         before = {name: replace(total) for name, total in self._totals.items()}
-        for part in passes(len(frames), fresh=self._learns):
+        for part in self._passes.divide(frames):
             result = self._attempt(frames[part])
             if result is None:
                 self._totals = before
@@ -561,7 +565,7 @@ class NativeNetwork:
             self._output(value, arrays, opaque, len(frames)) for value in lowered.outputs
         )
         seen_by_all = self._count(counts, truncated, len(frames))
-        self._fresh = self._learns = False
+        self._fresh = False
         return outputs, seen_by_all
 
     def _output(
