@@ -28,6 +28,7 @@ from rrm_extract.store.schema import (
     Array,
     Attr,
     storable,
+    version_of,
 )
 from rrm_extract.store.shield import ShieldedFile
 from rrm_extract.store.taskrows import ANY, FRAME_SIZE, OFFSETS, TASK_COLUMNS
@@ -179,12 +180,13 @@ def write_attrs(target: Any, attrs: Mapping[str, Attr | Array]) -> None:
 
 def read_attrs(target: Any) -> dict[str, Any]:
     """Attributes as Python values; arrays stay arrays."""
-    found = {}
-    attrs = target.attrs
-    for name in attrs:  # h5py's items() looks each up twice
-        value = attrs[name]
-        found[name] = value.item() if isinstance(value, np.generic) else value
-    return found
+    return {name: read_attr(target, name) for name in target.attrs}  # items() looks up twice
+
+
+def read_attr(target: Any, name: str) -> Any:
+    """One attribute, in the same way."""
+    value = target.attrs[name]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def task_of(file: Any) -> str | None:
@@ -257,10 +259,11 @@ def copy_video(source: Group, target: Group, check: Callable[[], None]) -> None:
 
 
 def carry_video(videos: Group, stored_id: str, target: Group, check: Callable[[], None]) -> None:
-    """Copy one video of a finished file of this very format as it lies there.
+    """Copy one video of a finished file as it lies there, if it can be taken whole.
 
     Some twenty times as fast as :func:`copy_video`, for HDF5 copies the bytes, checksums among
-    them, and does not look at them: the copy has to be checked.
+    them, and does not look at them: the copy has to be checked. A video of an older format, or with
+    another one nested below it, is copied by that function.
 
     Args:
         videos: The group of videos.
@@ -274,9 +277,11 @@ def carry_video(videos: Group, stored_id: str, target: Group, check: Callable[[]
     """
     source = videos[stored_id]
     with damage_named(source):
-        alone = RESERVED if task_of(source.file) is None else TASK_RESERVED
-        is_alone = stored_id not in target and all(name in alone for name in source)
-    if not is_alone:  # another video is nested below, or above
+        task = task_of(source.file)
+        is_current = str(source.file.attrs["format_version"]) == version_of(task)
+        own = RESERVED if task is None else TASK_RESERVED
+        is_whole = is_current and stored_id not in target and all(name in own for name in source)
+    if not is_whole:
         copy_video(source, target.require_group(stored_id), check)
         return
     with damage_named(source):

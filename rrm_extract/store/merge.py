@@ -18,7 +18,6 @@ from rrm_extract.store.layout import (
     check_video,
     copy_video,
     creating,
-    damage_named,
     reading,
     write_attrs,
     write_column,
@@ -34,7 +33,6 @@ from rrm_extract.store.schema import (
     Array,
     Attr,
     FailureRecord,
-    version_of,
 )
 
 _TOGETHER = 256
@@ -73,7 +71,7 @@ def write_finished(
         with creating(temp) as (file, check):
             file.create_group(VIDEOS)
             for begin in range(0, len(entries), _TOGETHER):
-                _copy(entries[begin : begin + _TOGETHER], output, file, check, task)
+                _copy(entries[begin : begin + _TOGETHER], output, file, check)
             _write_index(file.create_group(INDEX), [entry.done for entry in entries])
             _write_failures(file.create_group(FAILURES), failures, task)
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -86,30 +84,18 @@ def write_finished(
         remove(temp)
 
 
-def _copy(
-    entries: Sequence[Entry],
-    output: Path,
-    file: Any,
-    check: Callable[[], None],
-    task: str | None,
-) -> None:
+def _copy(entries: Sequence[Entry], output: Path, file: Any, check: Callable[[], None]) -> None:
     with ExitStack() as stack:
-        earlier, is_same = None, False
+        earlier = None
         if any(entry.part is None for entry in entries):
             earlier = stack.enter_context(reading(output))
-            with damage_named(earlier):
-                is_same = str(earlier.attrs["format_version"]) == version_of(task)
         for entry in entries:
             stored_id = entry.done.stored_id
-            if earlier is not None and entry.part is None and is_same:
-                carry_video(earlier[VIDEOS], stored_id, file[VIDEOS], check)
-                continue
-            # A video nested below another may have made the group already.
-            target = file[VIDEOS].require_group(stored_id)
             if entry.part is not None:
-                _copy_part(entry.part, stored_id, target, check)
-            elif earlier is not None:  # of an older version: it becomes what this one writes
-                copy_video(earlier[VIDEOS][stored_id], target, check)
+                # A video nested below another may have made the group already.
+                _copy_part(entry.part, stored_id, file[VIDEOS].require_group(stored_id), check)
+            elif earlier is not None:
+                carry_video(earlier[VIDEOS], stored_id, file[VIDEOS], check)
 
 
 def _copy_part(path: Path, stored_id: str, target: Any, check: Callable[[], None]) -> None:

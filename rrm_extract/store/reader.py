@@ -21,6 +21,7 @@ from rrm_extract.store.layout import (
     READ_ERRORS,
     check_video,
     damage_named,
+    read_attr,
     read_attrs,
     read_column,
     reading,
@@ -174,10 +175,7 @@ class VideoFeatures:
     def attr(self, name: str, default: Any = None) -> Any:
         """One attribute of the video's group, without reading the others; `default` without it."""
         with damage_named(self._group):
-            if name not in self._group.attrs:
-                return default
-            value = self._group.attrs[name]
-            return value.item() if isinstance(value, np.generic) else value
+            return read_attr(self._group, name) if name in self._group.attrs else default
 
     @property
     def status(self) -> str:
