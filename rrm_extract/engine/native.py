@@ -13,16 +13,10 @@ from torch import Tensor
 
 from rrm_extract.engine.batches import islands_take_batches
 from rrm_extract.engine.build import NativePart, Packed, build_part
-from rrm_extract.engine.compiled import (
-    Assembled,
-    CompiledOutput,
-    CompiledPart,
-    CompiledPlan,
-    Reordered,
-    assembled,
-)
+from rrm_extract.engine.compile import compiled_plan
+from rrm_extract.engine.compiled import CompiledPlan, assembled
+from rrm_extract.engine.connect import connect
 from rrm_extract.engine.forms import set_break_evens
-from rrm_extract.engine.fuse import fuse
 from rrm_extract.engine.given import array_of, batch_size, frame_shape, tensor_of
 from rrm_extract.engine.kernels import isa_of_this_process, native_module
 from rrm_extract.engine.lower import lower
@@ -35,13 +29,13 @@ from rrm_extract.engine.parts import (
     Opaque,
     Part,
     Rearrangement,
-    leaves,
     mapped,
 )
 from rrm_extract.engine.passes import Passes
-from rrm_extract.engine.plan import ConvStep, PlanTensor
+from rrm_extract.engine.plan import PlanTensor
 from rrm_extract.engine.repeats import Repeats
-from rrm_extract.engine.seen import CountedLayer, Seen, joined, seen_by, seen_of
+from rrm_extract.engine.seen import Seen, joined, seen_by, seen_of
+from rrm_extract.engine.shared import Shared
 from rrm_extract.errors import ConfigError, EngineError
 from rrm_extract.graph import Program
 from rrm_extract.rrm import (
@@ -73,21 +67,6 @@ class _Totals:
     density_delta: float = 0.0  # delta frames only
     frames: int = 0
     delta_frames: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class _Shared:
-    """What all lanes of a network have in common."""
-
-    program: Program
-    lowered: Lowered
-    parts: tuple[NativePart | Island | Between, ...]
-    macs: Mapping[str, int]
-    elements: Mapping[str, tuple[int, int]]
-    isa: str
-    precision: str
-    batch: int
-    loses: bool
 
 
 class NativeNetwork:
@@ -148,7 +127,7 @@ class NativeNetwork:
         )
         if batch > 1 and not islands_take_batches(lowered):
             batch = 1
-        _connect(lowered)
+        connect(lowered)
         parts: list[NativePart | Island | Between] = []
         for item in lowered.sequence:
             if not isinstance(item, Part):
@@ -168,7 +147,7 @@ class NativeNetwork:
                 )
             )
         macs, elements = _sizes(program, lowered, input_shape)
-        self._shared = _Shared(
+        self._shared = Shared(
             program=program,
             lowered=lowered,
             parts=tuple(parts),
@@ -241,66 +220,7 @@ class NativeNetwork:
 
     def compiled(self) -> CompiledPlan | None:
         """The network as plain data that runs without PyTorch; None if it has islands."""
-        shared = self._shared
-        lowered = shared.lowered
-        numbers: dict[PlanTensor, int] = {}
-
-        def number(tensor: PlanTensor) -> int:
-            return numbers.setdefault(tensor, len(numbers))
-
-        parts: list[CompiledPart | Reordered | Assembled] = []
-        counts: dict[int, tuple[int, int]] = {}
-        for part in shared.parts:
-            if isinstance(part, Island):
-                return None
-            if isinstance(part, Rearrangement):
-                source, out = number(part.source), number(part.out)
-                parts.append(Reordered(source=source, order=part.order, out=out))
-                continue
-            if isinstance(part, Assembly):
-                made_of = CompiledOutput(
-                    sources=tuple(number(tensor) for tensor in part.sources),
-                    index=part.index,
-                    shape=(part.out.channels, part.out.height, part.out.width),
-                )
-                parts.append(Assembled(whole=made_of, out=number(part.out)))
-                continue
-            counts.update(
-                {id(delta): (len(parts), place) for place, delta in enumerate(part.deltas)}
-            )
-            parts.append(
-                CompiledPart(
-                    calls=part.calls,
-                    inputs=tuple(number(tensor) for tensor in part.inputs),
-                    exports=tuple(number(tensor) for tensor in part.exports),
-                    deltas=len(part.deltas),
-                )
-            )
-        outputs = []
-        for value in lowered.outputs:
-            if not isinstance(value, Tensor) or value.dtype != torch.int64:
-                return None
-            sources = lowered.places.sources(value)
-            whole = lowered.places.in_order(value) is not None
-            index = None if whole else lowered.places.index(value, sources).flatten().numpy()
-            outputs.append(
-                CompiledOutput(
-                    sources=tuple(number(tensor) for tensor in sources),
-                    index=index,
-                    shape=tuple(value.shape[1:]),
-                )
-            )
-        return CompiledPlan(
-            parts=tuple(parts),
-            frames=number(lowered.frames),
-            outputs=tuple(outputs),
-            layers=_counted(shared),
-            counts=tuple(counts[id(delta)] for delta in lowered.layers.values()),
-            isa=shared.isa,
-            precision=shared.precision,
-            batch=shared.batch,
-            loses=shared.loses,
-        )
+        return compiled_plan(self._shared)
 
     def reset(self) -> None:
         """Forgets the past: the next frame is a key frame. The accounting goes on."""
@@ -634,7 +554,7 @@ class NativeNetwork:
     ) -> Seen:
         layers = self._shared.lowered.layers
         seen = seen_by(
-            _counted(self._shared),
+            self._shared.counted_layers(),
             [None if delta is None else counts[id(delta)] for delta in layers.values()],
             frames=frames,
             fresh=self._fresh,
@@ -655,74 +575,6 @@ class NativeNetwork:
 
 def _cat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat(tuple(tensors))
-
-
-def _counted(shared: _Shared) -> tuple[CountedLayer, ...]:
-    return tuple(
-        CountedLayer(
-            macs=shared.macs[name],
-            elements=0 if delta is None else delta.elements,
-        )
-        for name, delta in shared.lowered.layers.items()
-    )
-
-
-def _connect(lowered: Lowered) -> None:
-    """Which tensors pass from part to part, then fuses what stays inside."""
-    needed: list[set[PlanTensor]] = [set() for _ in lowered.sequence]
-    kept: set[PlanTensor] = set()
-
-    def read(value: Any) -> set[PlanTensor]:
-        if isinstance(value, Tensor) and value.dtype == torch.int64:
-            return set(lowered.places.sources(value))
-        return set()
-
-    made: dict[PlanTensor, int] = {}
-    for number, item in enumerate(lowered.sequence):
-        if isinstance(item, Island):
-            for leaf in leaves((item.args, item.kwargs)):
-                needed[number] |= _bases(read(leaf))
-            if item.out is not None:
-                made[item.out] = number
-            continue
-        if isinstance(item, Rearrangement):
-            needed[number] |= _bases({item.source})
-            made[item.out] = number
-            continue
-        if isinstance(item, Assembly):
-            needed[number] |= _bases(set(item.sources))
-            made[item.out] = number
-            continue
-        for step in item.steps:
-            made[step.out] = number
-            sources = set(step.sources())
-            if isinstance(step, ConvStep) and step.delta.source is not None:
-                sources.add(step.delta.source)
-            needed[number] |= _bases(sources)
-    for output in lowered.outputs:
-        kept |= _bases(read(output))
-    for number, item in enumerate(lowered.sequence):
-        outside = {tensor for tensor in needed[number] if made.get(tensor) != number}
-        kept |= outside
-        if isinstance(item, Part):
-            item.inputs = sorted(outside, key=lambda t: (made.get(t, -1), t.name))
-    fuse(lowered, kept)
-    for number, item in enumerate(lowered.sequence):
-        if isinstance(item, Part):
-            item.exports = [
-                step.out for step in item.steps if step.out in kept and made[step.out] == number
-            ]
-
-
-def _bases(tensors: set[PlanTensor]) -> set[PlanTensor]:
-    """The tensors themselves, or those that a view consists of."""
-    bases: set[PlanTensor] = set()
-    for tensor in tensors:
-        if tensor.planes:
-            bases |= _bases({source for source, _ in tensor.planes})
-        else:
-            bases.add(tensor)
-    return bases
 
 
 def _sizes(
