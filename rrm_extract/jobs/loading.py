@@ -23,6 +23,7 @@ from typing import Any
 
 from rrm_extract.config import JobConfig
 from rrm_extract.errors import RrmError, WorkerError
+from rrm_extract.jobs.compiled import beside
 from rrm_extract.jobs.memory import peak_memory
 from rrm_extract.jobs.network_cache import NetworkCache, copied, network_key
 from rrm_extract.jobs.plan import JobPlan
@@ -176,6 +177,8 @@ class KeptNetwork:
         try:
             copied(self._cache.computation(self._key), path)
         except OSError:
+            for part in (path, beside(path)):  # not written through a link: others read it
+                part.unlink(missing_ok=True)
             with Loader(self._config, key=self._key) as loader:
                 loader.plan()
                 loader.save(path)

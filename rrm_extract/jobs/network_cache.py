@@ -24,11 +24,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import rrm_extract
 from rrm_extract.config import JobConfig
 from rrm_extract.engine.kernels import isa_of_this_process, native_module
+from rrm_extract.engine.mapped import is_mapped
 from rrm_extract.errors import EngineError
 from rrm_extract.jobs.compiled import beside
+from rrm_extract.jobs.digests import digest_of_code, file_digest
 from rrm_extract.jobs.plan import JobPlan
 
 __all__ = ["NOT_OF_THE_NETWORK", "VARIABLE", "NetworkCache", "copied", "network_key"]
@@ -56,6 +57,12 @@ FILES_OF_OPTIONS = ("weights", "preprocess", "thresholds", "aecs")
 PACKAGES = ("torch", "torchvision", "timm", "numpy")
 """What makes the network and its numbers."""
 
+ON_ITS_WAY = ".rrm-"
+"""What the name of a network's folder begins with while it is written."""
+
+OWN = re.compile(rf"[0-9a-f]{{64}}|{re.escape(ON_ITS_WAY)}.+")
+"""Names of the cache's own folders; nothing else is ever deleted, whatever folder was named."""
+
 COMPUTATION, PLAN, ABOUT = "computation", "plan", "about.json"
 
 
@@ -77,13 +84,13 @@ def network_key(config: JobConfig) -> str | None:
         for option in FILES_OF_OPTIONS:
             path = options[option]
             if isinstance(path, str) and Path(path).is_file():
-                options[option] = [Path(path).name, _sha256(Path(path))]
+                options[option] = [Path(path).name, file_digest(Path(path))]
         native = native_module()
         decides = {
             "options": options,
             "isa": [isa_of_this_process(), *native.available_isas()],
             "environment": [platform.machine(), sys.version, *_versions()],
-            "code": _digest_of_code(Path(str(native.__file__))),
+            "code": digest_of_code(),
         }
     except (OSError, EngineError):  # whoever loads the network says what is wrong
         return None
@@ -131,7 +138,7 @@ class NetworkCache:
             return None
         try:
             digests = json.loads((entry / ABOUT).read_bytes())
-            whole = all(_sha256(entry / name) == digest for name, digest in digests.items())
+            whole = all(file_digest(entry / name) == digest for name, digest in digests.items())
             if whole:
                 os.utime(entry)  # when it was used last
                 plan: JobPlan = pickle.loads((entry / PLAN).read_bytes())  # noqa: S301 - our own
@@ -155,11 +162,11 @@ class NetworkCache:
         """
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            temp = Path(tempfile.mkdtemp(prefix=".", dir=self.folder))
+            temp = Path(tempfile.mkdtemp(prefix=ON_ITS_WAY, dir=self.folder))
             try:
                 copied(computation, temp / COMPUTATION)
                 (temp / PLAN).write_bytes(pickle.dumps(plan))
-                digests = {path.name: _sha256(path) for path in temp.iterdir()}
+                digests = {path.name: file_digest(path) for path in temp.iterdir()}
                 (temp / ABOUT).write_text(json.dumps(digests))
                 if _size(temp) <= self.limit:
                     temp.replace(self.folder / key)  # not where another job was first
@@ -172,7 +179,7 @@ class NetworkCache:
         by_age = sorted(self._entries(), key=lambda item: item[0])
         total = sum(size for _, size, _ in by_age)
         for used, size, entry in by_age:
-            on_its_way = entry.name.startswith(".")
+            on_its_way = entry.name.startswith(ON_ITS_WAY)
             too_much = total > self.limit and entry.name != newest and not on_its_way
             if too_much or (on_its_way and now - used > STALE_SECONDS):
                 shutil.rmtree(entry, ignore_errors=True)
@@ -180,6 +187,8 @@ class NetworkCache:
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
         for entry in self.folder.iterdir():
+            if not OWN.fullmatch(entry.name):
+                continue
             with suppress(OSError):  # another job has deleted it
                 yield entry.stat().st_mtime, _size(entry), entry
 
@@ -188,26 +197,20 @@ def copied(computation: Path, to: Path) -> None:
     """A computation under another name, the file beside it too; a link where that is possible.
 
     Raises:
-        OSError: it is not there any more, or cannot be written.
+        OSError: one of them is not there any more, or cannot be written.
     """
-    for source, target in ((computation, to), (beside(computation), beside(to))):
-        if source == computation or source.exists():
-            try:
-                os.link(source, target)
-            except OSError:  # another disk, or a system without links
-                shutil.copyfile(source, target)
+    names = [(computation, to)]
+    if is_mapped(computation):  # what it lacks is in the file beside it
+        names.append((beside(computation), beside(to)))
+    for source, target in names:
+        try:
+            os.link(source, target)
+        except OSError:  # another disk, or a system without links
+            shutil.copyfile(source, target)
 
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _versions() -> list[Any]:
@@ -216,12 +219,3 @@ def _versions() -> list[Any]:
         with suppress(PackageNotFoundError):
             found.append([package, version(package)])
     return found
-
-
-def _digest_of_code(native: Path) -> str:
-    """Of all of this package, so that no change of it is answered with what was before."""
-    root = Path(str(rrm_extract.__file__)).parent
-    digest = hashlib.sha256()
-    for path in [*sorted(root.rglob("*.py")), native]:
-        digest.update(f"{path.name}\0{_sha256(path)}\0".encode())
-    return digest.hexdigest()

@@ -52,6 +52,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+def digits(text: str) -> str:
+    """A key, of which the first letters tell it from others."""
+    return text.encode().hex().ljust(64, "0")
+
+
+KEY = digits("key")
+
+
 def job(**options: Any) -> JobConfig:
     return JobConfig(**{"model": MODEL, "weights": "random:0", **options})
 
@@ -94,7 +102,7 @@ def test_the_bytes_of_a_file_decide_not_its_folder(tmp_path: Path) -> None:
 
 def test_the_code_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     key = network_key(job())
-    monkeypatch.setattr(network_cache, "_digest_of_code", lambda _: "another")
+    monkeypatch.setattr(network_cache, "digest_of_code", lambda: "another")
     assert network_key(job()) not in {key, None}
 
 
@@ -130,45 +138,61 @@ def test_loading_reads_no_option_that_the_key_leaves_out(tmp_path: Path) -> None
 
 def test_a_network_is_found_again(tmp_path: Path) -> None:
     cache = NetworkCache(tmp_path / "cache")
-    assert cache.find("key") is None
+    assert cache.find(KEY) is None
     path = computation(tmp_path / "computation")
-    cache.keep("key", PLAN, path)
-    cache.keep("key", PLAN, path)  # another job was first
+    cache.keep(KEY, PLAN, path)
+    cache.keep(KEY, PLAN, path)  # another job was first
     path.unlink()
-    assert cache.find("key") == PLAN
-    assert cache.computation("key").read_bytes() == bytes(100)
-    assert [entry.name for entry in cache.folder.iterdir()] == ["key"]
+    assert cache.find(KEY) == PLAN
+    assert cache.computation(KEY).read_bytes() == bytes(100)
+    assert [entry.name for entry in cache.folder.iterdir()] == [KEY]
     assert cache.folder.stat().st_mode & 0o77 == 0, "nobody else writes there"
 
 
 @pytest.mark.parametrize("name", ["computation", "plan", "about.json"])
 def test_a_damaged_network_is_deleted(tmp_path: Path, name: str) -> None:
     cache = NetworkCache(tmp_path / "cache")
-    cache.keep("key", PLAN, computation(tmp_path / "computation"))
-    damaged = cache.folder / "key" / name
+    cache.keep(KEY, PLAN, computation(tmp_path / "computation"))
+    damaged = cache.folder / KEY / name
     data = bytearray(damaged.read_bytes())
     data[len(data) // 2] ^= 0xFF
     damaged.unlink()  # the other name of a link keeps what it has
     damaged.write_bytes(data)
-    assert cache.find("key") is None
+    assert cache.find(KEY) is None
     assert list(cache.folder.iterdir()) == []
 
 
 def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
     cache = NetworkCache(tmp_path / "cache", limit=25_000)
     path = computation(tmp_path / "computation", 10_000)
-    for number, key in enumerate(["a", "b"]):
+    a, b, c, d = map(digits, "abcd")
+    for number, key in enumerate([a, b]):
         cache.keep(key, PLAN, path)
         os.utime(cache.folder / key, (number, number))
-    (cache.folder / ".abandoned").mkdir()
-    os.utime(cache.folder / ".abandoned", (0, 0))
-    (cache.folder / ".on-its-way").mkdir()
-    assert cache.find("a") == PLAN
-    cache.keep("c", PLAN, path)
-    assert {entry.name for entry in cache.folder.iterdir()} == {"a", "c", ".on-its-way"}
-    cache.keep("d", PLAN, computation(tmp_path / "large", 30_000))
-    assert cache.find("d") is None, "larger than all that is kept"
-    assert cache.find("a") == PLAN
+    (cache.folder / ".rrm-abandoned").mkdir()
+    os.utime(cache.folder / ".rrm-abandoned", (0, 0))
+    (cache.folder / ".rrm-on-its-way").mkdir()
+    assert cache.find(a) == PLAN
+    cache.keep(c, PLAN, path)
+    assert {entry.name for entry in cache.folder.iterdir()} == {a, c, ".rrm-on-its-way"}
+    cache.keep(d, PLAN, computation(tmp_path / "large", 30_000))
+    assert cache.find(d) is None, "larger than all that is kept"
+    assert cache.find(a) == PLAN
+
+
+def test_what_others_keep_in_the_folder_stays(tmp_path: Path) -> None:
+    cache = NetworkCache(tmp_path, limit=15_000)
+    for name in (".git", "data"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "large").write_bytes(bytes(20_000))
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / "notes.txt").write_text("mine")
+    a, b = map(digits, "ab")
+    for key in (a, b):
+        cache.keep(key, PLAN, computation(tmp_path / "computation", 10_000))
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {".git", "data", "notes.txt", "computation", b}
+    assert (tmp_path / "data" / "large").stat().st_size == 20_000
 
 
 def test_a_folder_where_others_write_is_not_used(tmp_path: Path) -> None:
