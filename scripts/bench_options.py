@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarking import machine, read_json, save_json, versions
+from benchmarking import machine, records_before, save_json, versions
 from network_bench import PACKAGES, RRM_PRECISIONS, Plan, Record, bench_subject
 from subjects import NOISE, clip_frames, load_subject, noise_frames
 
@@ -51,7 +51,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--add",
         action="store_true",
-        help="keep what FILE has of other networks and numbers of threads, from the same machine",
+        help="keep what FILE has of other networks, weights and numbers of threads, if machine, "
+        "versions and settings are the same",
     )
 
 
@@ -81,27 +82,22 @@ def run_plan(arguments: argparse.Namespace, *, baselines: list[str]) -> dict[str
         },
         "records": [],
     }
-    before = _before(arguments, result)
+    head = {name: result[name] for name in ("machine", "versions", "settings")}
+    adds = arguments.add and arguments.json is not None
+    before = records_before(arguments.json, head) if adds else []
     own: list[Record] = []
     for spec in arguments.models:
         own += _measure(spec, arguments, plan)
-        measured = {(record["model"], record["threads"]) for record in own}
-        kept = [one for one in before if (one["model"], one["threads"]) not in measured]
-        result["records"] = kept + own
+        measured = {_subject_of(record) for record in own}
+        result["records"] = [one for one in before if _subject_of(one) not in measured] + own
         if arguments.json is not None:
             save_json(result, arguments.json)
     return result
 
 
-def _before(arguments: argparse.Namespace, result: dict[str, Any]) -> list[Record]:
-    if not arguments.add or arguments.json is None or not arguments.json.exists():
-        return []
-    found = read_json(arguments.json)
-    for name in ("machine", "versions", "settings"):
-        if found[name] != result[name]:
-            sys.exit(f"{arguments.json}: --add: its {name} are others: {found[name]}")
-    records: list[Record] = found["records"]
-    return records
+def _subject_of(record: Record) -> tuple[str, str, int]:
+    """What is measured together, and replaced together."""
+    return record["model"], record["weights"], record["threads"]
 
 
 def _measure(spec: str, arguments: argparse.Namespace, plan: Plan) -> list[Record]:

@@ -8,10 +8,12 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from rrm_extract.jobs.digests import digest_of_code
 
 __all__ = [
     "counted",
@@ -20,6 +22,7 @@ __all__ = [
     "median",
     "read_json",
     "read_result",
+    "records_before",
     "require",
     "save_json",
     "save_text",
@@ -27,6 +30,9 @@ __all__ = [
     "versions",
     "write_json",
 ]
+
+CODE_DIGITS = 16
+"""Of the digest of the package's code, by which figures of two builds are told apart."""
 
 
 def machine() -> dict[str, Any]:
@@ -49,8 +55,8 @@ def machine() -> dict[str, Any]:
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:
-    """Python's version and those of the installed distributions among ``names``."""
-    found = {"python": platform.python_version()}
+    """Versions of Python, of this code, and of the installed distributions among ``names``."""
+    found = {"python": platform.python_version(), "code": digest_of_code()[:CODE_DIGITS]}
     for name in names:
         try:
             found[name] = metadata.version(name)
@@ -129,6 +135,23 @@ def read_result(path: Path, script: str, *keys: str) -> dict[str, Any]:
     if not isinstance(found, dict) or not found.keys() >= {*keys}:
         sys.exit(f"{path}: expected a file that scripts/{script}.py wrote with --json")
     return found
+
+
+def records_before(path: Path, head: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The records of a file that others are to be added to; ends the program if they do not fit.
+
+    Args:
+        path: what a benchmark has written; no file has no records.
+        head: what the file has to have, word for word, such as ``machine`` and ``versions``.
+    """
+    if not path.exists():
+        return []
+    found = read_json(path)
+    for name, own in head.items():
+        if found.get(name) != own:
+            sys.exit(f"{path}: --add: its {name} are others: {found.get(name)}; here {own}")
+    records: list[dict[str, Any]] = found["records"]
+    return records
 
 
 def require(module: str) -> Any:

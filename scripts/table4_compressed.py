@@ -18,7 +18,7 @@ EIE (docs/eie.md), at its peak and by cycles. *Measured*, on a few clips of each
 of the native engine, which reads compressed fully-connected layers as they are, over those of dense
 runtimes on the same weights, and over the same engine with these layers uncompressed; the network
 alone on decoded frames, with as many threads, in rounds in which each has its turn, medians; and
-the feature's relative error in that very run.
+the feature's relative error in that very run, beside that of computing nothing.
 
 ``--json`` keeps each row as it is finished; the same command goes on there.
 """
@@ -26,7 +26,7 @@ the feature's relative error in that very run.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,13 +55,16 @@ from table_page import (
 from table_rows import Record, RowFile
 from tables import add_model_options, made_from, run_table, shown_spec, table_parser
 from timed_clips import (
+    ERROR_NOTE,
     RUNTIMES,
     Timer,
     add_measuring_options,
+    error_column,
     measuring_settings,
     subject_of,
     timed_clips,
     timing_plan,
+    verdict,
 )
 
 from rrm_extract.engine import lower as lowering
@@ -86,9 +89,9 @@ NOTES = (
     "machine's peak, and simulated cycle by cycle. Their ratios are theoretical speedups, too.",
     "Measured speedups are wall-clock, the network alone on decoded frames, key frames included, "
     "fp32 with as many threads, in the same rounds; medians. Over dense runtimes with their best "
-    "settings, on the same pruned weights; and over the same engine with uncompressed layers. The "
-    "error is the feature's relative L2 distance to dense PyTorch on the compressed weights in "
-    "that run, mean and worst frame.",
+    "settings, on the same pruned weights; and over the same engine with uncompressed layers. "
+    "Errors are those to dense PyTorch on the compressed weights.",
+    ERROR_NOTE,
 )
 
 
@@ -324,10 +327,6 @@ def columns_of(result: Record) -> list[Column]:
 
         return Column(title=f"EIE {how}, us and speedup", cell=cell, kind="theoretical")
 
-    def error(row: Record) -> str:
-        mean, worst = (measured(row, f"feature_error{end}") for end in ("", "_max"))
-        return f"{shown(mean, '.0e')} / {shown(worst, '.0e')}"
-
     return [
         *key_columns("dataset", "model"),
         weights_column(),
@@ -354,7 +353,7 @@ def columns_of(result: Record) -> list[Column]:
             cell=lambda row: shown(measured(row, "speedup_over_uncompressed")),
             kind="measured",
         ),
-        Column(title="feature error", cell=error, kind="measured"),
+        error_column(),
     ]
 
 
@@ -369,7 +368,13 @@ def draw(result: Record, path: Path) -> None:
         own = [row for row in rows if (row["key"]["model"], row["weights"]) == (model, weights)]
         grouped_bars(left, datasets, sparsity_bars(own, datasets))
         series = speedup_bars(own, datasets, result["settings"]["dense_runtimes"])
-        grouped_bars(right, datasets, series, hatched=[n for n in series if "theoretical" in n])
+        grouped_bars(
+            right,
+            datasets,
+            series,
+            hatched=[name for name in series if "theoretical" in name],
+            labels=verdict_labels(own, datasets, series),
+        )
         right.axhline(1.0, color="black", linewidth=0.8)
         left.set_title(f"{model}, weights {weights_text(weights)}", loc="left", fontsize="small")
     grid[0, 0].set_ylim(0, 1)
@@ -404,6 +409,19 @@ def speedup_bars(
             name = f"measured over {RUNTIMES.get(runtime, runtime)} at {threshold:g}"
             series[name] = bars(rows, datasets, threshold, ("measured", "speedup_over", runtime))
     return series
+
+
+def verdict_labels(
+    rows: Sequence[Record], datasets: Sequence[str], series: Collection[str]
+) -> dict[str, list[str]]:
+    """What stands above measured speedups that are those of not computing."""
+    judged = [{**row, "verdict": verdict(row["measured"] or {})} for row in rows]
+    return {
+        name: [word or "" for word in bars(judged, datasets, threshold, ("verdict",))]
+        for threshold in sorted({row["key"]["threshold"] for row in rows})
+        for name in series
+        if name.startswith("measured") and name.endswith(f" at {threshold:g}")
+    }
 
 
 def bars(

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarking import machine, save_json, say, versions
+from benchmarking import machine, records_before, save_json, say, versions
 
 from rrm_extract.config import JobConfig
 from rrm_extract.errors import RrmError
@@ -24,6 +25,8 @@ from rrm_extract.jobs.calibrate_target import Bench, calibrate_target, largest_t
 from rrm_extract.jobs.recipe import subject_of
 from rrm_extract.jobs.samples import take_samples
 from rrm_extract.models import load_model
+
+PACKAGES = ("rrm-extract", "torch", "numpy")
 
 
 def main() -> None:
@@ -40,24 +43,29 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=240, help="of each clip that is run")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--add", action="store_true", help="to what FILE has already")
+    parser.add_argument(
+        "--add",
+        action="store_true",
+        help="to what FILE has already, if machine and versions are the same",
+    )
     arguments = parser.parse_args()
-    try:
-        records = [measured(arguments, target) for target in arguments.targets]
-    except RrmError as error:
-        sys.exit(f"target_error.py: {error}")
-    result: dict[str, Any] = {
-        "machine": machine(),
-        "versions": versions(("torch", "numpy")),
-        "records": records,
-    }
-    if arguments.json is None:
-        return
-    if arguments.add and arguments.json.exists():
-        import json
+    head: dict[str, Any] = {"machine": machine(), "versions": versions(PACKAGES)}
+    adds = arguments.add and arguments.json is not None
+    records = records_before(arguments.json, head) if adds else []
+    for target in arguments.targets:
+        try:
+            record = measured(arguments, target)
+        except RrmError as error:
+            sys.exit(f"target_error.py: {error}")
+        records = [one for one in records if _key(one) != _key(record)] + [record]
+        if arguments.json is not None:
+            save_json({**head, "records": records}, arguments.json)
 
-        result["records"] = [*json.loads(arguments.json.read_text())["records"], *records]
-    save_json(result, arguments.json)
+
+def _key(record: Mapping[str, Any]) -> list[Any]:
+    """What is asked; a record with another answer replaces the one before."""
+    names = ("model", "weights", "precision", "target", "percentile", "calibrated_on")
+    return [record[name] for name in names] + [sorted(record["error_by_clip"])]
 
 
 def measured(arguments: argparse.Namespace, target: float) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarking import counted, machine, read_json, save_json, say
+from benchmarking import counted, machine, read_json, save_json, say, versions
 from classifier import Training
 from dense_features import extract_dense
 from feature_error import compare_features
@@ -38,6 +38,7 @@ Record = dict[str, Any]
 """One row of the result, of types that JSON has."""
 
 _MACHINE = "machine.json"
+_PACKAGES = ("rrm-extract", "torch", "torchvision", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,14 +181,20 @@ class Sweep:
         )
 
     def _claim_folder(self) -> None:
-        """Refuses to compare seconds of two machines, or of two numbers of cores."""
+        """Refuses to compare seconds of two machines, versions, or numbers of cores."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        path, own = self._folder / _MACHINE, {"machine": machine(), "workers": self._workers}
+        path = self._folder / _MACHINE
+        own = {
+            "machine": machine(),
+            "versions": versions(_PACKAGES),
+            "workers": self._workers,
+        }
         if not path.exists():
             save_json(own, path)
         elif (found := read_json(path)) != own:
             msg = (
-                f"{self._folder} holds seconds of another machine or number of workers ({found}), "
+                f"{self._folder} holds seconds of another machine, version or number of workers "
+                f"({found}), "
                 f"expected {own}; give another --work"
             )
             raise InputError(msg)

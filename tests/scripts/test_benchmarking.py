@@ -7,7 +7,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from benchmarking import counted, interleaved, read_json, require, save_json
+from benchmarking import (
+    counted,
+    interleaved,
+    read_json,
+    records_before,
+    require,
+    save_json,
+    versions,
+)
 
 
 def test_every_run_has_its_turn_in_every_round() -> None:
@@ -28,6 +36,17 @@ def test_a_file_is_written_whole_and_read_again(tmp_path: Path) -> None:
     save_json({"records": [2.5, None]}, path)
     assert read_json(path) == {"records": [2.5, None]}
     assert [file.name for file in path.parent.iterdir()] == ["figures.json"]
+
+
+def test_records_of_the_same_build_are_added_to(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    head = {"versions": versions(("numpy", "no-such-package"))}
+    assert records_before(path, head) == []
+    save_json({**head, "records": [{"rate": 1.5}]}, path)
+    assert records_before(path, head) == [{"rate": 1.5}]
+    other = {"versions": {**head["versions"], "code": "of another build"}}
+    with pytest.raises(SystemExit, match=r"figures\.json: --add: its versions are others"):
+        records_before(path, other)
 
 
 @pytest.mark.parametrize("content", [None, "{"])

@@ -82,6 +82,12 @@ def test_each_dense_point_is_compared_with_each_curve() -> None:
     assert frontier.in_words(comparisons[1]).endswith("the curve is never as exact")
 
 
+def test_published_comparisons_are_those_of_the_records_beside_them() -> None:
+    path = Path(__file__).parents[2] / "docs" / "benchmarks" / "frontier.json"
+    published = json.loads(path.read_text(encoding="utf-8"))
+    assert published["comparisons"] == frontier.compare(published["records"])
+
+
 def test_measured_figures_are_compared_and_drawn_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -206,11 +206,14 @@ def test_thresholds_that_are_none_fail(
     assert f"{threshold}: expected a number of 0 or more, or inf" in capsys.readouterr().err
 
 
-def test_seconds_of_another_machine_fail(
-    figure: Figure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["machine", "versions"])
+def test_seconds_of_another_machine_or_build_fail(
+    figure: Figure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     work = shutil.copytree(figure.work, tmp_path / "work")
-    (work / "machine.json").write_text('{"machine": {}, "workers": 1}', encoding="utf-8")
+    found = json.loads((work / "machine.json").read_text(encoding="utf-8"))
+    found[name] = {**found[name], next(iter(found[name])): "another"}
+    (work / "machine.json").write_text(json.dumps(found), encoding="utf-8")
     with pytest.raises(SystemExit, match=r"seconds of another machine .*give another --work"):
         run(table3_thresholds, monkeypatch, "--videos", figure.videos, "--work", work, *OPTIONS)
 
