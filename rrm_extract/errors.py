@@ -94,6 +94,10 @@ class CalibrationError(UsageError):
     """A calibration is missing, unreadable, does not fit the job, or cannot be made."""
 
 
+class CalibrationSubjectError(CalibrationError):
+    """A calibration was made for another network than the one that is to run."""
+
+
 class ClipError(RrmError, OSError):
     """One video cannot be used; other videos are not concerned."""
 

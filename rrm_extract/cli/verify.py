@@ -9,6 +9,7 @@ import click
 
 from rrm_extract.cli.options import TRIAL_OPTIONS, job_from, job_options
 from rrm_extract.errors import ClipError, ConfigError
+from rrm_extract.jsonable import without_nan
 from rrm_extract.printable import printable
 
 __all__ = ["verify"]
@@ -62,7 +63,7 @@ def verify(
     totals = overall(clips)
     if as_json:
         values = {**totals, "clips": [clip.to_json() for clip in clips], "failures": failures}
-        click.echo(json.dumps(values, indent=2))
+        click.echo(json.dumps(without_nan(values), indent=2))
     else:
         click.echo(verification_text(verifier, clips, totals))
         for video_id, message in failures.items():

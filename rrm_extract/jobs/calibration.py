@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from rrm_extract.errors import CalibrationError
+from rrm_extract.errors import CalibrationError, CalibrationSubjectError
 from rrm_extract.jobs.control import AccumulatedControl, TargetControl
 from rrm_extract.rrm.aecs import ORDER, AccumulatedError
 from rrm_extract.rrm.estimate import ErrorEstimate
@@ -318,14 +318,14 @@ def check_subject(calibration: Calibration, subject: Subject, *, where: str) -> 
     """Refuses a calibration of another network.
 
     Raises:
-        CalibrationError: names what differs.
+        CalibrationSubjectError: names what differs.
     """
     theirs, ours = calibration.subject.to_json(), subject.to_json()
     differing = [key for key in ours if theirs.get(key) != ours[key]]
     if differing:
         what = "; ".join(f"{key} {theirs.get(key)!r}, here {ours[key]!r}" for key in differing)
         msg = f"{where} was calibrated for another network ({what}); calibrate again"
-        raise CalibrationError(msg)
+        raise CalibrationSubjectError(msg)
 
 
 def check_layers(calibration: TargetCalibration, layers: Sequence[str], *, where: str) -> None:

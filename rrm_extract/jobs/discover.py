@@ -92,9 +92,7 @@ def _expand(given: str, include: Sequence[str]) -> Iterator[tuple[Path, Path]]:
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir() fails where nothing may be read
         found = [(path, file) for file in _walk(path, include)]
         if not found:
-            wanted = ", ".join(include) if include else "a video's extension"
-            msg = f"folder {given} holds no file with {wanted}; expected videos, or give --include"
-            raise InputError(msg)
+            raise _none_wanted(f"folder {given} holds", include)
         yield from found
     elif is_there(path):
         if path.suffix.lower() in LIST_EXTENSIONS:
@@ -121,14 +119,21 @@ def _matched(pattern: str, include: Sequence[str]) -> Iterator[tuple[Path, Path]
     is_folder = {match: os.path.isdir(match) for match in matches}  # noqa: PTH112 - as above
     files = [Path(match) for match in matches if not is_folder[match]]
     folders = [Path(match) for match in matches if is_folder[match]]
-    if files:
-        yield from ((base, file) for file in files if _wanted(file.name, file.name, include))
-    elif folders:
-        for folder in folders:
-            yield from ((base, file) for file in _walk(folder, include))
-    else:
+    if not matches:
         msg = f"glob {pattern} matches no file; expected a pattern such as 'videos/**/*.mp4'"
         raise InputError(msg)
+    if files:
+        found = [file for file in files if _wanted(file.name, file.name, include)]
+    else:
+        found = [file for folder in folders for file in _walk(folder, include)]
+    if not found:
+        raise _none_wanted(f"glob {pattern} matches", include)
+    yield from ((base, file) for file in found)
+
+
+def _none_wanted(what: str, include: Sequence[str]) -> InputError:
+    wanted = ", ".join(include) if include else "a video's extension"
+    return InputError(f"{what} no file with {wanted}; expected videos, or give --include")
 
 
 def _walk(folder: Path, include: Sequence[str]) -> Iterable[Path]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from rrm_extract.config import JobConfig
-from rrm_extract.errors import CalibrationError, StoreMismatchError
+from rrm_extract.errors import CalibrationError, StoreFormatError, StoreMismatchError
 from rrm_extract.jobs.calibrate import earlier
 from rrm_extract.jobs.calibration import TargetCalibration, digest, parse, save
 from rrm_extract.store import FeatureFile
 from rrm_extract.store.job import load_job
-from rrm_extract.store.schema import parts_dir_of
+from rrm_extract.store.place import OutputPlace
 
 __all__ = ["calibration_path", "has_calibration"]
 
@@ -22,24 +22,28 @@ def calibration_path(output: Path) -> Path:
     return output.parent / f"{output.name}.calibration.json"  # also of ".", which is refused later
 
 
-def has_calibration(config: JobConfig, output: Path) -> bool:
+def has_calibration(config: JobConfig, place: OutputPlace, path: Path) -> bool:
     """Whether the calibration beside an output is the one to go on with.
 
     The output's own takes the place of a file that is missing or damaged. Where there is neither an
-    output nor unfinished work, nothing depends on what lies there.
+    output nor unfinished work, nothing depends on what lies there; nor is anything of them gone on
+    with where they are to be overwritten, but for the work of a run that was to do so as well.
 
     Args:
         config: the job; has a ``target_error``.
-        output: the feature file.
+        place: of the output.
+        path: of the calibration, see :func:`calibration_path`.
 
     Raises:
         StoreMismatchError: the output or its unfinished work was made for another target, or with
             another calibration, or its calibration is lost.
-        StoreFormatError: the output is no feature file.
+        StoreFormatError: the output is no feature file, or unfinished work is of no use.
     """
-    parts, path = parts_dir_of(output), calibration_path(output)
+    parts, output = place.parts_dir, place.output
+    if config.overwrite:
+        return _is_of_overwriting(config, parts, path)
     job = load_job(parts)
-    if config.overwrite or (job is None and not output.exists()):
+    if job is None and not output.exists():
         return False
     stored = None
     if output.exists():
@@ -72,10 +76,27 @@ def has_calibration(config: JobConfig, output: Path) -> bool:
     raise StoreMismatchError(msg)
 
 
+def _is_of_overwriting(config: JobConfig, parts: Path, path: Path) -> bool:
+    """Whether an interrupted run that was to overwrite the output was made with it."""
+    try:
+        job = load_job(parts)
+    except StoreFormatError:  # it will be overwritten, too
+        return False
+    if job is None or not job.overwrite:
+        return False
+    identity, beside = json.loads(job.identity_json), earlier(path)
+    return _has_target(config, identity) and beside is not None and _is_of(beside, identity)
+
+
+def _has_target(config: JobConfig, identity: dict[str, Any]) -> bool:
+    asked = (config.target_error, config.percentile)
+    return asked == (identity.get("target_error"), identity.get("percentile"))
+
+
 def _check_target(config: JobConfig, identity: dict[str, Any], where: str, lies_there: str) -> None:
-    target, percentile = identity.get("target_error"), identity.get("percentile")
-    if (target, percentile) == (config.target_error, config.percentile):
+    if _has_target(config, identity):
         return
+    target, percentile = identity.get("target_error"), identity.get("percentile")
     was = "not given" if target is None else f"{target:g} (--percentile {percentile:g})"
     msg = (
         f"{where} was made with another configuration: --target-error was {was}, is now "

@@ -19,14 +19,16 @@ import numpy as np
 from rrm_extract import __version__
 from rrm_extract.config import DEFAULT_PERCENTILE, JobConfig
 from rrm_extract.errors import (
+    CalibrationSubjectError,
     ClipOpenError,
     ConfigError,
+    StoreMismatchError,
     StoreWriteError,
     WorkerError,
 )
 from rrm_extract.jobs.accounting import Accounting
 from rrm_extract.jobs.assemble import assemble
-from rrm_extract.jobs.calibrate import calibrate_apart, check_folder
+from rrm_extract.jobs.calibrate import calibrate_apart
 from rrm_extract.jobs.calibration import NOTHING_WON, TargetCalibration, digest, load
 from rrm_extract.jobs.compiled import beside
 from rrm_extract.jobs.discover import Video, discover
@@ -42,6 +44,7 @@ from rrm_extract.jobs.schedule import Schedule, VideoState
 from rrm_extract.jobs.signals import held_back
 from rrm_extract.store import FailureRecord, OutputStore, Source, load_chunk
 from rrm_extract.store.files import temp_path
+from rrm_extract.store.place import OutputPlace
 from rrm_extract.store.taskrows import FINDS
 from rrm_extract.video import count_chunks, expected_frames
 
@@ -58,11 +61,13 @@ class RunSummary:
     Attributes:
         output: the feature file.
         videos: number of videos of the job.
-        done_before: how many of them were complete when the run began.
+        done_before: how many of them earlier runs have done, whole or partial.
         failures: what could not be used, or not whole, earlier runs included.
         accounting: over the videos this run computed.
+        frames_before: frames in it of chunks that an interrupted run has left.
         seconds: wall-clock time of the run.
-        seconds_load: of it, until the network was loaded and traced.
+        seconds_calibrate: of it, to find thresholds for a target.
+        seconds_load: of it, until the network was loaded and traced, from then on.
         seconds_start: of it, until the first worker was ready; NaN if none was needed.
         workers: number of worker processes.
         workers_lost: how many died or were killed.
@@ -78,7 +83,9 @@ class RunSummary:
     done_before: int
     failures: tuple[FailureRecord, ...]
     accounting: Accounting
+    frames_before: int
     seconds: float
+    seconds_calibrate: float
     seconds_load: float
     seconds_start: float
     workers: int
@@ -113,33 +120,55 @@ def run_job(config: JobConfig) -> RunSummary:
     if config.output is None:
         msg = "no output was given; expected -o FILE.h5"
         raise ConfigError(msg)
-    output = config.output
-    if config.target_error is not None:
-        config = _calibrated(config, Path(output))
+    place = OutputPlace(Path(config.output))
+    if config.target_error is None:
+        return _load_and_run(config, place, began)
+    with place:  # nobody else is to calibrate for it meanwhile
+        return _run_with_target(config, place, began)
+
+
+def _run_with_target(config: JobConfig, place: OutputPlace, began: float) -> RunSummary:
+    """A job with thresholds for its target, which are found on a sample of its inputs.
+
+    They are kept beside the output, so that the same command goes on with the same ones.
+
+    Raises:
+        StoreMismatchError: see :func:`has_calibration`, or they are those of another network; the
+            calibration stays.
+    """
+    path = calibration_path(Path(str(config.output)))
+    with_thresholds = config.replace(
+        target_error=None, percentile=DEFAULT_PERCENTILE, thresholds=str(path)
+    )
+    if has_calibration(config, place, path):
+        try:
+            return _load_and_run(with_thresholds, place, began)
+        except CalibrationSubjectError as error:
+            if not config.overwrite:
+                msg = (
+                    f"{place.output} was made with another configuration ({error}); "
+                    "use --overwrite to replace it, or another -o"
+                )
+                raise StoreMismatchError(msg) from error
+    _calibrate(config, path)
+    return _load_and_run(with_thresholds, place, began)
+
+
+def _calibrate(config: JobConfig, path: Path) -> None:
+    calibrate_apart(config, path, say=_say)
+    made = load(path, kind="target")
+    if isinstance(made, TargetCalibration) and not made.truncates:
+        _say(NOTHING_WON)
+
+
+def _load_and_run(config: JobConfig, place: OutputPlace, began: float) -> RunSummary:
+    begins_to_load = time.monotonic()
     with (
         network_of(config) as loader,
         # They import what they need beside the loader.
         WorkerPool(size=_pool_size(config), threads=config.threads, timeout=config.timeout) as pool,
     ):
-        return _run_job(config, output, loader, pool, began)
-
-
-def _calibrated(config: JobConfig, output: Path) -> JobConfig:
-    """The job with thresholds for its target, which are found on a sample of its inputs.
-
-    They are kept beside the output, so that the same command goes on with the same ones.
-
-    Raises:
-        StoreMismatchError: see :func:`has_calibration`; the calibration stays.
-    """
-    path = calibration_path(output)
-    if not has_calibration(config, output):
-        check_folder(output)
-        calibrate_apart(config, path, say=_say)
-        made = load(path, kind="target")
-        if isinstance(made, TargetCalibration) and not made.truncates:
-            _say(NOTHING_WON)
-    return config.replace(target_error=None, percentile=DEFAULT_PERCENTILE, thresholds=str(path))
+        return _run_job(config, place, loader, pool, began, begins_to_load)
 
 
 def _say(text: str) -> None:
@@ -155,7 +184,12 @@ def _pool_size(config: JobConfig) -> int:
 
 
 def _run_job(
-    config: JobConfig, output: str, loader: Loader | KeptNetwork, pool: WorkerPool, began: float
+    config: JobConfig,
+    place: OutputPlace,
+    loader: Loader | KeptNetwork,
+    pool: WorkerPool,
+    began: float,
+    begins_to_load: float,
 ) -> RunSummary:
     videos = discover(config.inputs, root=config.root, include=config.include)
     plan = loader.plan()
@@ -166,7 +200,7 @@ def _run_job(
     identity = identity_of(config, plan)
     with (
         OutputStore(
-            Path(output),
+            place,
             identity,
             overwrite=config.overwrite,
             task=None if plan.task is None else plan.task.rows,
@@ -178,7 +212,7 @@ def _run_job(
             "start",
             videos=len(videos),
             identity=identity,
-            output=output,
+            output=config.output,
             network_kept=isinstance(loader, KeptNetwork),
         )
         run.work()
@@ -192,13 +226,15 @@ def _run_job(
                 complete=True,
             )
         summary = RunSummary(
-            output=Path(output),
+            output=Path(str(config.output)),
             videos=len(videos),
             done_before=run.done_before,
             failures=failures,
             accounting=run.accounting,
+            frames_before=run.frames_before,
             seconds=time.monotonic() - began,
-            seconds_load=loaded - began,
+            seconds_calibrate=begins_to_load - began,
+            seconds_load=loaded - begins_to_load,
             seconds_start=run.ready - began,
             workers=run.size,
             workers_lost=run.lost,
@@ -210,8 +246,10 @@ def _run_job(
         progress.event(
             "end",
             **summary.accounting.counts(),
+            frames_before=summary.frames_before,
             failures=len(failures),
             seconds=summary.seconds,
+            seconds_calibrate=summary.seconds_calibrate,
             seconds_load=summary.seconds_load,
             seconds_start=summary.seconds_start if run.size else None,
             **summary.accounting.measures(),
@@ -302,6 +340,7 @@ class _Run:
         self.accounting = Accounting(plan.layers)
         self.failures: dict[str, FailureRecord] = {}
         self.done_before = 0
+        self.frames_before = 0
         self.lost = 0
         self.peak_memory = 0
         self.size = 0
@@ -341,7 +380,7 @@ class _Run:
         # other. What was wrong with it is found again.
         if status == "ok" or failure is not None:
             state.closed = True
-            self.done_before += 1
+            self.done_before += status is not None
             self.progress.video_done()
 
     def work(self) -> None:
@@ -421,8 +460,11 @@ class _Run:
             if index not in state.pending:  # behind the damage
                 break
             earlier = load_chunk(self.store.chunk_path(state.source, index))
-            if earlier is not None:
+            # What could not be read then, may be readable now.
+            is_tried_again = earlier is not None and earlier.damage and self.config.retry_failed
+            if earlier is not None and not is_tried_again:
                 state.pending.discard(index)
+                state.earlier.add(index)
                 self.progress.advance(len(earlier.timestamps), float(earlier.work.sum()))
                 self._chunk_done(state, index, len(earlier.timestamps), earlier.damage)
         self._settle(state)
@@ -475,6 +517,9 @@ class _Run:
             state.damage_at(task.index, reason, stage=stage, error_type=error_type)
             self._settle(state)
         else:
+            now, problem = _source_of(state.video)
+            if problem:
+                state.source = now  # as where it is missing from the start
             self._fail(state, stage, error_type, reason)
 
     def _settle(self, state: VideoState) -> None:
@@ -483,6 +528,8 @@ class _Run:
             return
         source, problem = _source_of(state.video)
         if source != state.source:
+            if problem:
+                state.source = source  # that of no file: should it come back, it is read again
             what = problem or "the file was changed"
             reason = f"{state.video.path}: {what} while it was being read; run the command again"
             self._fail(state, "open", ClipOpenError.__name__, reason)
@@ -492,11 +539,19 @@ class _Run:
             reason = state.damage or f"{state.video.path}: no frame could be decoded"
             self._fail(state, state.damage_stage, state.damage_type, reason)
             return
+        before = self.store.done(state.source)
+        if state.damage and before is not None and before.n_frames > frames:
+            # Tried again, it came to less: what an earlier run has of it stays.
+            self._fail(state, state.damage_stage, state.damage_type, state.damage)
+            return
         began = time.perf_counter()
         with held_back():  # HDF5 does not survive an interrupt while it writes
             seen = assemble(self.store, state, self.plan, dtype=self.config.dtype)
         seen.seconds["write"] += time.perf_counter() - began
         self.accounting.merge(seen)
+        self.frames_before += sum(
+            state.done[index] for index in state.chunks() if index in state.earlier
+        )
         if state.damage:
             # After the part: a failure alone would be a video of which nothing could be used.
             self._record(state, state.damage_stage, state.damage_type, state.damage)

@@ -24,6 +24,7 @@ class VideoState:
         pending: chunks nobody computes yet.
         running: chunks that a worker computes now.
         done: frames of each finished chunk.
+        earlier: those of them that an interrupted run has left.
         damaged: the first chunk that ends early; later ones do not count.
         damage, damage_stage, damage_type: why, where, and the error's name.
         attempts: how often a worker was lost over each chunk, and over the scan (None).
@@ -37,6 +38,7 @@ class VideoState:
     pending: set[int] = field(default_factory=set)
     running: set[int] = field(default_factory=set)
     done: dict[int, int] = field(default_factory=dict)
+    earlier: set[int] = field(default_factory=set)
     damaged: int | None = None
     damage: str = ""
     damage_stage: str = "decode"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["audit_lines", "audit_measures"]
+__all__ = ["audit_lines", "audit_measures", "error_percentile"]
 
 
 def audit_measures(
@@ -24,9 +24,9 @@ def audit_measures(
     """
     measures: dict[str, Any] = {"audited": len(errors), "infinite": int(np.isinf(errors).sum())}
     for name, share in (("median", 50), ("p99", 99), ("max", 100)):
-        measures[f"error_{name}"] = _percentile(errors, share)
+        measures[f"error_{name}"] = error_percentile(errors, share)
     for name, share in (("median", 50), ("p95", 95), ("max", 100)):
-        measures[f"estimate_{name}"] = _percentile(estimates, share)
+        measures[f"estimate_{name}"] = error_percentile(estimates, share)
     measures.update({name: int(events.get(name, 0)) for name in ("breaches", "rounds", "cuts")})
     return measures
 
@@ -53,8 +53,8 @@ def audit_lines(measures: Mapping[str, Any]) -> list[str]:
     if measures["breaches"]:
         one = measures["breaches"] == 1
         lines.append(
-            f"{measures['breaches']} measured error{' was' if one else 's were'} over the target: "
-            "thresholds were tightened there"
+            f"{measures['breaches']} measured error{' was' if one else 's were'} over the target; "
+            "thresholds follow what was measured"
         )
     if measures["rounds"]:
         lines.append(
@@ -63,8 +63,11 @@ def audit_lines(measures: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _percentile(values: NDArray[Any], share: float) -> float | None:
-    """None of no values. Between a value and an infinite one all is infinite."""
+def error_percentile(values: NDArray[Any], share: float) -> float | None:
+    """A percentile of errors, some of which may be infinite; None of no values.
+
+    Between a value and an infinite one all is infinite.
+    """
     if not len(values):
         return None
     if np.isinf(np.percentile(values, share, method="higher")):

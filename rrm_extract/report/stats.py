@@ -217,14 +217,20 @@ def read_stats(path: Path, *, video: str | None = None) -> list[Stats]:
 
     Raises:
         StoreFormatError: not a feature file.
-        InputError: there is no such video.
+        InputError: there is no such video, or it failed and has no features.
     """
     with FeatureFile(path) as file:
         if video is None:
             return [_stats(file, path, list(file), None)]
         if video == "*":
-            return [_stats(file, path, [video_id], video_id) for video_id in file]
+            failed = [record.video_id for record in file.failures if record.video_id not in file]
+            whole = [_stats(file, path, [video_id], video_id) for video_id in file]
+            return whole + [_stats(file, path, [], video_id) for video_id in failed]
         if video not in file:
+            for record in file.failures:
+                if record.video_id == video:
+                    msg = f"{path} has no features of {video!r}, which failed: {record.message}"
+                    raise InputError(msg)
             some = ", ".join(list(file)[:3]) or "none"
             msg = f"{path} has no video {video!r}; expected one of its {len(file)}: {some}"
             raise InputError(msg)

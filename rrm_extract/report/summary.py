@@ -25,11 +25,15 @@ def summary_text(summary: RunSummary) -> str:
     lines += [f"weights {summary.weights}", *summary.notes]
     if accounting.frames:
         measures = accounting.measures()
-        rate = accounting.frames / summary.seconds
+        computed = accounting.frames - summary.frames_before
+        rate = computed / summary.seconds
         lost = summary.workers_lost
+        before = f" and {summary.frames_before} of an earlier run" if summary.frames_before else ""
+        calibrate = f"{summary.seconds_calibrate:.1f} s to calibrate and "
         lines.append(
-            f"{accounting.frames} frames in {summary.seconds:.1f} s ({rate:.1f} frames/s, "
-            f"of it {summary.seconds_load:.1f} s to load the network), "
+            f"{computed} frames in {summary.seconds:.1f} s ({rate:.1f} frames/s, of it "
+            f"{calibrate if summary.seconds_calibrate >= 0.05 else ''}"
+            f"{summary.seconds_load:.1f} s to load the network){before}, "
             f"{summary.workers} workers" + (f", {lost} of them lost and replaced" if lost else "")
         )
         stages = ", ".join(
@@ -37,7 +41,8 @@ def summary_text(summary: RunSummary) -> str:
             for stage in (*STAGES, "task", "write")
             if stage in accounting.seconds
         )
-        lines.append(f"time by stage, summed over workers: {stages}")
+        over = "workers and both runs" if summary.frames_before else "workers"
+        lines.append(f"time by stage, summed over {over}: {stages}")
         if accounting.found is not None:
             lines.append(
                 f"found {accounting.found} {summary.finds}, "
@@ -61,10 +66,8 @@ def summary_text(summary: RunSummary) -> str:
             audit_measures(accounting.audited_errors(), accounting.estimates(), accounting.events)
         )
         parent, worker, load = (size / 2**20 for size in summary.peak_memory)
-        lines.append(
-            f"peak memory: {parent:.0f} MB, and {worker:.0f} MB in a worker "
-            "(weights are one copy, counted in each)"
-        )
+        in_worker = f", and {worker:.0f} MB in a worker (weights are one copy, counted in each)"
+        lines.append(f"peak memory: {parent:.0f} MB{in_worker if worker else ''}")
         lines.append(
             f"loading the network took {load:.0f} MB, in a process that has ended since"
             if load

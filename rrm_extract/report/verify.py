@@ -33,6 +33,7 @@ from rrm_extract.jobs import (
 from rrm_extract.jobs.control import ControlledNetwork, relative_errors
 from rrm_extract.jobs.recipe import load_job_model
 from rrm_extract.models import LoadedModel
+from rrm_extract.report.audit import error_percentile
 from rrm_extract.report.setting import setting_text
 from rrm_extract.report.table import number, table
 from rrm_extract.rrm import OrdinaryNetwork, RecurrentNetwork, overall_density
@@ -211,7 +212,7 @@ class Verifier:
             clip=str(path),
             frames=len(error),
             relative_l2_mean=float(error.mean()),
-            relative_l2_p95=float(error.quantile(0.95)),
+            relative_l2_p95=error_percentile(error.numpy(), 95) or 0.0,
             relative_l2_max=float(error.max()),
             cosine_min=float(torch.cat(cosines).min()),
             worst_frame=worst,
@@ -350,7 +351,7 @@ def overall(clips: Sequence[Verification]) -> dict[str, Any]:
         known = [
             (value, clip.frames)
             for value, clip in zip(values, clips, strict=True)
-            if value is not None and math.isfinite(value)
+            if value is not None and not math.isnan(value)
         ]
         total = sum(count for _, count in known)
         return sum(value * count for value, count in known) / total if total else None
@@ -362,7 +363,7 @@ def overall(clips: Sequence[Verification]) -> dict[str, Any]:
         # Of clips, not of their frames together: no clip is to hide behind the others.
         "relative_l2_p95": max(clip.relative_l2_p95 for clip in clips),
         "relative_l2_max": max(clip.relative_l2_max for clip in clips),
-        "cosine_min": min(clip.cosine_min for clip in clips),
+        "cosine_min": float(np.min([clip.cosine_min for clip in clips])),  # NaN if one of them is
         "top1_agreement": mean([clip.top1_agreement for clip in clips]),
         "top5_agreement": mean([clip.top5_agreement for clip in clips]),
         "density": mean([clip.density for clip in clips]),

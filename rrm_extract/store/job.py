@@ -8,7 +8,9 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from rrm_extract.errors import StoreFormatError
 from rrm_extract.store.files import write_atomic
+from rrm_extract.store.layout import refuse_to_blame
 from rrm_extract.store.schema import FORMAT_VERSION, TASK_FORMAT_VERSION
 
 _NAME = "job.json"
@@ -55,16 +57,35 @@ def job_path(parts_dir: Path) -> Path:
 
 
 def load_job(parts_dir: Path) -> Job | None:
-    """The run a parts folder belongs to; None when it belongs to none, so nothing in it counts."""
+    """The run a parts folder belongs to; None when it belongs to none, so nothing in it counts.
+
+    Raises:
+        StoreFormatError: The record is damaged, or of another version of the format.
+        StoreError: The system does not let it be read; the work in the folder is kept.
+    """
+    path = job_path(parts_dir)
     try:
-        content = json.loads(job_path(parts_dir).read_bytes())
-        if content["format_version"] not in (FORMAT_VERSION, TASK_FORMAT_VERSION):
-            return None
-        return Job(
+        content = json.loads(path.read_bytes())
+        job = Job(
             identity_json=str(content["identity_json"]),
             overwrite=bool(content["overwrite"]),
             format_version=str(content["format_version"]),
             writer=str(content["writer"]),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        refuse_to_blame(path, error)
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreFormatError(
+            f"{path} is damaged, and it says what the unfinished work beside it belongs to; use "
+            "--overwrite to begin anew, or another -o"
+        ) from error
+    if job.format_version not in (FORMAT_VERSION, TASK_FORMAT_VERSION):
+        raise StoreFormatError(
+            f"unfinished work in {parts_dir} has format version {job.format_version}, this "
+            f"rrm-extract writes {FORMAT_VERSION} and {TASK_FORMAT_VERSION}; finish it with the "
+            "one that began it, use --overwrite to begin anew, or another -o"
+        )
+    return job

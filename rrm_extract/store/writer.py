@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from rrm_extract.errors import StoreFormatError, StoreMismatchError, StoreWriteError
+from rrm_extract.errors import StoreFormatError, StoreMismatchError
 from rrm_extract.store.failurefile import load_failure, save_failure
 from rrm_extract.store.files import fsync_dir, is_temp, remove, temp_path, writing
 from rrm_extract.store.job import Job, job_path, load_job
 from rrm_extract.store.layout import READ_ERRORS, reading, same_value
-from rrm_extract.store.lock import WriterLock
 from rrm_extract.store.merge import Entry, write_finished
 from rrm_extract.store.names import escape, file_key
 from rrm_extract.store.part import DoneVideo, PartWriter, read_part
+from rrm_extract.store.place import OutputPlace
 from rrm_extract.store.reader import FeatureFile
 from rrm_extract.store.schema import (
     FORMAT_NAME,
@@ -28,7 +29,6 @@ from rrm_extract.store.schema import (
     Source,
     canonical_json,
     is_volatile,
-    parts_dir_of,
     sha256_of,
     storable,
     version_of,
@@ -65,7 +65,7 @@ class OutputStore:
 
     def __init__(
         self,
-        output: Path,
+        output: Path | OutputPlace,
         identity: Mapping[str, JSON],
         *,
         overwrite: bool = False,
@@ -74,16 +74,16 @@ class OutputStore:
         """Nothing is touched yet.
 
         Args:
-            output: The file to write.
+            output: The file to write; or its place, which may be locked already.
             identity: The settings that decide the results.
             overwrite: Make everything anew; the old file stays until the new one replaces it. A run
                 that was interrupted goes on when it is told to overwrite again.
             task: What frames have in place of a feature, if they have.
         """
-        # The file is renamed into place, which must replace what a link points at, not the link.
-        self.output = Path(output).resolve() if Path(output).is_symlink() else Path(output)
+        self._place = output if isinstance(output, OutputPlace) else OutputPlace(Path(output))
+        self.output = self._place.output
         """The file."""
-        self.parts_dir = parts_dir_of(self.output)
+        self.parts_dir = self._place.parts_dir
         """Where unfinished work is kept."""
         self.overwrite = overwrite
         """Whether the old file is replaced whole."""
@@ -91,21 +91,16 @@ class OutputStore:
         self._task = None if task is None else task.task
         self._identity_json = canonical_json(identity)
         self._config_sha256 = sha256_of(self._identity_json)
-        self._lock = WriterLock(self.output)
         self._finished: dict[str, DoneVideo] = {}  # by stored id
         self._finished_failures: dict[str, FailureRecord] = {}  # by stored id
         self._finished_attrs: Mapping[str, Attr | Array] = {}
         self._parts: dict[Path, DoneVideo | None] = {}  # parts checked so far
 
     def __enter__(self) -> OutputStore:
-        self._check_place()
-        job = load_job(self.parts_dir)
-        self._lock.acquire(holder=job.writer if job else "")
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(self._place)
             self._take_over()
-        except BaseException:
-            self._lock.release()
-            raise
+            stack.pop_all()  # what follows is for __exit__
         return self
 
     def __exit__(
@@ -118,23 +113,26 @@ class OutputStore:
             if self.parts_dir.is_dir() and not self._has_work():
                 self._discard_parts()
         finally:
-            self._lock.release()
+            self._place.__exit__(kind, error, trace)
 
     # What is done.
 
-    def status(self, source: Source) -> str | None:
-        """The status of a video that is done, "ok" or "partial"; None when it is to be done.
+    def done(self, source: Source) -> DoneVideo | None:
+        """A video that is done; None when it is to be done.
 
         It is done when a part or the finished file has it, made from a source of this size and
         modification time. A part is checked in full the first time; a damaged one is removed.
         """
         part = self._part(self._part_path(source.video_id))
         if part is not None and part.is_of(source):
-            return part.status
+            return part
         finished = self._finished.get(self._stored_id(source.video_id))
-        if finished is not None and finished.is_of(source):
-            return finished.status
-        return None
+        return finished if finished is not None and finished.is_of(source) else None
+
+    def status(self, source: Source) -> str | None:
+        """The status of a video that is :meth:`done`, "ok" or "partial"; else None."""
+        done = self.done(source)
+        return None if done is None else done.status
 
     def failure(self, video: str | Source) -> FailureRecord | None:
         """Why a video failed, in this run, one it continues, or the one that wrote the file.
@@ -258,25 +256,9 @@ class OutputStore:
 
     # Entering.
 
-    def _check_place(self) -> None:
-        folder = self.output.parent
-        if not folder.is_dir():
-            what = "is no folder" if folder.exists() else "does not exist"
-            raise StoreWriteError(f"cannot write {self.output}: {folder} {what}; make it first")
-        if self.output.is_dir():
-            raise StoreWriteError(
-                f"cannot write {self.output}: it is a folder; name a file in it, "
-                f"such as -o {self.output / 'feats.h5'}"
-            )
-        if self.parts_dir.exists() and not self.parts_dir.is_dir():
-            raise StoreWriteError(
-                f"cannot write {self.output}: {self.parts_dir} is in the way, "
-                "a folder of that name is needed; choose another -o"
-            )
-
     def _take_over(self) -> None:
         """Look at what is there, refuse what does not fit, and make the parts folder ours."""
-        job = load_job(self.parts_dir)
+        job = self._unfinished()
         fits = job is not None and job.identity_json == self._identity_json
         self._read_finished()
         if self.overwrite:
@@ -297,6 +279,15 @@ class OutputStore:
             overwrite=self.overwrite,
             format_version=version_of(self._task),
         ).save(self.parts_dir)
+
+    def _unfinished(self) -> Job | None:
+        """The run whose work lies in the parts folder, if there is any."""
+        try:
+            return load_job(self.parts_dir)
+        except StoreFormatError:
+            if self.overwrite:
+                return None  # it does not matter what it was
+            raise
 
     def _read_finished(self) -> None:
         if not self.output.exists():

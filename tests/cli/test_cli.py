@@ -17,6 +17,7 @@ from rrm_extract.cli.main import cli
 from rrm_extract.config import OPTIONS
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.command import extraction
+from tests.hostile.networks import NAN_MODEL
 from tests.tiny import MODEL, network
 
 
@@ -99,6 +100,26 @@ def test_stats_per_video(features: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "other.mp4" in err
 
 
+def test_stats_of_a_video_that_failed(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, path = tmp_path / "bad.mp4", tmp_path / "feats.h5"
+    bad.write_text("no video")
+    run = extraction(clip, path, bad, "--root", "/", "--workers", "1")
+    assert output_of(capsys, *run)[0] == 1
+    name = str(bad.relative_to("/"))
+    code, _, err = output_of(capsys, "stats", path, "--video", name)
+    assert code == 2
+    assert f"has no features of {name!r}, which failed: " in err
+    _, out, _ = output_of(capsys, "stats", path, "--per-video", "--json")
+    each = {entry["video_id"]: entry for entry in json.loads(out)}
+    assert list(each) == [str(clip.relative_to("/")), name]
+    assert each[name]["frames"] == 0
+    assert len(each[name]["failures"]) == 1
+    code, out, _ = output_of(capsys, "stats", path, "--per-video")
+    assert (code, out.count(name) >= 1) == (0, True)
+
+
 def test_stats_of_no_feature_file_fails(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = output_of(capsys, "stats", clip)
     assert code == 3
@@ -133,6 +154,20 @@ def test_verify_sees_the_error(clip: Path, capsys: pytest.CaptureFixture[str]) -
     assert code == 1
     assert "over --max-error" in err
     assert output_of(capsys, *arguments)[0] == 0, "without --max-error it only reports"
+
+
+def test_verify_of_features_that_are_no_numbers_is_json(
+    clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    arguments = ("verify", clip, "--model", NAN_MODEL, "--max-frames", "9")
+    code, out, _ = output_of(capsys, *arguments, "--json", "--max-error", "1")
+    assert code == 1
+    values = json.loads(out, parse_constant=refuse)
+    for name in ("relative_l2_mean", "relative_l2_p95", "relative_l2_max", "cosine_min"):
+        assert values[name] is values["clips"][0][name] is None
 
 
 def test_verify_names_a_broken_clip(

@@ -24,12 +24,18 @@ def test_a_second_job_is_turned_away(
         first.until(first.chunks)
         # As Ctrl-Z does; the second one must not wait for the first.
         first.process.send_signal(signal.SIGSTOP)
-        for arguments in (job(videos, output), job(videos, output, "--overwrite")):
+        with_target = [*job(videos, output, "--overwrite", "--target-error", "0.01")]
+        at = with_target.index("--threshold")
+        del with_target[at : at + 2]
+        for arguments in (
+            job(videos, output), job(videos, output, "--overwrite"), with_target,
+        ):  # fmt: skip
             assert main([str(word) for word in arguments]) == 3
             err = capsys.readouterr().err
             assert err.count("\n") == 1
             assert f"process {first.process.pid} " in err
             assert str(output) in err
+        assert not output.with_name("feats.h5.calibration.json").exists(), "it is the first one's"
         first.process.send_signal(signal.SIGCONT)
         assert first.end() == 0, first.stderr
     assert same_content(whole, output) == []
@@ -79,3 +85,19 @@ def test_a_source_that_changes(
     assert "gone_wait.mp4: No such file" in capsys.readouterr().err
     with FeatureFile(output) as file:
         assert file["gone_wait.mp4"].features.shape == (12, 16**3)
+
+
+def test_a_source_that_comes_back_is_read_again(videos: Path, tmp_path: Path) -> None:
+    clip, away, output = (tmp_path / name for name in ("back_wait.mp4", "away.mp4", "feats.h5"))
+    shutil.copy(videos / "y_slow.mp4", clip)
+    arguments = [str(word) for word in job(clip, output)]
+    with started(arguments, cwd=tmp_path) as run:
+        run.until(run.chunks)
+        clip.rename(away)
+        clip.with_name(f"{clip.name}.go").touch()
+        assert run.end() == 1, run.stderr
+        assert "No such file" in run.stderr
+    away.rename(clip)  # the very same, as after a moment without network
+    assert main(arguments) == 0
+    with FeatureFile(output) as file:
+        assert (file.failures, len(file[clip.name].features)) == ([], 24)

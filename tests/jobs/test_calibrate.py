@@ -19,6 +19,7 @@ from rrm_extract.config import JobConfig
 from rrm_extract.errors import (
     CalibrationError,
     InputError,
+    StoreFormatError,
     StoreMismatchError,
     StoreWriteError,
 )
@@ -36,13 +37,14 @@ from rrm_extract.jobs.calibration import (
 )
 from rrm_extract.jobs.control import relative_errors
 from rrm_extract.jobs.discover import discover
-from rrm_extract.jobs.kept_calibration import has_calibration
+from rrm_extract.jobs.kept_calibration import calibration_path, has_calibration
 from rrm_extract.jobs.recipe import RecipeNetwork, network_input, sampling_of, subject_of
-from rrm_extract.jobs.run import _calibrated
+from rrm_extract.jobs.run import _calibrate
 from rrm_extract.jobs.samples import take_samples
 from rrm_extract.models import load_model
 from rrm_extract.report.calibration import calibration_text
 from rrm_extract.store.job import Job
+from rrm_extract.store.place import OutputPlace
 from rrm_extract.store.schema import FORMAT_VERSION
 from rrm_extract.video import ClipReader, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
@@ -176,7 +178,7 @@ def test_a_job_says_that_errors_win_no_time(
         save(replace(made, thresholds={"default": threshold}), output)
 
     monkeypatch.setattr(run_module, "calibrate_apart", calibrated)
-    _calibrated(job(videos, target_error=TARGET), tmp_path / "f.h5")
+    _calibrate(job(videos, target_error=TARGET), tmp_path / "f.h5.calibration.json")
     err = capsys.readouterr().err
     assert err.count("\n") == err.count("nothing is won here by being less exact") == lines
 
@@ -340,19 +342,78 @@ def test_unfinished_work_needs_the_file_beside_it(
     }  # fmt: skip
     parts = tmp_path / "f.h5.parts"
     parts.mkdir()
-    assert not has_calibration(made, path), "nothing there belongs to a run"
+    place, anew = OutputPlace(path), made.replace(overwrite=True)
+    assert not has_calibration(made, place, kept), "nothing there belongs to a run"
     Job.of_this_process(
         identity_json=json.dumps(identity), overwrite=False, format_version=FORMAT_VERSION
     ).save(parts)
     lost = rf"unfinished work in {parts} cannot be continued: {kept}, .* is missing or damaged"
     with pytest.raises(StoreMismatchError, match=lost):
-        has_calibration(made, path)
+        has_calibration(made, place, kept)
     kept.write_text(json.dumps(calibration.to_json() | {"aim": 0.25}))
     with pytest.raises(StoreMismatchError, match=r"is another one, for --target-error 0\.01"):
-        has_calibration(made, path)
+        has_calibration(made, place, kept)
     save(calibration, kept)
-    assert has_calibration(made, path)
-    assert not has_calibration(made.replace(overwrite=True), path)
+    assert has_calibration(made, place, kept)
+    assert not has_calibration(anew, place, kept), "what lies there is to be overwritten"
+    Job.of_this_process(
+        identity_json=json.dumps(identity), overwrite=True, format_version=FORMAT_VERSION
+    ).save(parts)
+    assert has_calibration(anew, place, kept), "an interrupted run that was to overwrite it, too"
+    assert not has_calibration(anew.replace(percentile=99), place, kept)
+    (parts / "job.json").write_text("{")
+    assert not has_calibration(anew, place, kept)
+    with pytest.raises(StoreFormatError, match=r"job\.json is damaged"):
+        has_calibration(made, place, kept)
+
+
+def test_a_link_is_the_file_that_it_points_at(
+    videos: Path, target_file: Path, tmp_path: Path
+) -> None:
+    output, link = tmp_path / "disk" / "f.h5", tmp_path / "link.h5"
+    output.parent.mkdir()
+    link.symlink_to(output)
+    calibration = load(target_file, kind="target")
+    save(calibration, tmp_path / "link.h5.calibration.json")
+    parts = output.with_name("f.h5.parts")
+    parts.mkdir()
+    identity = {
+        "target_error": TARGET, "percentile": 95.0, "calibration": digest(calibration.to_json()),
+    }  # fmt: skip
+    Job.of_this_process(
+        identity_json=json.dumps(identity), overwrite=False, format_version=FORMAT_VERSION
+    ).save(parts)
+    assert has_calibration(
+        job(videos, target_error=TARGET), OutputPlace(link), calibration_path(link)
+    )
+
+
+def test_another_network_needs_another_output_or_to_overwrite(
+    videos: Path, target_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, kept = tmp_path / "f.h5", tmp_path / "f.h5.calibration.json"
+    calibration = load(target_file, kind="target")
+    save(calibration, kept)
+    parts = tmp_path / "f.h5.parts"
+    parts.mkdir()
+    identity = {
+        "target_error": TARGET, "percentile": 95.0, "calibration": digest(calibration.to_json()),
+    }  # fmt: skip
+    run = arguments(videos / "0.mp4", path, "--workers", 1, "--target-error", TARGET)
+    run = [*run, "--layer", "features", "--pool", "avg"]
+    for overwrite in (False, True):
+        Job.of_this_process(
+            identity_json=json.dumps(identity), overwrite=overwrite, format_version=FORMAT_VERSION
+        ).save(parts)
+        capfd.readouterr()
+        code = main([*run, "--overwrite"] if overwrite else run)
+        err = capfd.readouterr().err
+        assert code == (0 if overwrite else 3), err
+        assert ("calibrating" in err) == overwrite
+        if not overwrite:
+            assert "was made with another configuration" in err
+            assert "use --overwrite to replace it, or another -o" in err
+            assert load(kept, kind="target") == calibration
 
 
 def test_features_keep_the_target_from_end_to_end(
@@ -428,8 +489,8 @@ def test_a_calibration_without_its_output_is_made_again(videos: Path, tmp_path: 
     run_calibration(config, left, clips=1, frames=8, say=silent)
     with pytest.raises(CalibrationError, match=r"layer 'features\.5', here 'flatten'"):
         make_recipe(load_model(MODEL), job(videos, thresholds=str(left)))
-    config = _calibrated(job(videos, target_error=TARGET), tmp_path / "f.h5")
-    assert config.thresholds == str(left)
+    run = arguments(videos / "0.mp4", tmp_path / "f.h5", "--workers", 1, "--target-error", TARGET)
+    assert main(run) == 0
     assert json.loads(left.read_text())["subject"]["layer"] == "flatten"
 
 

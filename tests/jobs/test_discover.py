@@ -92,6 +92,15 @@ def test_nothing_there_fails(folder: Path, name: str) -> None:
         ids(folder / name)
 
 
+def test_a_glob_that_matches_no_video_fails(folder: Path) -> None:
+    (folder / "clip.bin").touch()
+    (folder / "empty").mkdir()
+    for pattern in ("*.bin", "emp*"):
+        with pytest.raises(InputError, match=r"no file with a video's extension; .*--include"):
+            ids(folder / pattern)
+    assert ids(folder / "*.bin", include=["*.bin"]) == ["clip.bin"]
+
+
 def test_an_empty_list_fails(folder: Path) -> None:
     (folder / "list.txt").write_text("# nothing\n", encoding="utf-8")
     with pytest.raises(InputError, match="empty"):

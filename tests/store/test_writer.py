@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -462,6 +463,62 @@ def test_what_is_kept_is_carried_as_it_lies(
     # A group in which another video lies cannot be taken whole.
     assert one_by_one == ["/videos/n"]
     assert same_content(path, whole) == []
+    # Nor is what is large copied without a look at the disk meanwhile.
+    monkeypatch.setattr(layout, "_AT_ONCE", 100)
+    one_by_one.clear()
+    write_file(path, ["last.mp4"])
+    assert set(one_by_one) == {f"/videos/{name}" for name in (*before, *added)}
+
+
+# What lies in the parts folder.
+
+
+def unfinished(path: Path) -> OutputStore:
+    """A run that has done one video and was interrupted."""
+    with OutputStore(path, IDENTITY) as store:
+        write_video(store, source("a.mp4"))
+        store.record_failure(failure("b.mp4"))
+    return store
+
+
+@pytest.mark.parametrize("name", ["job.json", ".failed.json"])
+def test_what_the_system_does_not_let_be_read_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    store = unfinished(tmp_path / "feats.h5")
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.name.endswith(name):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        why = pytest.raises(StoreError, match=r"cannot read .*: Input/output error; put that right")
+        with why, OutputStore(store.output, IDENTITY) as again:
+            again.failure("b.mp4")
+    with OutputStore(store.output, IDENTITY) as again:
+        assert again.status(source("a.mp4")) == "ok"
+        assert again.failure("b.mp4") == failure("b.mp4")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", r"job\.json is damaged"), ('{"format_version": "9.0"}', r"job\.json is damaged"), (
+        '{"format_version": "9.0", "identity_json": "{}", "overwrite": false, "writer": ""}',
+        r"unfinished work in .* has format version 9\.0, .*; finish it with the one that began it",
+    )],
+)  # fmt: skip
+def test_work_of_nobody_knows_whom_is_kept(tmp_path: Path, content: str, message: str) -> None:
+    store = unfinished(tmp_path / "feats.h5")
+    (store.parts_dir / "job.json").write_text(content)
+    parts = sorted(store.parts_dir.iterdir())
+    with pytest.raises(StoreFormatError, match=message):
+        OutputStore(store.output, IDENTITY).__enter__()
+    assert sorted(store.parts_dir.iterdir()) == parts
+    with OutputStore(store.output, IDENTITY, overwrite=True) as anew:
+        assert anew.status(source("a.mp4")) is None
 
 
 # Damage after writing.
