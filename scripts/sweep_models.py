@@ -53,12 +53,6 @@ TIME_BATCH = 4
 SHARE_OF_MEMORY = 0.8
 """Of the free memory: what one network may take, so that it fails before the machine does."""
 
-NOTES = {
-    "vit_h_14": "torchvision builds it for 224 pixels, while its published weights, and so its "
-    "transform, are for 518"
-}
-"""What the message of a network that fails does not say."""
-
 Row = dict[str, Any]
 
 
@@ -473,8 +467,7 @@ def _reasons(rows: Sequence[Row]) -> str:
 
 def _in_words(row: Row) -> str:
     if row["reason"]:
-        note = NOTES.get(row["name"])
-        return f"{row['reason']} ({note})" if note else str(row["reason"])
+        return str(row["reason"])
     feature, logits = row["at"]["0"]["errors"]
     says = f"{feature:.1e} feature, {logits:.1e} logits at threshold 0"
     if is_exact(row):
