@@ -417,7 +417,7 @@ def verdict_labels(
     """What stands above measured speedups that are those of not computing."""
     judged = [{**row, "verdict": verdict(row["measured"] or {})} for row in rows]
     return {
-        name: [word or "" for word in bars(judged, datasets, threshold, ("verdict",))]
+        name: [str(word or "") for word in bars(judged, datasets, threshold, ("verdict",))]
         for threshold in sorted({row["key"]["threshold"] for row in rows})
         for name in series
         if name.startswith("measured") and name.endswith(f" at {threshold:g}")
