@@ -214,7 +214,7 @@ def test_seconds_of_another_machine_or_build_fail(
     found = json.loads((work / "machine.json").read_text(encoding="utf-8"))
     found[name] = {**found[name], next(iter(found[name])): "another"}
     (work / "machine.json").write_text(json.dumps(found), encoding="utf-8")
-    with pytest.raises(SystemExit, match=r"seconds of another machine .*give another --work"):
+    with pytest.raises(SystemExit, match=r"seconds of another machine, .*give another --work"):
         run(table3_thresholds, monkeypatch, "--videos", figure.videos, "--work", work, *OPTIONS)
 
 
