@@ -11,25 +11,21 @@ import numpy as np
 import numpy.typing as npt
 
 from rrm_extract.video._bits import Entry
+from rrm_extract.video._clock import (
+    LONGEST_STEP,
+    MAX_FORWARD_SECONDS,
+    NO_TIME,
+    Int64s,
+    filled,
+    find_broken,
+    find_jumps,
+    unjump,
+)
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
     import av
-
-Int64s = npt.NDArray[np.int64]
-
-NO_TIME = -(2**63)
-"""FFmpeg's AV_NOPTS_VALUE: the packet has no such timestamp."""
-
-MAX_BACKWARD_SECONDS = 1
-"""Decoding times that fall back by more are a new beginning (files joined end to end)."""
-
-LONGEST_STEP = 1.5
-"""Usual times from frame to frame; where a file was cut off, a longer one has lost a frame."""
-
-MAX_FORWARD_SECONDS = 3600
-"""A frame shown for longer is no frame but a broken timestamp."""
 
 
 class PacketColumns:
@@ -84,7 +80,7 @@ class PacketTable:
     stamped_by: str
     """Which timestamp `stamps` holds: "pts", "dts", or "rate" (a packet's number)."""
     jump_at: Int64s
-    """(J,) int64: packets at which the file's clock jumps."""
+    """(J,) int64: packets at which the file's clock jumps; behind a broken time it jumps back."""
     jump_by: Int64s
     """(J,) int64: what is added to the stamps from there on, in time base units."""
     key_index: Int64s
@@ -160,8 +156,9 @@ def build_table(
 ) -> PacketTable:
     """Decide which timestamps to believe, and where decoding may start.
 
-    - "pts": every packet has a presentation time. A frame has the time of its packet, unless
-      the times are in an order that the frames cannot have: then frames take them in order.
+    - "pts": every packet has a presentation time. A frame has the time of its packet, but for
+      single times that cannot be; unless the times are in an order that the frames cannot have:
+      then frames take them in order.
     - "dts": presentation times are missing, or the container has none and FFmpeg guesses them
       (AVI). Decoding times are then the times at which frames are shown, in order.
     - "rate": there are no usable times at all; packet n is at n / rate.
@@ -182,8 +179,13 @@ def build_table(
     stamps = {"pts": pts, "dts": dts, "rate": np.arange(len(pts), dtype=np.int64)}[stamped_by]
     usual = max(1, round(1 / (rate * time_base))) if stamped_by != "rate" else 1
 
-    clock = stamps if stamped_by == "rate" or np.all(dts == NO_TIME) else _filled(dts)
-    jump_at, jump_by = _find_jumps(clock, ~hidden, time_base=time_base, usual=usual)
+    clock = stamps if stamped_by == "rate" or np.all(dts == NO_TIME) else filled(dts)
+    jump_at, jump_by = find_jumps(clock, ~hidden, time_base=time_base, usual=usual)
+    decoded = unjump(clock, jump_at, jump_by)
+    if stamped_by == "pts" and not by_slot:
+        ticks = unjump(stamps, jump_at, jump_by)
+        at, by = find_broken(ticks, decoded, ~hidden, time_base=time_base, usual=usual)
+        jump_at, jump_by = _merge((jump_at, jump_by), (at, by))
     ticks = unjump(stamps, jump_at, jump_by)
     in_order = not np.any(np.diff(ticks) < 0)
     if in_order == reorders and not hidden.any():
@@ -199,8 +201,8 @@ def build_table(
     if hidden.all():
         hidden[:] = False
     if ends_early and not by_slot and stamped_by != "rate":
-        decoded_at = int(unjump(clock, jump_at, jump_by)[-1])
-        hidden |= _behind_a_gap(ticks, ~hidden, complete_until=decoded_at, usual=usual)
+        until = int(decoded[-1])
+        hidden |= _behind_a_gap(ticks, ~hidden, complete_until=until, usual=usual)
     usable, closed = _judge_keys(
         key_index,
         entry,
@@ -231,13 +233,11 @@ def build_table(
     )
 
 
-def unjump(stamps: Int64s, jump_at: Int64s, jump_by: Int64s) -> Int64s:
-    """Give timestamps (P,) on one clock, adding `jump_by` (J,) from packets `jump_at` (J,) on."""
-    if not len(jump_at):
-        return stamps
-    shifts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(jump_by)])
-    places = np.searchsorted(jump_at, np.arange(len(stamps)), side="right")
-    return np.asarray(stamps + shifts[places])
+def _merge(one: tuple[Int64s, Int64s], other: tuple[Int64s, Int64s]) -> tuple[Int64s, Int64s]:
+    """Jumps (J,) and jumps (K,), each packets and what is added from there on: (J + K,)."""
+    at, by = (np.concatenate(parts) for parts in zip(one, other, strict=True))
+    order = np.argsort(at, kind="stable")
+    return at[order], by[order]
 
 
 def _behind_a_gap(
@@ -264,35 +264,6 @@ def _choose_stamps(pts: Int64s, dts: Int64s, *, guesses_pts: bool) -> tuple[str,
     if has_dts:
         return "dts", True
     return ("pts", True) if has_pts else ("rate", True)
-
-
-def _filled(dts: Int64s) -> Int64s:
-    """Decoding times (P,) with those that are missing, at least one is not, taken from before.
-
-    FFmpeg knows none of the first packets of a Matroska file with reordered frames.
-    """
-    known = np.flatnonzero(dts != NO_TIME)
-    places = np.searchsorted(known, np.arange(len(dts)), side="right") - 1
-    return np.asarray(dts[known[np.maximum(places, 0)]])
-
-
-def _find_jumps(
-    clock: Int64s, shown: npt.NDArray[np.bool_], *, time_base: Fraction, usual: int
-) -> tuple[Int64s, Int64s]:
-    """Find where times in decoding order (P,) fall back or leap, and what closes each gap.
-
-    Only of packets that are shown: those before the second segment of an edit list fall back to
-    the key frame that it needs.
-    """
-    places = np.flatnonzero(shown)
-    clock = clock[places]
-    # In floating point: a broken timestamp may be near the ends of int64.
-    steps = np.diff(clock.astype(np.float64)) * float(time_base)
-    jumps = np.flatnonzero((steps < -MAX_BACKWARD_SECONDS) | (steps > MAX_FORWARD_SECONDS)) + 1
-    by = [int(clock[at - 1]) + usual - int(clock[at]) for at in jumps]
-    if any(abs(shift) >= 2**62 for shift in by):
-        by = [max(-(2**62), min(2**62, shift)) for shift in by]
-    return places[jumps].astype(np.int64), np.array(by, dtype=np.int64)
 
 
 def _judge_keys(

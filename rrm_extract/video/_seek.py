@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 
+from rrm_extract.video._clock import NO_TIME
 from rrm_extract.video._inside import KNOWS_DELAY
 from rrm_extract.video._open import data_packets
-from rrm_extract.video._packets import NO_TIME, PacketTable
+from rrm_extract.video._packets import PacketTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -177,6 +177,90 @@ def test_absurd_time_does_not_last_for_years(tmp_path: Path) -> None:
     assert read_clip(path, sampling(25)).numbers == list(range(20))
 
 
+LATE = 60 * 24 * MP4_FRAME
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("number", [10, 11, 12, 13, 24])
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_one_time_far_too_late_harms_no_other(
+    tmp_path: Path, suffix: str, number: int, b_frames: int
+) -> None:
+    plain = write_clip(tmp_path / "a.mp4", n_frames=48, b_frames=b_frames)
+
+    def delay(place: int, packet: av.Packet) -> av.Packet:
+        packet.pts += LATE if place == number else 0
+        return packet
+
+    path = remux(plain, tmp_path / f"b.{suffix}", edit=delay)
+    assert round(scan_clip(path).duration * 24) == 48
+    assert read_clip(path).numbers == list(range(48))
+    assert_any_order(path, sampling(24, chunk=Fraction(1, 2)))
+
+
+@pytest.mark.parametrize(("suffix", "b_frames"), [("ts", 0), ("ts", 2), ("mkv", 0), ("mkv", 2)])
+def test_one_time_far_too_early_harms_no_other(tmp_path: Path, suffix: str, b_frames: int) -> None:
+    """All others are late, for muxers refuse times before decoding."""
+    plain = write_clip(tmp_path / "a.mp4", n_frames=48, b_frames=b_frames)
+
+    def hurry(place: int, packet: av.Packet) -> av.Packet:
+        packet.pts += LATE if place != 20 else 0
+        return packet
+
+    path = remux(plain, tmp_path / f"b.{suffix}", edit=hurry)
+    assert round(scan_clip(path).duration * 24) == 48
+    numbers = read_clip(path).numbers
+    # Matroska has no decoding times that would say where in its group the frame belongs.
+    assert numbers[:16] + numbers[24:] == [*range(16), *range(24, 48)]
+    assert all(abs(number - place) <= (suffix == "mkv") for place, number in enumerate(numbers))
+    assert_any_order(path, sampling(24, chunk=Fraction(1, 2)))
+
+
+def test_several_broken_times(tmp_path: Path) -> None:
+    plain = write_clip(tmp_path / "a.mp4", n_frames=96, b_frames=2)
+
+    def scatter(place: int, packet: av.Packet) -> av.Packet:
+        packet.pts += LATE + place * MP4_FRAME if place in (10, 11, 40, 60) else 0
+        return packet
+
+    path = remux(plain, tmp_path / "b.mp4", edit=scatter)
+    numbers = read_clip(path).numbers
+    assert len(numbers) == 96
+    assert numbers == sorted(numbers)
+    assert all(abs(number - place) <= 3 for place, number in enumerate(numbers))
+    assert_any_order(path, sampling(24, chunk=Fraction(1, 2)))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_a_delay_of_all_frames_is_no_broken_time(tmp_path: Path, suffix: str) -> None:
+    plain = write_clip(tmp_path / "a.mp4", n_frames=48, b_frames=2)
+
+    def delay(_: int, packet: av.Packet) -> av.Packet:
+        packet.pts += LATE
+        return packet
+
+    path = remux(plain, tmp_path / f"b.{suffix}", edit=delay)
+    assert not len(scan_clip(path).packets.jump_at)
+    assert read_clip(path).numbers == list(range(48))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_frames_that_stand_for_minutes_have_no_broken_times(tmp_path: Path, suffix: str) -> None:
+    """Their decoding times are those of frames before: far from their own."""
+    times = [*range(30), *(30 + 24 * 200 * step for step in range(1, 4)), *range(15000, 15030)]
+    path = write_clip(
+        tmp_path / f"a.{suffix}",
+        n_frames=len(times),
+        b_frames=3,
+        gop=100,
+        times=times,
+        time_base=Fraction(1, 24),
+    )
+    info = scan_clip(path)
+    assert not len(info.packets.jump_at)
+    assert sorted(round(tick * info.time_base * 24) for tick in info.packets.ticks) == times
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "nut", "ts"])
 def test_a_frame_that_stands_for_long_is_no_new_beginning(tmp_path: Path, suffix: str) -> None:
     """Matroska has no decoding times for the first frames where some are reordered."""
