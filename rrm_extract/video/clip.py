@@ -11,6 +11,7 @@ import av
 
 from rrm_extract.errors import ClipOpenError
 from rrm_extract.video._bits import Entry, EntryFinder
+from rrm_extract.video._matroska import is_cut_off, tagged_end
 from rrm_extract.video._open import check_regular_file, data_packets, describe, open_video
 from rrm_extract.video._packets import PacketColumns, PacketTable, build_table
 
@@ -121,7 +122,7 @@ def scan_clip(path: Path, *, on_packet: Callable[[], None] | None = None) -> Cli
         time_base = stream_base
         if table.stamped_by == "rate":
             time_base = 1 / Fraction(getattr(context, "framerate", None) or rate)
-        declared = _declared_duration(container, stream)
+        declared = _declared_duration(path, container, stream)
         damage = failure or _say_what_is_missing(
             table.span * time_base, declared, table.frame_span * time_base
         )
@@ -182,7 +183,7 @@ def _read_packets(
 
 
 def _declared_duration(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream
+    path: Path, container: av.container.InputContainer, stream: av.video.stream.VideoStream
 ) -> Fraction | None:
     names = container.format.name.split(",")
     if not any(name in FORMATS_DECLARING_LENGTH for name in names):
@@ -196,11 +197,18 @@ def _declared_duration(
         # With an edit list it begins at zero, and an empty edit is before the first frame.
         start = (stream.start_time or 0) * stream.time_base
         return declared - start if 0 < start < declared else declared
+    if not container.duration:
+        return None
     # The longest stream sets the container's duration; it is the video's only if alone. It
     # counts from zero, not from the first frame.
-    if container.duration and len(container.streams) == 1:
-        return Fraction(container.duration - max(0, container.start_time or 0), av.time_base)
-    return None
+    longest = Fraction(container.duration - max(0, container.start_time or 0), av.time_base)
+    if len(container.streams) == 1:
+        return longest
+    end = tagged_end(stream.metadata)
+    # A tag that says more than the container is of another file, copied from it.
+    if end is not None and end <= Fraction(container.duration, av.time_base) + MISSING_SECONDS:
+        return end - max(0, stream.start_time or 0) * (stream.time_base or 0)
+    return longest if is_cut_off(path) else None
 
 
 def _say_what_is_missing(duration: Fraction, declared: Fraction | None, frame: Fraction) -> str:

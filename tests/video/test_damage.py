@@ -256,3 +256,43 @@ def test_random_damage_is_the_same_in_any_order(tmp_path: Path, name: str, codec
             continue
         n_read += 1
     assert n_read >= 2
+
+
+def add_sound(source: Path, target: Path, *, seconds: int) -> Path:
+    """Copy a clip's video, and put noise beside it."""
+    codec = "libopus" if target.suffix == ".webm" else "pcm_s16le"
+    chance = np.random.default_rng(0)
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        video = new.add_stream_from_template(old.streams.video[0])
+        sound = new.add_stream(codec, rate=48000, layout="mono")
+        packets = [packet for packet in old.demux(video=0) if packet.size]
+        for second in range(max(seconds, len(packets) // 24)):
+            for packet in packets[second * 24 : (second + 1) * 24]:
+                packet.stream = video
+                new.mux(packet)
+            if second < seconds:
+                samples = chance.integers(-2000, 2000, (1, 48000)).astype(np.int16)
+                frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+                frame.sample_rate, frame.pts = 48000, second * 48000
+                new.mux(sound.encode(frame))
+        new.mux(sound.encode(None))
+    return target
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm"])
+@pytest.mark.parametrize("tags", [True, False])
+@pytest.mark.parametrize("seconds", [3, 5, 9])
+def test_a_truncated_file_with_sound(tmp_path: Path, name: str, tags: bool, seconds: int) -> None:
+    """Of the video alone only a tag says how long it is, which may be at the end of the file."""
+    codec = "libx264" if name.endswith("mkv") else "libvpx-vp9"
+    plain = write_clip(tmp_path / f"plain.{name[2:]}", codec=codec, n_frames=120, noise=20)
+    path = add_sound(plain, tmp_path / name, seconds=seconds)
+    if not tags:
+        path.write_bytes(path.read_bytes().replace(b"DURATION", b"SOMEWHAT"))
+    assert scan_clip(path).damage == ""
+    assert len(read_clip(path).frames) == 120
+    cut(path, 0.4)
+    assert "the file ends after" in scan_clip(path).damage
+    result = read_clip(path)
+    assert result.reason is not None
+    assert result.numbers == list(range(len(result.frames)))
