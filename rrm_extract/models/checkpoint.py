@@ -178,8 +178,9 @@ def fit_checkpoint(module: nn.Module, tensors: Mapping[str, Tensor], *, what: st
     """Copy ``tensors`` into ``module``, in place.
 
     What the file does not give is filled with NaN, so that nothing computed from it can pass for
-    a result. Integer buffers (such as a batch norm's counter) are computed by the constructor or
-    without effect; they keep their value and are not counted as missing.
+    a result; what has several names, as the weights of a shared layer, may be given by any of them.
+    Integer buffers (such as a batch norm's counter) are computed by the constructor or without
+    effect; they keep their value and are not counted as missing.
 
     Args:
         module: any network.
@@ -211,6 +212,7 @@ def fit_checkpoint(module: nn.Module, tensors: Mapping[str, Tensor], *, what: st
         raise WeightsError(
             f"{what}: {len(wrong)} of {len(names)} tensors do not fit the network: {_some(wrong)}"
         )
+    given_places = {_place(own[name]) for name in names}
     with torch.no_grad():
         for name, target in own.items():
             unfit = _why_unfit(given[names[name]], target) if name in names else ""
@@ -218,11 +220,16 @@ def fit_checkpoint(module: nn.Module, tensors: Mapping[str, Tensor], *, what: st
                 raise WeightsError(f"{what}: {names[name]} is {unfit}")
             if name in names:
                 target.copy_(given[names[name]])
-            elif name in floats:
+            elif name in floats and _place(target) not in given_places:
                 target.fill_(float("nan"))
     used = set(names.values())
     unexpected = (name for name in tensors if _DENSENET.sub(r"\1\2", name) not in used)
     return Fit(missing=all_nan_keys(module), unexpected=frozenset(unexpected))
+
+
+def _place(tensor: Tensor) -> tuple[int, int]:
+    """Where the numbers are, and how many: equal for one tensor under two names."""
+    return tensor.data_ptr(), tensor.numel()
 
 
 def _why_unfit(tensor: Tensor, target: Tensor) -> str:

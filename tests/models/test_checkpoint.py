@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 from torchvision import models
 
@@ -259,3 +259,31 @@ def test_of_two_whole_networks_none_is_taken(names: tuple[str, str]) -> None:
     state = {f"{name}.{key}": value for name in names for key, value in small_state().items()}
     with pytest.raises(WeightsError, match=r"w\.pth holds 2 sets of weights that fit, with names"):
         fit_checkpoint(Small(), state, what="w.pth")
+
+
+class Shared(nn.Module):
+    """Layers that share weights: as one module, as one parameter, and as one memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = self.b = nn.Conv2d(3, 3, 3)
+        self.c, self.d = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.d.weight = self.c.weight
+        self.d.bias = nn.Parameter(self.c.bias.detach())
+
+
+def test_shared_layers_are_given_by_one_name(tmp_path: Path) -> None:
+    saved, module = Shared(), Shared()
+    save_model(saved, tmp_path / "w.safetensors")
+    state = read_checkpoint(tmp_path / "w.safetensors")
+    assert len(state) == 4, "else nothing is tested"
+    fit = fit_checkpoint(module, state, what="test")
+    assert (fit.missing, fit.unexpected) == (frozenset(), frozenset())
+    expected = saved.state_dict()
+    assert all(torch.equal(tensor, expected[n]) for n, tensor in module.state_dict().items())
+
+
+def test_shared_layers_that_are_missing_are_nan() -> None:
+    state = {name: tensor for name, tensor in Shared().state_dict().items() if name[0] in "ab"}
+    fit = fit_checkpoint(Shared(), state, what="test")
+    assert fit.missing == {"c.weight", "c.bias", "d.weight", "d.bias"}
