@@ -16,7 +16,7 @@ from .letterbox import Letterbox
 from .loaded import LoadedModel, Transform
 from .preprocess import parse_preprocess
 from .rtpose import RTPOSE, RTPOSE_PREPROCESS, load_rtpose
-from .timm_models import PREFIX, load_timm
+from .timm_models import PREFIX, is_timms_own, load_timm
 from .torchvision_models import is_torchvision_model, load_torchvision
 from .weights import WeightsChoice
 
@@ -52,6 +52,8 @@ def load_dcz(name: str, choice: WeightsChoice, preprocess: Transform | None) -> 
         )
     if model.startswith(PREFIX):
         # timm's own transform goes with the name, tag included.
+        if preprocess is None and not is_timms_own(description.preprocess):
+            preprocess = _described(name, description.preprocess)
         loaded = load_timm(model, file, preprocess)
     else:
         transform = preprocess or _described(name, description.preprocess)

@@ -7,7 +7,7 @@ import importlib
 import math
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -25,9 +25,12 @@ from .loaded import LoadedModel, Transform, freeze, hash_state
 from .placement import Placement, centred, check_frame_size
 from .weights import WeightsChoice, seeded
 
-__all__ = ["PREFIX", "TimmTransform", "load_timm"]
+__all__ = ["PREFIX", "TimmTransform", "is_timms_own", "load_timm"]
 
 PREFIX = "timm/"
+
+_LIBRARY = "timm"
+"""In the description of an input: that it is timm's own."""
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """What timm looks for in a hub repository, in this order."""
@@ -60,7 +63,7 @@ class TimmTransform:
     def describe(self) -> dict[str, object]:
         """JSON-able: timm's data configuration."""
         return {
-            "library": "timm",
+            "library": _LIBRARY,
             "input_size": list(self.input_size),
             "interpolation": self.interpolation,
             "mean": list(self.mean),
@@ -110,6 +113,11 @@ class TimmTransform:
         for target, frame in zip(out, frames, strict=True):
             target.copy_(transform(to_pil_image(frame)))
         return out
+
+
+def is_timms_own(description: Mapping[str, object] | None) -> bool:
+    """Whether a description of an input is none, or one of :class:`TimmTransform`."""
+    return description is None or description.get("library") == _LIBRARY
 
 
 def load_timm(name: str, choice: WeightsChoice, preprocess: Transform | None) -> LoadedModel:

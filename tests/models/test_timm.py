@@ -15,7 +15,9 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from rrm_extract.errors import ModelError, WeightsError
-from rrm_extract.models import load_model, timm_models
+from rrm_extract.jobs.compress import compress_network
+from rrm_extract.models import load_model, parse_preprocess, timm_models
+from rrm_extract.models.compression.dcz_reader import describe_dcz
 
 
 @pytest.fixture
@@ -117,3 +119,22 @@ def test_not_installed_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ModelError, match=r'pip install "rrm-extract\[timm\]"'):
         load_model("timm/resnet18")
+
+
+def test_a_compressed_file_keeps_its_preprocess(timm: Any, tmp_path: Path) -> None:
+    path = tmp_path / "t.dcz"
+    text = "resize=128,crop=112,mean=0/0/0,std=1/1/1"
+    compress_network(
+        "timm/resnet10t", path, weights="random:0", preprocess=text, densities={None: 0.3}
+    )
+    loaded = load_model(str(path))
+    assert loaded.preprocess == describe_dcz(path).preprocess == parse_preprocess(text).describe()
+    assert loaded.transform == parse_preprocess(text)
+    assert load_model(str(path), preprocess="imagenet").transform == parse_preprocess("imagenet")
+
+
+def test_a_compressed_file_has_timms_own_preprocess(timm: Any, tmp_path: Path) -> None:
+    path = tmp_path / "t.dcz"
+    compress_network("timm/resnet10t", path, weights="random:0", densities={None: 0.3})
+    own = load_model("timm/resnet10t", weights="random:0")
+    assert load_model(str(path)).transform == own.transform
