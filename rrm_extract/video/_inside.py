@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-import av
-
 if TYPE_CHECKING:
+    import av
     import numpy as np
     import numpy.typing as npt
 
     from rrm_extract.video._packets import PacketTable
-
-KNOWS_DELAY = hasattr(av.VideoCodecContext, "reorder_depth")
-"""Whether PyAV can say how many frames a decoder holds back; older releases cannot."""
 
 
 class Inside:
@@ -64,7 +60,7 @@ class Inside:
             if n_out:
                 *before, last = self._waiting
                 self._waiting = None
-                self._hold([*_frames_among(before, self._table.sizes, _delay(context)), last])
+                self._hold([*_frames_among(before, self._table.sizes, context.reorder_depth), last])
 
     def came_out(self, packet: int) -> int:
         """Note that a packet's frame came out.
@@ -88,17 +84,9 @@ class Inside:
         self._slots += packets
 
 
-def _delay(context: av.VideoCodecContext) -> int | None:
-    """How many frames the decoder holds back; None where it is not known."""
-    depth: int | None = getattr(context, "reorder_depth", None)
-    if depth is None and context.codec.name in ("mpeg4", "mpeg1video", "mpeg2video"):
-        return int(context.has_b_frames)
-    return depth
-
-
-def _frames_among(held: list[int], sizes: npt.NDArray[np.int32], delay: int | None) -> list[int]:
+def _frames_among(held: list[int], sizes: npt.NDArray[np.int32], delay: int) -> list[int]:
     """Which packets, of those before the first frame came out, hold the frames held back."""
-    if delay is None or len(held) <= delay:
+    if len(held) <= delay:
         return held
     largest = sorted(held[1:], key=lambda packet: -int(sizes[packet]))[: max(0, delay - 1)]
     return sorted(held[: min(1, delay)] + largest)

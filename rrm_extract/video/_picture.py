@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from math import atan2, hypot, pi
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
-from av.video.reformatter import VideoReformatter
 
 if TYPE_CHECKING:
     import av
@@ -34,7 +32,8 @@ def to_upright_rgb(frame: av.VideoFrame) -> tuple[npt.NDArray[np.uint8], int]:
         The picture, (H, W, 3) uint8, contiguous, of the frame's own size after turning; and the
         degrees by which it was turned counter-clockwise: 0, 90, 180 or -90.
     """
-    converted = frame.reformat(format="rgb24", **_single_thread())
+    # By default PyAV scales with a thread per processor, in every worker process.
+    converted = frame.reformat(format="rgb24", threads=1)
     image = np.asarray(converted.to_ndarray(), dtype=np.uint8)
     matrix = _display_matrix(frame)
     if matrix is None:
@@ -57,13 +56,6 @@ def _quarter_turn(a: int, b: int, c: int, d: int) -> int:
         return 0
     degrees = -90 * round(atan2(b / scale_y, a / scale_x) / (pi / 2))
     return 180 if degrees == -180 else degrees
-
-
-@cache
-def _single_thread() -> dict[str, int]:
-    # Newer PyAV otherwise scales with a thread per processor, in every worker process; older
-    # PyAV has one thread and no such option. Compiled functions have no signature to look at.
-    return {"threads": 1} if "threads" in (VideoReformatter.reformat.__doc__ or "") else {}
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:

@@ -10,7 +10,6 @@ import av
 import numpy as np
 
 from rrm_extract.video._clock import NO_TIME
-from rrm_extract.video._inside import KNOWS_DELAY
 from rrm_extract.video._open import data_packets
 from rrm_extract.video._packets import PacketTable
 
@@ -56,8 +55,6 @@ def choose_start(info: ClipInfo, tick: int) -> Start:
         return Start()
     key = int(candidates[-1])
     packet = int(table.key_index[key])
-    if table.by_slot and not table.key_closed[key] and not KNOWS_DELAY:
-        return Start()  # the frames held back could not be told from those left out
     first = packet if table.key_closed[key] else int(table.key_index[key - 1]) if key else 0
     if first == 0:
         return Start()

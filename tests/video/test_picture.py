@@ -134,3 +134,28 @@ def test_pixels_go_with_the_frame(tmp_path: Path) -> None:
         gc.enable()
     assert len(frames) == 60
     assert alive < 20, "only those that wait for a frame before them"
+
+
+@pytest.mark.parametrize("matrix", ["bt709", "smpte170m"])
+@pytest.mark.parametrize("full", [False, True])
+def test_colours_are_those_the_file_names(tmp_path: Path, matrix: str, full: bool) -> None:
+    luma, blue, red = 90, 100, 180
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        named = f"colormatrix={matrix}:fullrange={'on' if full else 'off'}"
+        stream.codec_context.options = {"threads": "1", "qp": "0", "x264-params": named}
+        planes = np.full((72, 64), luma, np.uint8)
+        planes[48:60], planes[60:] = blue, red  # of a quarter of the size, 4:2:0
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
+        container.mux(stream.encode(None))
+    image = read_clip(path).frames[0].image
+    # ITU-T H.273, equations 38 to 40 and Table 4.
+    of_red, of_blue = (0.2126, 0.0722) if matrix == "bt709" else (0.299, 0.114)
+    y, scale = (luma / 255, 255) if full else ((luma - 16) / 219, 224)
+    r = y + 2 * (1 - of_red) * (red - 128) / scale
+    b = y + 2 * (1 - of_blue) * (blue - 128) / scale
+    g = (y - of_red * r - of_blue * b) / (1 - of_red - of_blue)
+    expected = 255 * np.array([r, g, b])
+    assert np.abs(image[4:-4, 4:-4] - expected).max() <= 2
