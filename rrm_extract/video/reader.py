@@ -170,9 +170,10 @@ class ClipReader:
             if cursor.shown is None or cursor.is_lost(limit):
                 self._fail()
             yield cursor.sampled(index=sample, timestamp=float(sample / fps))
-        # What is shown between this chunk's last sample and the next chunk is counted here.
+        # What is shown between this chunk's last sample and the next chunk is counted here. Where
+        # track was lost on the way there, the frames before the chunk come once more.
         frame = self._peek()
-        while frame is not None and span.contains(frame.tick):
+        while frame is not None and (span.contains(frame.tick) or frame.tick < span.start):
             self._open_cursor.take(span)
             frame = self._peek()
 

@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 
 from rrm_extract.errors import ClipOpenError
-from rrm_extract.video import ClipReader, count_chunks, scan_clip
+from rrm_extract.video import ClipReader, _decode, _seek, count_chunks, scan_clip
 from tests.clips import decode_all, flip_bytes, packet_places, write_clip
 from tests.video.reading import assert_any_order, read_chunk, read_fresh, sampling
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import av
+
+    from rrm_extract.video._packets import PacketTable
 
 OPEN_GOP = {
     "x264-params": "open-gop=1:bframes=3:b-adapt=0:scenecut=0:keyint=12:min-keyint=12",
@@ -186,3 +190,44 @@ def test_frames_count_once_whoever_reads_them(
             assert len(list(reader.read(number))) == in_order[number]
             apart += reader.n_decoded
     assert together == apart == 480
+
+
+def lose_track_once(monkeypatch: pytest.MonkeyPatch, at: int) -> list[int]:
+    """Make a packet look unlike it was when it was scanned; gives where that happened."""
+    lost: list[int] = []
+
+    def is_packet(packet: av.Packet, index: int, table: PacketTable) -> bool:
+        if index == at and not lost:
+            lost.append(index)
+            return False
+        return _seek.is_packet(packet, index, table)
+
+    monkeypatch.setattr(_decode, "is_packet", is_packet)
+    return lost
+
+
+def test_track_lost_behind_the_last_sample_harms_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_clip(tmp_path / "a.mp4", n_frames=90, rate=30, gop=10, noise=20)
+    info, setting = scan_clip(path), sampling(5, chunk=1)
+    lost = lose_track_once(monkeypatch, at=57)  # the last sample shows frame 54
+    with ClipReader(info, setting) as reader:
+        assert read_chunk(reader, 1).numbers == [30, 36, 42, 48, 54]
+        assert reader.n_decoded == 30
+    assert lost == [57]
+
+
+def test_track_lost_behind_the_last_sample_hides_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_clip(tmp_path / "a.mp4", n_frames=90, rate=30, gop=10, noise=20)
+    place, size = packet_places(path)[88]
+    flip_bytes(path, range(place + 4, place + size))
+    info, setting = scan_clip(path), sampling(5, chunk=1)
+    (whole,) = read_fresh(info, setting, [2]).values()
+    assert whole.reason is not None
+    lost = lose_track_once(monkeypatch, at=87)
+    (part,) = read_fresh(info, setting, [2]).values()
+    assert lost == [87]
+    assert (part.numbers, part.reason) == (whole.numbers, whole.reason)
