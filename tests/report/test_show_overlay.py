@@ -19,7 +19,7 @@ from rrm_extract.jobs import calibrate_target, sampling_of
 from rrm_extract.report.show import Moment, Overlay, OverlaySummary, overlay_text, sink
 from rrm_extract.video import ClipReader, count_chunks, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
-from tests.clips import decode_all, write_clip
+from tests.clips import decode_all, flip_bytes, packet_places, write_clip
 from tests.command import extraction
 from tests.report.clips import SIDE, SQUARE, corner, moving_square, standing_square
 from tests.tiny import MODEL
@@ -281,6 +281,21 @@ def test_a_damaged_clip_is_shown_up_to_the_damage(tmp_path: Path) -> None:
     assert len(decode_all(output)) == len(summary.work.shares)
     with pytest.raises(ClipDamagedError):
         picture(clip, Moment(frame=39))
+
+
+@pytest.mark.parametrize("time_batch", [1, 8])
+def test_the_last_frame_before_damage_is_shown(tmp_path: Path, time_batch: int) -> None:
+    clip = write_clip(tmp_path / "a.mp4", n_frames=120, b_frames=2, noise=20)
+    place, size = packet_places(clip)[50]
+    flip_bytes(clip, range(place, place + min(size, 12)))
+    _, summary = write(clip)
+    last = len(summary.work.shares) - 1
+    by_number = picture(clip, Moment(frame=last))
+    for part in (0, 0.5):
+        one = picture(clip, Moment(seconds=(last + part) / 8), time_batch=time_batch)
+        assert np.array_equal(one, by_number)
+    with pytest.raises(ClipDamagedError):
+        picture(clip, Moment(seconds=(last + 1) / 8), time_batch=time_batch)
 
 
 def test_an_error_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

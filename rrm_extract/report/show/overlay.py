@@ -50,6 +50,19 @@ class Moment:
     frame: int | None = None
     seconds: float | None = None
 
+    def is_found(self, frame: SampledFrame, fps: Fraction | None) -> bool:
+        """Whether a frame is the one that is meant, whatever comes after it.
+
+        Args:
+            frame: one that is not past it.
+            fps: sampled frames per second; None for native, where only the next frame tells.
+        """
+        if self.frame is not None:
+            return frame.sample_index >= self.frame
+        if self.seconds is None or fps is None:
+            return False
+        return float((frame.sample_index + 1) / fps) > self.seconds
+
     def is_past(self, frame: SampledFrame) -> bool:
         """Whether a frame comes after the one that is meant."""
         if self.frame is not None:
@@ -212,7 +225,7 @@ class Overlay:
             )
         count = None if moment.frame is None else moment.frame + 1
         if moment.seconds is not None and self._sampling.fps is not None:
-            count = int(moment.seconds * self._sampling.fps) + 2  # one more ends it
+            count = int(moment.seconds * self._sampling.fps) + 2  # at most, however it rounds
         work = WorkSoFar()
         with (
             self._progress(info, count) as progress,
@@ -220,7 +233,11 @@ class Overlay:
         ):
             meant = self._first(seen, path)  # before it nothing else is shown
             _count(meant, work, progress)
-            while (one := next(seen, None)) is not None and not moment.is_past(one.frame):
+            # Nothing behind it is asked for: the clip may be damaged there.
+            while not moment.is_found(meant.frame, self._sampling.fps):
+                one = next(seen, None)
+                if one is None or moment.is_past(one.frame):
+                    break
                 meant = one
                 _count(meant, work, progress)
         if moment.frame not in (None, meant.frame.sample_index):
