@@ -175,16 +175,26 @@ def _check_batches(name: str, module: nn.Module, shape: tuple[int, int, int]) ->
         with torch.no_grad():
             together = _outputs(module(frames))
             single = [_outputs(module(frame.unsqueeze(0))) for frame in frames]
+        _check_rows(name, single)
+        apart = [torch.cat(parts) for parts in zip(*single, strict=True)]
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise ModelError(
             f"{name!r} runs only with the batch size it was exported with ({reason}); export it "
             "with a free batch dimension"
         ) from error
-    apart = [torch.cat(parts) for parts in zip(*single, strict=True)]
     if not is_close(together, apart):
         raise ModelError(
             f"{name!r} mixes the frames of a batch; export it with a free batch dimension"
+        )
+
+
+def _check_rows(name: str, single: list[list[Tensor]]) -> None:
+    """Raise ModelError where an output of a frame that was run alone is no batch of one."""
+    if any(output.ndim == 0 for outputs in single for output in outputs):
+        raise ModelError(
+            f"{name!r} has an output that is a single number, expected a row for each frame; "
+            "export it with a free batch dimension"
         )
 
 

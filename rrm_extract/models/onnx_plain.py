@@ -336,8 +336,8 @@ def _make_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 def _global_average(module: Any, x: Tensor, result: Tensor) -> nn.Module | None:
     if x.ndim != 4 or getattr(module, "operation_type", "ReduceMean") != "ReduceMean":
         return None
-    axes = getattr(module, "axes", None) or (2, 3)
-    if sorted(int(axis) % 4 for axis in axes) != [2, 3]:
+    axes = getattr(module, "axes", (2, 3))  # of a ReduceMean none stand for all
+    if sorted(int(axis) % 4 for axis in axes or ()) != [2, 3]:
         return None
     pool = nn.AdaptiveAvgPool2d(1)
     return pool if result.ndim == 4 else nn.Sequential(pool, nn.Flatten(1))
@@ -358,7 +358,9 @@ def _batch_norm(
 
 def _prelu(x: Tensor, fixed: dict[int, Any]) -> nn.Module | None:
     slope = fixed.get(1)
-    if slope is None or slope.numel() not in (1, x.shape[1]) or slope.numel() != max(slope.shape):
+    if slope is None or slope.numel() not in (1, x.shape[1]):
+        return None
+    if slope.numel() != max(slope.shape, default=1):  # one number may have no dimension
         return None
     if slope.numel() > 1 and (x.ndim != slope.ndim + 1 or slope.shape[0] != slope.numel()):
         return None

@@ -197,6 +197,13 @@ def test_activations_and_means(tmp_path: Path) -> None:
     assert loaded.leaf_modules == ()
 
 
+def test_a_slope_without_dimensions(tmp_path: Path) -> None:
+    b = Builder()
+    x = b.add("PRelu", conv(b, "image", 4, 3), b.const(np.float32(0.25)))
+    loaded = check(b.save(tmp_path / "net.onnx", x))
+    assert nn.PReLU in kinds(loaded)
+
+
 def test_weights_behind_identity_and_constant_nodes(tmp_path: Path) -> None:
     b = Builder()
     constant = b.onnx.numpy_helper.from_array(b.random.random((4, 3, 3, 3)).astype(np.float32))
@@ -216,6 +223,14 @@ def test_frames_that_meet_fail(tmp_path: Path) -> None:
     x = conv(b, "image", 4, 3)
     path = b.save(tmp_path / "net.onnx", b.add("Sub", x, b.add("ReduceMean", x, axes=[0])))
     with pytest.raises(ModelError, match="mixes the frames of a batch"):
+        load_model(path, preprocess=PREPROCESS)
+
+
+@pytest.mark.parametrize("kind", ["ReduceMean", "ReduceMax"])
+def test_an_output_that_is_a_single_number_fails(tmp_path: Path, kind: str) -> None:
+    b = Builder()
+    path = b.save(tmp_path / "n.onnx", b.add(kind, conv(b, "image", 4, 3), keepdims=0))
+    with pytest.raises(ModelError, match="has an output that is a single number, expected a row"):
         load_model(path, preprocess=PREPROCESS)
 
 
