@@ -136,17 +136,28 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def _find_state_dict(content: object) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping):
-        return {}
-    for key in _NESTS:
-        found = _find_state_dict(content.get(key))
-        if found:
-            return found
-    return {
-        name: tensor
-        for name, tensor in content.items()
-        if isinstance(name, str) and isinstance(tensor, Tensor)
-    }
+    """The tensors of the likeliest nest, the innermost one; {} where there are none.
+
+    Each mapping is looked at once, for it may be in several others, and even in itself.
+    """
+    nests: list[Mapping[object, object]] = []
+    pending, seen = [content], set()
+    while pending:
+        nest = pending.pop()
+        if isinstance(nest, Mapping) and id(nest) not in seen:
+            seen.add(id(nest))
+            nests.append(nest)
+            pending += [nest.get(key) for key in _NESTS]
+    # Behind each nest is what it holds, and of that the likeliest last.
+    for nest in reversed(nests):
+        tensors = {
+            name: tensor
+            for name, tensor in nest.items()
+            if isinstance(name, str) and isinstance(tensor, Tensor)
+        }
+        if tensors:
+            return tensors
+    return {}
 
 
 def load_chosen_file(

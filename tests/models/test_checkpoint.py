@@ -287,3 +287,30 @@ def test_shared_layers_that_are_missing_are_nan() -> None:
     state = {name: tensor for name, tensor in Shared().state_dict().items() if name[0] in "ab"}
     fit = fit_checkpoint(Shared(), state, what="test")
     assert fit.missing == {"c.weight", "c.bias", "d.weight", "d.bias"}
+
+
+def test_a_nest_that_holds_itself_fails(tmp_path: Path) -> None:
+    content: dict[str, object] = {"epoch": 3}
+    content["model"] = content
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="holds no state dict"):
+        read_checkpoint(tmp_path / "w.pth")
+    content["state_dict"] = small_state()
+    torch.save(content, tmp_path / "w.pth")
+    assert read_checkpoint(tmp_path / "w.pth").keys() == small_state().keys()
+
+
+def test_nests_under_many_names_are_searched_once(tmp_path: Path) -> None:
+    content: dict[str, object] = {}
+    for _ in range(30):
+        content = dict.fromkeys(("state_dict", "model", "net", "params"), content)
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="holds no state dict"):
+        read_checkpoint(tmp_path / "w.pth")
+
+
+def test_the_likeliest_nest_is_taken(tmp_path: Path) -> None:
+    ema = {name: tensor + 1 for name, tensor in small_state().items()}
+    torch.save({"params_ema": ema, "model": {"net": small_state()}}, tmp_path / "w.pth")
+    read = read_checkpoint(tmp_path / "w.pth")
+    assert all(torch.equal(read[name], tensor) for name, tensor in small_state().items())
