@@ -304,6 +304,7 @@ LIES: dict[str, tuple[Lie, str]] = {
     "codes cut": (set_section(3, lambda data: data[:1]), "bytes for"),
     "gaps gone": (set_section(6, lambda data: b""), "bytes for"),
     "unheard-of type": (set_in_tensor(dtype="object"), "'dtype' is not"),
+    "neither true nor false": (set_in_tensor(dtype="bool", shape=[20]), "neither 0 nor 1"),
     "tensor of another size": (set_in_tensor(shape=[1 << 20]), "'section' is not"),
     "absurd tensor": (set_in_tensor(shape=[1 << 40]), "more than 1073741824 weights"),
     "absurd tensor of nothing": (set_in_tensor(shape=[0, 1 << 60]), "more than 1073741824"),

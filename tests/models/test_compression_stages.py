@@ -245,3 +245,11 @@ def test_streams_that_contradict_themselves_fail() -> None:
     ]:
         with pytest.raises(DamagedStreamError):
             decode_symbols(lie, count)
+
+
+def test_bits_that_are_no_word_of_a_single_symbol_fail() -> None:
+    stream = encode_symbols(np.full(20, 2, np.uint8), 3)
+    assert (stream.lengths.tolist(), stream.data) == ([0, 0, 1], b"\0\0\0")
+    for data in (b"\x80\0\0", b"\0\1\0", b"\0\0\x10"):
+        with pytest.raises(DamagedStreamError, match="bits that are no code word"):
+            decode_symbols(changed(stream, data=data), 20)

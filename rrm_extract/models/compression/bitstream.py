@@ -89,6 +89,9 @@ def decode_symbols(stream: CodedStream, count: int) -> NDArray[np.uint8]:
         return np.zeros(0, np.uint8)
     if not is_complete(stream.lengths):
         raise DamagedStreamError("the lengths of the code words make no complete code")
+    # Of a single symbol the only word is 0; every other code has a word for any bits.
+    if np.count_nonzero(stream.lengths) == 1 and np.frombuffer(stream.data, np.uint8).any():
+        raise DamagedStreamError("bits that are no code word")
     ends = np.cumsum(stream.blocks, dtype=np.int64)
     sizes = np.full(n_blocks, BLOCK)
     sizes[-1] = count - (n_blocks - 1) * BLOCK

@@ -131,6 +131,8 @@ class _Reading:
         if size != math.prod(shape) * np.dtype(TENSOR_TYPES[dtype]).itemsize:
             raise fields.wrong("section", "the size of the tensor")
         raw = np.frombuffer(self._take(size, crc), TENSOR_TYPES[dtype])
+        if dtype == "bool" and (raw > 1).any():
+            raise damaged(self._path, f"tensor {name!r}: bytes that are neither 0 nor 1")
         return name, raw.astype(dtype).reshape(shape)
 
     def finish(self) -> None:
