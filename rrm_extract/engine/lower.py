@@ -250,7 +250,8 @@ class _Lowering:
         tiles = None if binary else tiles_of(form, window, source)
         key = {"columns": "columns", "depthwise": "select", "xnor": "bits"}.get(form, "list")
         groups = 1 if linear.groups > 1 else self.group_blocks
-        identity = (id(source), key, threshold, groups)
+        # Each part has its own lists: an input that two of them read is found twice.
+        identity = (id(self._part()), id(source), key, threshold, groups)
         delta = self.deltas.get(identity)
         if delta is None:
             delta = self.deltas[identity] = DeltaInput(
@@ -479,12 +480,16 @@ class _Lowering:
             self._add(PointwiseStep(name=made.name, out=made, inputs=[source]))
         return made
 
+    def _part(self) -> Part:
+        """The native part that the next step belongs to."""
+        last = self.sequence[-1] if self.sequence else None
+        if not isinstance(last, Part):
+            last = Part()
+            self.sequence.append(last)
+        return last
+
     def _add(self, step: Step) -> None:
-        if not self.sequence or not isinstance(self.sequence[-1], Part):
-            self.sequence.append(Part())
-        part = self.sequence[-1]
-        if isinstance(part, Part):
-            part.steps.append(step)
+        self._part().steps.append(step)
 
     def _island(self, op: Op, args: Any, kwargs: Any, reason: str) -> Any:
         result = self.results[op.name]
