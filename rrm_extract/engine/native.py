@@ -420,6 +420,8 @@ class NativeNetwork:
     def _ordinary(self, frame: NDArray[np.float32]) -> tuple[tuple[Tensor, ...], Seen]:
         """A frame with infinities or NaN, as PyTorch computes it."""
         network = RecurrentNetwork(self.program, threshold=0)
+        if self._tracks:
+            network.track()
         outputs, densities = network.run(torch.from_numpy(frame))
         for position, total in enumerate(self._totals.values()):
             total.frames += 1

@@ -116,8 +116,9 @@ def _held_out(rounds: Sequence[Round]) -> dict[str, Any] | None:
         except CalibrationError:
             return None  # it takes all clips to fit at all
         here = rounds[left_out]
-        inside = (here.total > 0) & (here.total <= model.reach)
-        beyond += int((here.total > model.reach).sum())
+        known = np.isfinite(here.errors) & (here.total > 0)
+        inside = known & (here.total <= model.reach)
+        beyond += int((known & (here.total > model.reach)).sum())
         predicted.append(model.predict(here.total[inside]))
         true.append(here.errors[inside])
     if not any(len(part) for part in true):

@@ -456,6 +456,19 @@ def test_a_bad_frame_does_not_spoil_the_next(name: str, bad: float, batch: int) 
         assert relative_l2(result, values[5:]) < EXACT_RECURRENCE
 
 
+@pytest.mark.parametrize("batch", [1, 4])
+def test_what_is_truncated_is_counted_around_a_bad_frame(batch: int) -> None:
+    frames = moving_frames(9, 64)
+    frames[2, 0, 5, 5] = float("nan")
+    network = opened("resnet18", threshold=0.1, batch=batch)
+    network.track()
+    truncated = network.run(frames)[1].truncated
+    assert truncated is not None
+    assert truncated.shape == (9, len(network.program.linear_ops))
+    assert not truncated[2].any(), "computed densely"
+    assert truncated[-1].any()
+
+
 class Expansion(nn.Module):
     """1x1 layers with a sum before the activation."""
 

@@ -27,6 +27,7 @@ from rrm_extract.jobs import ChunkExtractor, make_recipe
 from rrm_extract.jobs import calibrate_target as calibrate_target_module
 from rrm_extract.jobs import run as run_module
 from rrm_extract.jobs.calibrate import run_calibration
+from rrm_extract.jobs.calibrate_accumulated import calibrate_accumulated
 from rrm_extract.jobs.calibrate_target import calibrate_target
 from rrm_extract.jobs.calibration import (
     AccumulatedCalibration,
@@ -38,9 +39,9 @@ from rrm_extract.jobs.calibration import (
 from rrm_extract.jobs.control import relative_errors
 from rrm_extract.jobs.discover import discover
 from rrm_extract.jobs.kept_calibration import calibration_path, has_calibration
-from rrm_extract.jobs.recipe import RecipeNetwork, network_input, sampling_of, subject_of
+from rrm_extract.jobs.recipe import Recipe, RecipeNetwork, network_input, sampling_of, subject_of
 from rrm_extract.jobs.run import _calibrate
-from rrm_extract.jobs.samples import take_samples
+from rrm_extract.jobs.samples import Sample, take_samples
 from rrm_extract.models import load_model
 from rrm_extract.report.calibration import calibration_text
 from rrm_extract.store.job import Job
@@ -215,6 +216,44 @@ def test_video_in_which_nothing_changes_is_refused(tmp_path: Path) -> None:
     subject = subject_of(load_model(MODEL), config, recipe.layer, recipe.engine)
     with pytest.raises(CalibrationError, match="nothing was truncated in any layer"):
         calibrate_target(recipe, samples, subject=subject, target=0.01, percentile=95, say=silent)
+
+
+def with_a_frame_of_nan(samples: list[Sample], recipe: Recipe) -> None:
+    """As a frame of one colour becomes where pictures are divided by their own deviation."""
+    sample = samples[0]
+    sample.x[5] = float("nan")
+    sample.exact[:] = RecipeNetwork(recipe).exact(sample.x)
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_a_frame_that_is_not_finite_spoils_no_calibration(
+    engine: str, videos: Path, tmp_path: Path
+) -> None:
+    config = job(videos, target_error=TARGET, engine=engine)
+    recipe = make_recipe(load_model(MODEL), config)
+    samples = take_samples(discover(config.inputs), config, recipe, clips=1, frames=36)
+    with_a_frame_of_nan(samples, recipe)
+    subject = subject_of(load_model(MODEL), config, recipe.layer, recipe.engine)
+    made = calibrate_target(
+        recipe, samples, subject=subject, target=TARGET, percentile=95, say=silent
+    )
+    save(made, tmp_path / "c.json")
+    assert made.thresholds["default"] > 0
+    assert all(gain > 0 for gain in made.gains.values())
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_a_frame_that_is_not_finite_spoils_no_fit(
+    engine: str, videos: Path, tmp_path: Path
+) -> None:
+    config = job(videos, policy="paper", threshold=0.05, engine=engine)
+    recipe = make_recipe(load_model(MODEL), config)
+    samples = take_samples(discover(config.inputs), config, recipe, clips=2, frames=36)
+    with_a_frame_of_nan(samples, recipe)
+    subject = subject_of(load_model(MODEL), config, recipe.layer, recipe.engine)
+    made, _ = calibrate_accumulated(recipe, samples, subject=subject, threshold=0.05)
+    save(made, tmp_path / "c.json")
+    assert made.report["held_out"]["pairs"] > 40
 
 
 def test_videos_that_cannot_be_used_are_replaced(videos: Path, tmp_path: Path) -> None:
