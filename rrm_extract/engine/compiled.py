@@ -189,9 +189,13 @@ class CompiledNetwork:
             one before has its outputs, and cost nothing.
 
         Raises:
-            NotFiniteError: infinities or NaN came up; the past is forgotten.
+            NotFiniteError: infinities or NaN came up. The past is forgotten, whatever is raised.
         """
-        outputs, seen, _ = self._repeats.run(frames, self._compute)
+        try:
+            outputs, seen, _ = self._repeats.run(frames, self._compute)
+        except BaseException:  # some layers are a frame further than others
+            self.reset()
+            raise
         return outputs, seen
 
     def _compute(self, frames: Floats) -> tuple[tuple[Floats, ...], Seen]:
@@ -217,7 +221,7 @@ class CompiledNetwork:
                 arrays[part.out] = _output(part.whole, arrays)
                 continue
             if not lane.run([arrays[tensor] for tensor in part.inputs]):
-                self.reset()  # a NaN must not stay in an accumulator
+                # The caller resets the lanes: a NaN must not stay in an accumulator.
                 raise NotFiniteError("a value that is not finite came up in the network")
             for position, tensor in enumerate(part.exports):
                 arrays[tensor] = lane.output(position)

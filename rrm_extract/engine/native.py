@@ -350,11 +350,15 @@ class NativeNetwork:
 
         Raises:
             EngineError: the frames are no such tensor, have another shape than the network was made
-                for, or there are none.
+                for, or there are none. Whatever else is raised makes it forget the past.
         """
         wanted = self._shared.lowered.frames
-        size = (wanted.channels, wanted.height, wanted.width)
-        outputs, seen, repeats = self._repeats.run(array_of(frames, size), self._compute)
+        array = array_of(frames, (wanted.channels, wanted.height, wanted.width))
+        try:
+            outputs, seen, repeats = self._repeats.run(array, self._compute)
+        except BaseException:  # some layers are a frame further than others
+            self.reset()
+            raise
         self._count_repeats(seen, repeats)
         return outputs, FrameDensities(
             density=torch.from_numpy(seen.density),

@@ -59,11 +59,20 @@ class Repeats(Generic[Array]):
         Args:
             frames: (T, ...) those after the frames of the call before.
             compute: the same for those of them that have to be computed; the state is left with
-                the last. May call :meth:`forget`.
+                the last. May call :meth:`forget`. Where it raises, no frame is remembered.
 
         Returns:
             The outputs, what the layers saw, and (T,) which frames were not computed.
         """
+        try:
+            return self._run(frames, compute)
+        except BaseException:  # an interrupt, too: the last frame has no results yet
+            self.forget()
+            raise
+
+    def _run(
+        self, frames: Floats, compute: Callable[[Floats], tuple[tuple[Array, ...], Seen]]
+    ) -> tuple[tuple[Array, ...], Seen, NDArray[np.bool_]]:
         new = self._new(frames)
         before = self._results  # where there are none, the first frame is new
         if new.all():

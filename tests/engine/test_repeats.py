@@ -13,9 +13,11 @@ from torch import Tensor, nn
 pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
 
 from rrm_extract.engine import NativeNetwork
+from rrm_extract.engine import compiled as compiled_module
 from rrm_extract.engine.compiled import CompiledNetwork, NotFiniteError
 from rrm_extract.engine.repeats import Repeats
 from rrm_extract.engine.seen import Seen
+from rrm_extract.graph import trace
 from tests.engine.running import native, program_of
 
 SHAPE = (3, 12, 12)
@@ -171,3 +173,73 @@ def test_frames_after_what_is_not_finite(compiled: bool) -> None:
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
     _, seen = net.run(frames[1:2])
     assert seen.key_frame[0], "the frame that follows is computed from nothing"
+
+
+class Refusing(nn.Module):
+    """Two layers with an operation between them that may refuse a frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = nn.Conv2d(3, 16, 3, padding=1)
+        self.after = nn.Conv2d(16, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.after(fails_once(self.before(x)))
+        return result
+
+
+REFUSES: list[bool] = []
+
+
+def fails_once(x: Tensor) -> Tensor:
+    if REFUSES and REFUSES.pop(0):
+        raise MemoryError
+    return x.sin()
+
+
+@pytest.mark.parametrize("good", [0, 1])
+def test_a_frame_that_could_not_be_computed_is_computed_again(good: int) -> None:
+    torch.manual_seed(0)
+    program = trace(Refusing().eval(), leaf_functions=[fails_once])
+    net = native(program, SHAPE, threshold=0.01)
+    frames = frames_of(0, 1)
+    if good:
+        net.run(frames[:1])
+    REFUSES[:] = [True]
+    with pytest.raises(MemoryError):
+        net.run(frames[1:])
+    (result,), seen = net.run(frames[1:])
+    assert float(seen.work[0]) == 1
+    assert seen.key_frame[0], "some layers had seen the frame and others not"
+    torch.testing.assert_close(result, program(frames[1:])[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("good", [0, 1])
+def test_the_same_without_torch(good: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = network().compiled()
+    assert plan is not None
+    net, frames = CompiledNetwork(plan), frames_of(0, 1)
+    if good:
+        net.run(frames[:1].numpy())
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled_module, "_output", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            net.run(frames[1:].numpy())
+    (result,), seen = net.run(frames[1:].numpy())
+    assert seen.key_frame[0]
+    with torch.inference_mode():
+        expected = module()(frames[1:])
+    np.testing.assert_allclose(result, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_an_interrupt_leaves_nothing_to_repeat() -> None:
+    def interrupted(_: object) -> Any:
+        raise KeyboardInterrupt
+
+    repeats: Repeats[Any] = Repeats(np.concatenate, loses=False)
+    frame = np.ones((1, 4), np.float32)
+    with pytest.raises(KeyboardInterrupt):
+        repeats.run(frame, interrupted)
+    counter = Counter()
+    assert repeats.run(frame, counter)[0][0].tolist() == [4]
+    assert counter.computed == [4]
