@@ -268,21 +268,18 @@ class RecurrentNetwork:
 
         if self._tracks:
             call.truncated.append(self._held_back(x, deltas, state.snapshot))
-        finite = bool(torch.isfinite(deltas).all())
-        if not finite:
+        y = _by_time(linear.apply(deltas.flatten(0, 1)), call.frames)  # (T, N, ...)
+        self._accumulate(y, state.accumulator if not begins else linear.bias_like(y[0]))
+        finite = bool(torch.isfinite(deltas).all()) and bool(torch.isfinite(y).all())
+        if finite:
+            self._states[op.name] = _LayerState(snapshot, y[-1].clone())
+        else:
             # A NaN or infinity would stay in the accumulator for ever: compute these frames
             # densely, and begin anew with the next one.
-            deltas = x
+            deltas, y = x, _by_time(linear(x.flatten(0, 1)), call.frames)
+            self._states[op.name] = _LayerState()
             if self._tracks:
                 call.truncated[-1].zero_()
-        y = _by_time(linear.apply(deltas.flatten(0, 1)), call.frames)  # (T, N, ...)
-        if not finite:
-            bias = linear.bias_like(y[0])
-            y = y if bias is None else y + bias
-            self._states[op.name] = _LayerState()
-        else:
-            self._accumulate(y, state, linear.bias_like(y[0]) if begins else None)
-            state.snapshot = snapshot
         dense = torch.full((call.frames,), not finite)
         dense[0] = dense[0] or begins
         if self._observer is not None:
@@ -309,15 +306,12 @@ class RecurrentNetwork:
         return sums
 
     @staticmethod
-    def _accumulate(y: Tensor, state: _LayerState, bias: Tensor | None) -> None:
+    def _accumulate(y: Tensor, before: Tensor | None) -> None:
         """Turns responses to deltas (T, N, ...) into outputs, in place: a running sum over time."""
-        if state.accumulator is not None:
-            y[0] += state.accumulator
-        elif bias is not None:
-            y[0] += bias
+        if before is not None:
+            y[0] += before
         for time in range(1, len(y)):
             y[time] += y[time - 1]
-        state.accumulator = y[-1].clone()
 
     def _count(
         self, op: Op, x: Tensor, deltas: Tensor, y: Tensor, dense: Tensor, call: _Call

@@ -169,6 +169,20 @@ def test_a_bad_frame_does_not_spoil_the_next(bad: float) -> None:
         assert relative_l2(result[t][None], expected[t][None]) < EXACT_RECURRENCE
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_a_sum_that_overflows_does_not_spoil_the_next(together: bool) -> None:
+    layer = nn.Conv2d(1, 1, 1)
+    nn.init.constant_(layer.weight, 10)
+    frames = torch.tensor([1.0, 3e38, 1.0, 2.0]).reshape(-1, 1, 1, 1)
+    network = rrm_extract.accelerate(layer, threshold=0)
+    if together:
+        network.run(frames[:2])
+        result = network.run(frames[2:])[0][0]
+    else:
+        result = torch.stack([network.step(frame) for frame in frames])[2:]
+    torch.testing.assert_close(result, layer(frames[2:]))
+
+
 def test_per_layer_thresholds() -> None:
     module = family("resnet18")
     thresholds = {"default": 1e-3, "layer1": 0.5, "layer1.0": 0.25, "fc": 0.0}
