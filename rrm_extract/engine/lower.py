@@ -329,14 +329,16 @@ class _Lowering:
         return self.places.of(out)
 
     def _pool(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        source = self._image(args[0])
-        pixels = (source.height, source.width)
-        described = pool_of(op, args[1:], kwargs, pixels)
+        x: Tensor = args[0]
+        if x.dim() != 4:
+            raise NoStepError("its input is no map of channels")
+        described = pool_of(op, args[1:], kwargs, (x.shape[2], x.shape[3]))
         if described is None:
             raise NoStepError(f"no kernel for {name_of(op)} with these arguments")
+        if described == "same":
+            return x
+        source = self._image(x)
         shape = tuple(self.results[op.name].shape)
-        if isinstance(described, str) and described == "same":
-            return self.places.of(source)
         out = PlanTensor(source.channels, 1, 1, name=op.name)
         if isinstance(described, str):  # the whole map
             self._add(GlobalAverageStep(name=op.name, out=out, source=source))
@@ -431,7 +433,7 @@ class _Lowering:
                 len(channels), tensor.height, tensor.width, name=f"{self.op.name}.input"
             )
             planes = aligned_planes(channels)
-            if planes is not None and not any(source.planes for source, _ in planes):
+            if planes is not None:
                 found.planes = tuple(planes)
             else:
                 self._add(GatherStep(name=found.name, out=found, channels=channels))
@@ -460,8 +462,6 @@ class _Lowering:
             if torch.equal(places, x):
                 return tensor
         sources = self.places.sources(x)
-        if any(source.planes for source in sources):
-            raise NoStepError("its input is rearranged inside of a concatenation")
         _, channels, height, width = x.shape
         tensor = PlanTensor(channels, height, width, name=f"{self.op.name}.input")
         index = self.places.index(x, sources).flatten().numpy()
