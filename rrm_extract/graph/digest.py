@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rrm_extract.graph.program import Program
+from rrm_extract.graph.settings import untold_settings
 
 __all__ = ["add_tensor", "digest_of"]
 
@@ -54,6 +55,9 @@ def _parts(value: Any) -> Iterator[str]:
         for name, tensor in [*value.named_parameters(), *value.named_buffers()]:
             yield name
             yield from _parts(tensor)
+        for name, setting in untold_settings(value):
+            yield name
+            yield from _parts(setting)
     elif isinstance(value, functools.partial):
         yield from _parts((value.func, value.args, value.keywords))
     elif isinstance(value, Mapping):
