@@ -415,6 +415,8 @@ class _Translation:
         given.update(substitute(kwargs, values))
         parameters = tuple(name for op in used for name in op.parameters)
         if function is nn.functional.linear and set(given) <= {"weight", "bias"}:
+            if given["weight"].dim() != 2:  # a vector makes no channels, but a number of each row
+                return None
             linear = FullyConnected(weight=given["weight"], bias=given.get("bias"))
             return Op(name="", kind="linear", call=linear, args=args[:1], parameters=parameters)
         if function in (torch.conv1d, torch.conv2d, torch.conv3d) and set(given) <= set(names):
@@ -487,7 +489,9 @@ def _first_argument(node: fx.Node) -> fx.Node | None:
 
 
 def _tuple(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
-    return (value,) * dims if isinstance(value, int) else tuple(value)
+    """One number for each dimension, as PyTorch understands a single one and ``(2,)``."""
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * dims if len(values) == 1 else values
 
 
 def _linear_map(module: nn.Module) -> Convolution | FullyConnected:
@@ -497,15 +501,16 @@ def _linear_map(module: nn.Module) -> Convolution | FullyConnected:
     if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         msg = f"expected a convolution or a fully-connected layer, got {type(module).__name__}"
         raise TypeError(msg)
+    dims = module.weight.dim() - 2
     padding: tuple[int, ...] | str = (
-        module.padding if isinstance(module.padding, str) else tuple(module.padding)
+        module.padding if isinstance(module.padding, str) else _tuple(module.padding, dims)
     )
     return Convolution(
         weight=module.weight.detach(),
         bias=None if module.bias is None else module.bias.detach(),
-        stride=tuple(module.stride),
+        stride=_tuple(module.stride, dims),
         padding=padding,
-        dilation=tuple(module.dilation),
+        dilation=_tuple(module.dilation, dims),
         groups=module.groups,
         padding_mode=module.padding_mode,
         pad=tuple(module._reversed_padding_repeated_twice),
