@@ -16,6 +16,7 @@ from torchvision.models.feature_extraction import NodePathTracer
 
 from rrm_extract.errors import TraceError
 from rrm_extract.graph.binary import BINARY_MODULES, BinaryConv2d, BinaryLinear, Sign
+from rrm_extract.graph.dtypes import type_of, type_of_frames
 from rrm_extract.graph.evaluation import evaluating_copy, evaluation
 from rrm_extract.graph.hooks import make_weights, refuse_hooks, refuse_root_hooks
 from rrm_extract.graph.kinds import (
@@ -130,6 +131,7 @@ class _Translation:
         self.current: dict[fx.Node, str] = {}
         self.ops: list[Op] = []
         self.moving: set[str] = set()  # values that depend on the network's input
+        self.types: dict[str, torch.dtype] = {}
 
     def program(self) -> Program:
         placeholder = ""
@@ -141,11 +143,12 @@ class _Translation:
                 placeholder = self.names[node]
                 self.current[node] = placeholder
                 self.moving.add(placeholder)
+                self.types[placeholder] = type_of_frames(self.module)
             elif node.op == "output":
                 outputs = self._outputs(node)
             else:
                 op, changed = self._op(node)
-                self._append(op, node)
+                self._append(self._of_its_type(op, changed), node)
                 self._remember(node, changed)
         return Program(input=placeholder, ops=tuple(self.ops), outputs=outputs)
 
@@ -181,6 +184,22 @@ class _Translation:
         for same in self.memory.write(node, changed):
             self.current[same] = self.current[node]
 
+    def _of_its_type(self, op: Op, changed: fx.Node | None) -> Op:
+        """In place a tensor keeps its type, whatever it is combined with; otherwise not.
+
+        Where the other operand has a wider type, that is two operations. The last one, which makes
+        the value, has its name.
+        """
+        if changed is None or self.memory.is_number(changed):
+            return op
+        before = self.types.get(self.current[changed])
+        if before is None or not before.is_floating_point or type_of(op, self.types) == before:
+            return op
+        wide = replace(op, name=f"{op.name}.wide")
+        self._add(wide)
+        args = (Ref(wide.name), Ref(self.current[changed]))
+        return Op(name=op.name, kind="other", call=MethodCall("type_as"), args=args)
+
     def _append(self, op: Op, node: fx.Node) -> None:
         self._add(op)
         self.current[node] = op.name
@@ -192,6 +211,9 @@ class _Translation:
             # A layer of constants has no frames, and nothing that could recur.
             op = replace(op, kind="other")
         self.ops.append(op)
+        its_type = type_of(op, self.types)
+        if its_type is not None:
+            self.types[op.name] = its_type
 
     def _outputs(self, node: fx.Node) -> tuple[str, ...]:
         tree = self._tree(node.args[0])

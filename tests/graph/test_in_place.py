@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import rrm_extract
+from rrm_extract.engine import NativeNetwork
 from rrm_extract.errors import TraceError
 from rrm_extract.graph import trace
 from tests.closeness import EXACT_RECURRENCE, relative_l2
@@ -153,6 +154,75 @@ def test_whoever_reads_the_tensor_afterwards_reads_the_change(
 def test_a_number_is_not_changed_in_place() -> None:
     (result,) = trace(Net(size_of_what_changed))(torch.zeros(1, 3, 4, 4))
     assert result.shape == (1, 1, 4, 7)
+
+
+class Normalising(nn.Module):
+    """Statistics in double precision, as NumPy makes them, and a convolution behind."""
+
+    def __init__(
+        self, path: Callable[[Any, Any], Any], statistics: torch.dtype = torch.float64
+    ) -> None:
+        super().__init__()
+        self.path = path
+        self.register_buffer("mean", torch.linspace(0.1, 0.7, 3, dtype=statistics)[:, None, None])
+        self.register_buffer("std", torch.linspace(1.3, 1.7, 3, dtype=statistics)[:, None, None])
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.conv(self.path(self, x.clone()))
+        return result
+
+
+def normalised(net: Normalising, x: Tensor) -> Tensor:
+    x -= net.mean
+    x /= net.std
+    return x
+
+
+def normalised_by_methods(net: Normalising, x: Tensor) -> Tensor:
+    return x.sub_(net.mean).mul_(net.std)
+
+
+def added_in_double(net: Normalising, x: Tensor) -> Tensor:
+    wide = (x.double() - net.mean) * net.std
+    x += wide
+    return x
+
+
+def added_to_half(net: Normalising, x: Tensor) -> Tensor:
+    half = x.bfloat16()
+    half += x
+    return half.to(x.dtype)
+
+
+PATHS = [normalised, normalised_by_methods, added_in_double, added_to_half]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_tensor_that_is_changed_keeps_its_type(path: Callable[[Any, Any], Any]) -> None:
+    torch.manual_seed(0)
+    net = Normalising(path).eval()
+    frames = moving_frames(3, 12)
+    with torch.inference_mode():
+        expected = net(frames)
+    program = trace(net)
+    (result,) = program(frames)
+    assert result.dtype == torch.float32
+    assert relative_l2(result, expected) < 1e-6
+    recurrent = rrm_extract.accelerate(net, threshold=0)
+    steps = torch.stack([recurrent.step(frame) for frame in frames])
+    assert relative_l2(steps, expected) < EXACT_RECURRENCE
+    native = NativeNetwork(program, input_shape=(3, 12, 12), threshold=0)
+    assert relative_l2(native.run(frames)[0][0], expected) < EXACT_RECURRENCE
+
+
+@pytest.mark.parametrize("path", PATHS[:2])
+@pytest.mark.parametrize("types", [torch.float32, torch.float64])
+def test_operands_of_one_type_are_left_alone(
+    path: Callable[[Any, Any], Any], types: torch.dtype
+) -> None:
+    program = trace(Normalising(path, types).to(types))
+    assert not [op.name for op in program.ops if op.name.endswith(".wide")]
 
 
 def on_a_slice(net: Net, y: Tensor) -> Tensor:
