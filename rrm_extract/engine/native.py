@@ -392,7 +392,8 @@ class NativeNetwork:
     def stats(self) -> tuple[LayerCost, ...]:
         """Cost of each linear layer, averaged over all frames since construction.
 
-        ``density_delta`` is over the frames that were not key frames (NaN if there were none).
+        ``density_delta`` is over the frames that were not key frames (NaN if there were none). That
+        of an island, which is always dense and where nobody counts, is 1 in each of them.
         """
         names = self._shared.program.linear_names()
         maps = {op.name: op.linear_map for op in self._shared.program.linear_ops}
@@ -436,11 +437,11 @@ class NativeNetwork:
         """Frames that were not computed are frames as well, in which nothing has changed."""
         count = int(repeats.sum())
         layers = self._shared.lowered.layers
-        for position, (name, delta) in enumerate(layers.items() if count else ()):
+        for position, name in enumerate(layers if count else ()):
             total = self._totals[name]
             total.frames += count
             total.density += float(seen.density[repeats, position].sum())
-            total.delta_frames += 0 if delta is None else count
+            total.delta_frames += count
 
     def _batch(self, frames: NDArray[np.float32]) -> list[tuple[tuple[Tensor, ...], Seen]] | None:
         """Runs a batch; None when something was not finite."""
@@ -569,13 +570,12 @@ class NativeNetwork:
             else None,
         )
         later = np.arange(frames) >= (1 if self._fresh else 0)
-        for position, (name, delta) in enumerate(layers.items()):
+        for position, name in enumerate(layers):
             total = self._totals[name]
             total.frames += frames
             total.density += float(seen.density[:, position].sum())
-            if delta is not None:  # an island is dense, and nobody counts
-                total.density_delta += float(seen.density_delta[later, position].sum())
-                total.delta_frames += int(later.sum())
+            total.density_delta += float(seen.density_delta[later, position].sum())
+            total.delta_frames += int(later.sum())
         return seen
 
 

@@ -18,6 +18,7 @@ from rrm_extract.engine.parts import Lowered
 from rrm_extract.errors import EngineError
 from rrm_extract.graph import fold_batch_norm, trace
 from rrm_extract.rrm import by_frame, layer_thresholds
+from rrm_extract.rrm.cost import theoretical_speedup
 from tests.closeness import EXACT_RECURRENCE, relative_l2
 from tests.engine.running import clip, native, program_of
 
@@ -239,3 +240,21 @@ def test_trying_islands_draws_nothing_from_the_callers_numbers() -> None:
     before = torch.random.get_rng_state()
     assert not islands_take_batches(lowered)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_layer_without_a_kernel_counts_as_dense() -> None:
+    module = nn.Sequential(
+        *(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU()),
+        nn.Conv2d(16, 8, 3, padding=1, padding_mode="reflect"),
+    )
+    generator = torch.Generator().manual_seed(1)
+    frames = clip(SHAPE, ["few", "half", "same", "few"], generator=generator, exact=False)
+    network = native(program_of(module), SHAPE, threshold=0)
+    assert [name for name, _ in network.islands] == ["2"]
+    _, seen = network.run(frames)
+    assert seen.density_delta[1:, 1].tolist() == [1, 1, 0, 1], "a frame once more costs nothing"
+    costs = network.stats()
+    assert [cost.density for cost in costs] == pytest.approx(seen.density.mean(dim=0).tolist())
+    deltas = seen.density_delta[1:].mean(dim=0).tolist()
+    assert [cost.density_delta for cost in costs] == pytest.approx(deltas)
+    assert 1 < theoretical_speedup(costs) < 4
