@@ -66,7 +66,9 @@ class Passes:
             add(min(FIRST_PASS, count))
             self._learns = False
         while begin < count:
-            moves = shares > max(MUCH, RISE * self._share)  # nothing, while that is not known
+            # As long as nobody knows what is usual, much is enough.
+            usual = 0.0 if math.isnan(self._share) else self._share
+            moves = shares > max(MUCH, RISE * usual)
             both = np.flatnonzero(moves[begin:-1] & moves[begin + 1 :])
             if len(both):
                 onset = begin + int(both[0])

@@ -66,6 +66,14 @@ def test_passes(moves: str, expected: list[list[int]]) -> None:
     assert divided(Passes(), moves) == expected
 
 
+def test_movement_after_a_single_frame_is_new() -> None:
+    """Of one frame the engine learns nothing of what changes: a short pass comes next as well."""
+    for moves, expected in (("#########", [1, 7]), (".........", [8]), (".#.......", [8])):
+        frames, passes = clip(moves), Passes()
+        assert len(passes.divide(frames[:1])) == 1
+        assert [one.stop - one.start for one in passes.divide(frames[1:])] == expected
+
+
 def test_after_a_reset_nothing_is_known() -> None:
     passes = Passes()
     divided(passes, "." * 8)
