@@ -218,6 +218,17 @@ class NativeNetwork:
         """Operations that run as plain PyTorch, and why."""
         return tuple((island.op.name, island.reason) for island in self._shared.lowered.islands)
 
+    def shared_snapshots(self) -> list[list[str]]:
+        """Names of the linear operations, those together that have one snapshot of their input.
+
+        Not all that read one value do: a layer with other lists, or beyond an operation without
+        a kernel, decides by itself when to run dense, and then holds back nothing.
+        """
+        groups: dict[object, list[str]] = {}
+        for name, delta in self._shared.lowered.layers.items():
+            groups.setdefault(name if delta is None else id(delta), []).append(name)
+        return list(groups.values())
+
     def compiled(self) -> CompiledPlan | None:
         """The network as plain data that runs without PyTorch; None if it has islands."""
         return compiled_plan(self._shared)

@@ -90,6 +90,10 @@ class Bench:
         """The network with some thresholds; weights are shared."""
         return RecipeNetwork(replace(self.recipe, threshold=threshold))
 
+    def shared_snapshots(self) -> list[list[str]]:
+        """Names of the linear operations, those together that always hold back the same."""
+        return self._uniform.shared_snapshots()
+
     def uniform(self, threshold: float, samples: Sequence[Sample] | None = None) -> Trial:
         """All layers with one threshold."""
         self._uniform.scale_thresholds(threshold)
@@ -209,40 +213,35 @@ def largest_threshold(bench: Bench, target: float, percentile: float) -> float:
 
 
 def _gains(bench: Bench, threshold: float, floor: float) -> Floats:
-    """Squared error for one unit that a layer holds back, each layer truncating by itself."""
-    ops = bench.recipe.program.linear_ops
-    groups = _groups(bench)
+    """Squared error for one unit that a layer holds back, each input truncated by itself.
+
+    What layers with one snapshot hold back is counted for the first of them; the others have 0.
+    """
+    position = {op.name: place for place, op in enumerate(bench.recipe.program.linear_ops)}
+    groups = bench.shared_snapshots()
     macs = sum(layer.macs for layer in bench.recipe.layers)
     each = round(GAIN_WORK / (macs * len(groups) * len(bench.samples)))
     few = max(each, -(-FEWEST_GAIN_FRAMES // len(bench.samples)), 2)
     some = [sample.first(few) for sample in bench.samples]
-    gains = np.full(len(ops), np.nan)
-    for group in groups:
-        names = [ops[position].name for position in group]
+    firsts = [position[names[0]] for names in groups]
+    found = np.full(len(groups), np.nan)
+    for number, (names, first) in enumerate(zip(groups, firsts, strict=True)):
         # The others' thresholds are 0, or they would have no snapshot of their own to differ from.
         core = bench.core({"default": 0.0, **dict.fromkeys(names, threshold)})
         core.track()
         trial = bench.run(core, some)
-        held = np.concatenate(trial.truncated)[:, group[0]]
+        held = np.concatenate(trial.truncated)[:, first]
         squares = np.maximum(np.square(np.concatenate(trial.errors)) - floor, 0.0)
         use = (held > 0) & np.isfinite(squares)
         if use.any():
-            # A frame's energy is counted for one of the layers that share an input.
-            gains[group] = 0.0
-            gains[group[0]] = squares[use].sum() / held[use].sum()
-    known = gains[np.isfinite(gains)]
+            found[number] = squares[use].sum() / held[use].sum()
+    known = found[np.isfinite(found)]
     if not known.sum() > 0:
         msg = "nothing was truncated in any layer; expected video in which something changes"
         raise CalibrationError(msg)
-    return np.where(np.isfinite(gains), gains, np.median(known))
-
-
-def _groups(bench: Bench) -> list[list[int]]:
-    """Positions of the linear layers, those that read the same input together."""
-    groups: dict[str, list[int]] = {}
-    for position, op in enumerate(bench.recipe.program.linear_ops):
-        groups.setdefault(op.inputs[0], []).append(position)
-    return list(groups.values())
+    gains = np.zeros(len(position))
+    gains[firsts] = np.where(np.isfinite(found), found, np.median(known))
+    return gains
 
 
 def _adjusted(estimate: ErrorEstimate, trial: Trial) -> ErrorEstimate:

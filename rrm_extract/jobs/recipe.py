@@ -192,6 +192,10 @@ class RecipeNetwork:
         """All thresholds times a factor, from the next frame on."""
         self._network.scale_thresholds(factor)
 
+    def shared_snapshots(self) -> list[list[str]]:
+        """Names of the linear operations, those together that always hold back the same."""
+        return self._network.shared_snapshots()
+
     def run(self, x: Tensor, /) -> tuple[tuple[NDArray[np.float32], ...], Seen]:
         """(T, D) features, and what the layers saw."""
         (output,), seen = self._network.run(x)

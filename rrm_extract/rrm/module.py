@@ -150,6 +150,13 @@ class RecurrentNetwork:
         """Has the deltas of every linear layer shown, layer by layer, from here on."""
         self._observer = observer
 
+    def shared_snapshots(self) -> list[list[str]]:
+        """Names of the linear operations, those together whose snapshots are always equal."""
+        groups: dict[tuple[str, float], list[str]] = {}
+        for op in self.program.linear_ops:
+            groups.setdefault((op.inputs[0], self.thresholds[op.name]), []).append(op.name)
+        return list(groups.values())
+
     def step(self, frame: Tensor) -> Any:
         """The network's output for the next frame.
 

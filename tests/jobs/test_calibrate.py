@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from rrm_extract import FeatureFile
 from rrm_extract.cli import main
@@ -50,6 +51,7 @@ from rrm_extract.store.schema import FORMAT_VERSION
 from rrm_extract.video import ClipReader, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.clips import decode_all, write_pictures
+from tests.jobs import branching
 from tests.tiny import MODEL
 
 TARGET = 0.01
@@ -216,6 +218,50 @@ def test_video_in_which_nothing_changes_is_refused(tmp_path: Path) -> None:
     subject = subject_of(load_model(MODEL), config, recipe.layer, recipe.engine)
     with pytest.raises(CalibrationError, match="nothing was truncated in any layer"):
         calibrate_target(recipe, samples, subject=subject, target=0.01, percentile=95, say=silent)
+
+
+@pytest.mark.parametrize(
+    ("engine", "groups"),
+    [
+        # A layer by channel has no list: it is dense where the others truncate.
+        ("native", [["stem.0"], ["depthwise"], ["point", "other"]]),
+        ("torch", [["stem.0"], ["depthwise", "point", "other"]]),
+    ],
+)
+def test_what_layers_hold_back_together_is_counted_once(
+    engine: str, groups: list[list[str]], videos: Path
+) -> None:
+    model = load_model(branching.MODEL)
+    config = job(videos, model=branching.MODEL, target_error=TARGET, engine=engine)
+    recipe = make_recipe(model, config)
+    samples = take_samples(discover(config.inputs), config, recipe, clips=2, frames=36)
+    for sample in samples:
+        with_growing_noise(sample, recipe)
+    bench = calibrate_target_module.Bench(recipe, samples)
+    assert bench.shared_snapshots() == groups
+    subject = subject_of(model, config, recipe.layer, recipe.engine)
+    made = calibrate_target(
+        recipe, samples, subject=subject, target=TARGET, percentile=95, say=silent
+    )
+    held = np.concatenate(bench.uniform(made.report["threshold"]).truncated)
+    columns = dict(zip((op.name for op in recipe.program.linear_ops), held.T, strict=True))
+    for first, *others in groups:
+        assert made.gains[first] > 0
+        for other in others:
+            assert made.gains[other] == 0
+            np.testing.assert_array_equal(columns[other], columns[first])
+    if engine == "native":
+        assert (columns["point"][columns["depthwise"] == 0] > 0).any()
+
+
+def with_growing_noise(sample: Sample, recipe: Recipe) -> None:
+    """A still picture with noise, from none to as much as the picture."""
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.randn(sample.x.shape[1:], generator=generator)
+    for number, frame in enumerate(sample.x):
+        noise = torch.randn(picture.shape, generator=generator)
+        frame.copy_(picture + number / len(sample) * noise)
+    sample.exact[:] = RecipeNetwork(recipe).exact(sample.x)
 
 
 def with_a_frame_of_nan(samples: list[Sample], recipe: Recipe) -> None:
