@@ -235,6 +235,12 @@ def test_depthwise(size: Any, stride: int) -> None:
     holds()
 
 
+@pytest.mark.parametrize(("size", "stride"), [(1, 21), (2, 11), (2, 12), (3, 21), (4, 11), (4, 12)])
+def test_depthwise_with_a_stride_beyond_its_kernel(size: int, stride: int) -> None:
+    way = Way(("few", "half", "pixel"), 8, "bounded", THRESHOLD, False, 0)
+    check(nn.Conv2d(20, 20, size, stride=stride, groups=20), (20, 30, 47), way, seed=0)
+
+
 def test_depthwise_with_the_policy_of_the_paper() -> None:
     way = Way(("few", "half", "pixel"), 8, "paper", THRESHOLD, False, 0)
     check(nn.Conv2d(20, 20, 3, groups=20), (20, 6, 6), way, seed=0)

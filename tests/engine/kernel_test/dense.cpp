@@ -272,7 +272,9 @@ void check_depthwise(Case& c) {
     const int size = random.between(1, 7);
     const bool square = random.chance(0.8);
     const int kernel_rows = square ? size : random.between(1, 5), kernel_columns = size;
-    const int dilation = random.chance(0.7) ? 1 : 2, stride = random.between(1, 3);
+    const int dilation = random.chance(0.7) ? 1 : 2;
+    // Strides beyond the kernel, too: none may be taken for a usual one.
+    const int stride = random.chance(0.8) ? random.between(1, 3) : random.one_of({4, 11, 12, 21, 22});
     const int rows = random.between(1, 4), columns = random.between(1, 20);
     const int row_stride = random.between(1, 3);
     const int width = (columns - 1) * stride + (kernel_columns - 1) * dilation + 1;

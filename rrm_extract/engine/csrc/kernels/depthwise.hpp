@@ -114,15 +114,13 @@ inline void depthwise_any(const DepthwiseArgs& args) {
 }
 
 void depthwise(const DepthwiseArgs& args) {
-    if (args.kernel_rows == args.kernel_columns && args.row_dilation == 1 &&
-        args.column_dilation == 1) {
-        switch (args.kernel_rows * 10 + args.column_stride) {
-            case 31: return depthwise_rows<3, 1>(args);
-            case 32: return depthwise_rows<3, 2>(args);
-            case 51: return depthwise_rows<5, 1>(args);
-            case 52: return depthwise_rows<5, 2>(args);
-        }
-    }
+    const int size = args.kernel_rows, stride = args.column_stride;
+    const bool plain =
+        args.kernel_columns == size && args.row_dilation == 1 && args.column_dilation == 1;
+    if (plain && size == 3 && stride == 1) return depthwise_rows<3, 1>(args);
+    if (plain && size == 3 && stride == 2) return depthwise_rows<3, 2>(args);
+    if (plain && size == 5 && stride == 1) return depthwise_rows<5, 1>(args);
+    if (plain && size == 5 && stride == 2) return depthwise_rows<5, 2>(args);
     depthwise_any(args);
 }
 
