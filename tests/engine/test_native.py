@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -23,11 +24,14 @@ from tests.closeness import EXACT_RECURRENCE, relative_l2
 from tests.engine.running import (
     ISAS,
     assert_same_costs,
+    assert_same_densities,
     clip,
+    coarse,
     every_frame,
     make_coarse,
     native,
     program_of,
+    tiles,
 )
 from tests.graph import nets
 from tests.rrm.lively import lively
@@ -728,6 +732,47 @@ def test_thresholds_are_scaled_from_the_next_frame_on() -> None:
     assert seen.truncated is None, "nobody asked"
     network.scale_thresholds(0.0)
     torch.testing.assert_close(network.run(frames[2:])[0][0], program(frames[2:])[0])
+
+
+READERS = {  # of what a first layer makes, each of which holds something back
+    "lists": [nn.Conv2d(24, 4, 3, padding=1)],
+    "depthwise": [nn.Conv2d(24, 24, 3, groups=24), nn.ReLU6(), nn.Conv2d(24, 4, 1)],
+    "maximum": [nn.MaxPool2d(2), nn.Conv2d(24, 4, 1)],
+    "sum": [Expansion(), nn.Conv2d(24, 4, 1)],
+    "connected": [nn.Flatten(), nn.Linear(24 * 64, 4)],
+}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("kind", READERS)
+def test_a_smaller_threshold_reaches_what_rests(isa: str, batch: int, kind: str) -> None:
+    """What was held back passes, though nothing has changed there since."""
+    generator = torch.Generator().manual_seed(0)
+    module = make_coarse(
+        nn.Sequential(nn.Conv2d(3, 24, 1), nn.ReLU(), *copy.deepcopy(READERS[kind])), generator
+    )
+    frames = coarse(1, 3, 8, 8, generator=generator, steps=4, most=2).repeat(4, 1, 1, 1)
+    frames[1:, :, :, :4] += 0.25
+    frames[2:, :, 5, 6] += 1
+    frames[3:, :, 1, 7] += 1
+    options: Any = {"threshold": {"0": 0.0, "default": 60.1}}
+    with tiles(False):
+        mine = native(
+            program_of(module), (3, 8, 8), isa=isa, batch=batch, adaptive=False, **options
+        )
+    other = RecurrentNetwork(program_of(copy.deepcopy(module).double()), **options)
+    (before,), held = mine.run(frames[:2])
+    (expected,), _ = other.run(frames[:2].double())
+    assert torch.equal(before, expected.float())
+    assert not held.density_delta[1, 1:].any(), "all is held back"
+    for network in (mine, other):
+        network.scale_thresholds(0.01)
+    (result,), seen = mine.run(frames[2:])
+    (wanted,), expected_seen = other.run(frames[2:].double())
+    assert torch.equal(result, wanted.float())
+    assert_same_densities([seen], expected_seen)
+    assert not seen.key_frame.any()
 
 
 def several_layers(kind: str) -> nn.Sequential:

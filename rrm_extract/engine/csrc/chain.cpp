@@ -166,7 +166,7 @@ void State::run_chain(const Network::Chain& chain, int frame) {
         timed_step(i, [&] { layer(i)->look(*this, frame, changes[i]); });
         if (i + 1 == count) break;
         for (int row = 0; row < heights[i]; row++)
-            mark(layer(i + 1)->source_delta(), frame, row, changes[i].sent(row));
+            mark(layer(i + 1)->source_delta(), frame, row, changes[i].sent(row).changed);
     }
     std::deque<Link> links;  // those between the layers, unless whole maps are written
     if (!is_compared_with(chain, frame)) {

@@ -55,8 +55,9 @@ void Changes::set(State& state, int tensor, int frame, const std::vector<uint8_t
     const Tensor& plan = state.network->tensors[tensor];
     const int rows = plan.height, columns = plan.width;
     whole_ = {{0, columns}};
-    send_all_ = mask == nullptr;
-    make_all_ = all || send_all_ || state.needs_all(tensor, frame);
+    all_changed_ = mask == nullptr;
+    look_at_all_ = all_changed_ || state.looks_at_all(frame);
+    make_all_ = all || look_at_all_ || state.needs_all(tensor, frame);
     if (uint8_t* told = state.changes_of(tensor, frame)) {
         const size_t pixels = static_cast<size_t>(rows) * columns;
         if (mask == nullptr)
@@ -64,7 +65,7 @@ void Changes::set(State& state, int tensor, int frame, const std::vector<uint8_t
         else
             std::copy(mask->begin(), mask->end(), told);
     }
-    if (send_all_) return;
+    if (all_changed_) return;
     constexpr int kGap = 4;  // pixels that cost less than another run
     runs_.resize(rows);
     const uint8_t* line = mask->data();

@@ -387,6 +387,7 @@ void State::end(int frames) {
         delta.ring = (delta.ring + frames) % rings(plan);
         delta.valid = true;
     }
+    thresholds_fell_ = false;
 }
 
 Share State::count_for(Share share) {
@@ -662,7 +663,8 @@ void State::mark(int delta, int frame, int row, const std::vector<Run>& runs) {
 }
 
 void State::emit(int tensor, int frame, int block, int blocks, int row, const float* x,
-                 ptrdiff_t x_block, const std::vector<Run>& runs) {
+                 ptrdiff_t x_block, const SentRuns& sent) {
+    const std::vector<Run>& runs = sent.looked_at;
     const Timed timed(*this, Share::lists);
     const Kernels& kernels = network->kernels;
     for (const int index : network->tensors[tensor].deltas) {
@@ -696,7 +698,7 @@ void State::emit(int tensor, int frame, int block, int blocks, int row, const fl
                                counts});
             continue;
         }
-        if (state.dense[frame] != 0 && block == 0) mark(index, frame, row, runs);
+        if (state.dense[frame] != 0 && block == 0) mark(index, frame, row, sent.changed);
         if (plan.kind == DeltaKind::select) {
             // The paper's policy also keeps the input before, as at a first frame.
             const bool first =

@@ -257,6 +257,12 @@ struct ResidualMap {
     ptrdiff_t row = 0, block = 0;     // in numbers
 };
 
+// Pixels of a row that may be other than in the frame before, and those that readers look at.
+struct SentRuns {
+    const std::vector<Run>& changed;
+    const std::vector<Run>& looked_at;
+};
+
 // (frames, C, H, W) floats with their distances in floats.
 struct Array {
     const float* data;
@@ -277,7 +283,10 @@ public:
     // Whether the energy of what is truncated is counted; from the next key frame on.
     void track(bool on);
     // All thresholds times a factor, from the next frame on.
-    void scale_thresholds(float factor) { threshold_scale_ = factor; }
+    void scale_thresholds(float factor) {
+        thresholds_fell_ = thresholds_fell_ || factor < threshold_scale_;
+        threshold_scale_ = factor;
+    }
     // Whether times are told apart by share, which takes some time itself.
     void split_times(bool on) { splits_ = on; }
     // Counts the time from here on for another share; returns the one so far.
@@ -303,10 +312,12 @@ public:
     float* winograd_scratch(size_t floats);
     float* strip_scratch(size_t floats);
 
-    // Hands a finished row of blocks to the layers that read the tensor; outside of the runs
-    // nothing has changed since the frame before.
+    // Hands a finished row of blocks to the layers that read the tensor; what is not looked at
+    // passes no threshold.
     void emit(int tensor, int frame, int block, int blocks, int row, const float* x,
-              ptrdiff_t x_block, const std::vector<Run>& runs);
+              ptrdiff_t x_block, const SentRuns&);
+    // Whether what layers hold back may pass now, in pixels that are those of the frame before.
+    bool looks_at_all(int frame) const { return frame == 0 && thresholds_fell_; }
     // Whether a frame says nothing of what the picture does: a key frame, and the first dense one
     // after lists, which takes all that these have truncated.
     bool changes_everywhere(int delta, int frame) const;
@@ -384,6 +395,7 @@ private:
     float* energy(int delta, int row, int group);
 
     float threshold_scale_ = 1;
+    bool thresholds_fell_ = false;    // since the last frame
     int batch_frames_ = 0;            // that pass together at the moment
     bool tracked_ = false;
     bool splits_ = false;

@@ -58,11 +58,13 @@ public:
     void set(State&, int tensor, int frame, const std::vector<uint8_t>* mask, bool all = false);
     // The pixels that have to be computed: all, when the memory is not that of the frame before.
     const std::vector<Run>& made(int row) const { return make_all_ ? whole_ : runs_[row]; }
-    // The pixels that the readers have to look at.
-    const std::vector<Run>& sent(int row) const { return send_all_ ? whole_ : runs_[row]; }
+    SentRuns sent(int row) const {
+        const std::vector<Run>& changed = all_changed_ ? whole_ : runs_[row];
+        return {changed, look_at_all_ ? whole_ : changed};
+    }
 
 private:
-    bool make_all_ = true, send_all_ = true;
+    bool make_all_ = true, all_changed_ = true, look_at_all_ = true;
     std::vector<Run> whole_;
     std::vector<std::vector<Run>> runs_;
 };
