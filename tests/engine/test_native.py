@@ -596,6 +596,42 @@ def test_a_nan_stays_in_its_group() -> None:
         torch.testing.assert_close(result, module(frames), equal_nan=True)
 
 
+def filled(inputs: int, weight: float, size: int = 1) -> nn.Conv2d:
+    layer = nn.Conv2d(inputs, 4, size, padding=size // 2)
+    nn.init.constant_(layer.weight, weight)
+    nn.init.constant_(layer.bias, 0.5)  # type: ignore[arg-type]
+    return layer
+
+
+OVERFLOWS = {  # in the middle frame below, in the last layer but one where there are several
+    "nobody reads": [filled(3, 2)],
+    "relu": [filled(3, -2), nn.ReLU(), filled(4, 1)],
+    "relu6": [filled(3, 2), nn.ReLU6(), filled(4, 1)],
+    "sigmoid": [filled(3, 2), nn.Sigmoid(), filled(4, 1)],
+    "maximum": [filled(3, -2), nn.ReLU(), nn.MaxPool2d(2), filled(4, 1)],
+    "window": [filled(3, 1), nn.ReLU(), filled(4, -2, 3), nn.ReLU(), filled(4, 1)],
+    "taps": [filled(3, 1), nn.ReLU(), filled(4, 2, 5), nn.ReLU6(), filled(4, 1)],
+    "tiles": [filled(3, 2, 7), nn.ReLU6(), filled(4, 1)],
+}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("kind", OVERFLOWS)
+def test_a_sum_that_overflows_is_gone_with_its_frame(isa: str, batch: int, kind: str) -> None:
+    """Also where what becomes of it is finite, or read by no layer."""
+    module = nn.Sequential(*OVERFLOWS[kind])
+    frames = torch.zeros(5, 3, 12, 12)
+    frames[2] = 1e38
+    frames[4, :, 3, 4] = 1
+    network = native(
+        program_of(module), (3, 12, 12), threshold=0, batch=batch, isa=isa, adaptive=False
+    )
+    (result,), _ = network.run(frames)
+    with torch.inference_mode():
+        torch.testing.assert_close(result, module(frames), rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
 # --- drift
 
 

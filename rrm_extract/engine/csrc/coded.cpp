@@ -152,7 +152,7 @@ void CodedLayer::finish(State& state, int frame, int slot, int slots) const {
     args.low = epilogue.low;
     args.high = epilogue.high;
     args.next_row = kBlock;
-    args.finite = state.finite(delta, tensor, frame);
+    args.finite = state.finite(delta, tensor, frame, &epilogue);
     for (int first = 0; first < out.blocks(); first += kStageBlocks) {
         args.blocks = std::min(kStageBlocks, out.blocks() - first);
         const RowTarget to = row_target(state, tensor, frame, first, args.blocks, 0);

@@ -88,7 +88,7 @@ void ColumnConvolution::ColumnTiles::gather(const Strip& strip, int frame) {
     }
 }
 
-void ColumnConvolution::ColumnTiles::compute(const Strip& strip, const Frame& frame) {
+void ColumnConvolution::ColumnTiles::compute(const Strip& strip, const Frame& frame, float* trace) {
     const Kernels& kernels = state_.network->kernels;
     const int tile = layer_.tile_outputs, pixel = blocks_ * kBlock;
     const uint8_t* const mask =
@@ -142,13 +142,14 @@ void ColumnConvolution::ColumnTiles::compute(const Strip& strip, const Frame& fr
         }
         products.run(kernels);
     }
+    const LayerEnd end = traced(trace);
     for (int group = 0; group < out.count(); group++)
         kernels.winograd_output({to_.data() + group * out.size, tile, out.in_group(group), strip.blocks,
                                  outputs_ + group * out.group(), out.position(), out.block(),
                                  layer_.bias + static_cast<size_t>(strip.first_block) * kBlock,
                                  strip.row_begin, strip.y,
                                  static_cast<ptrdiff_t>(map_columns_) * kBlock, strip.y_block, mask,
-                                 map_columns_});
+                                 map_columns_, trace == nullptr ? nullptr : &end});
 }
 
 }  // namespace rrm

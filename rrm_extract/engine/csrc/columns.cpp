@@ -80,12 +80,7 @@ void ColumnConvolution::run(State& state, int begin, int end) const {
                           row * y_row;
             }
             for (Frame& frame : frames) {
-                if (!dense(frame))
-                    add_deltas(state, strip, frame);
-                else if (tiles)
-                    tiles->compute(strip, frame);
-                else
-                    compute_dense(state, strip, frame);
+                compute(state, strip, frame, tiles ? &*tiles : nullptr);
                 if (pool)
                     finish_pooled(state, strip, frame);
                 else
@@ -95,7 +90,21 @@ void ColumnConvolution::run(State& state, int begin, int end) const {
     }
 }
 
-void ColumnConvolution::add_deltas(State& state, const Strip& strip, const Frame& frame) const {
+void ColumnConvolution::compute(State& state, const Strip& strip, const Frame& frame,
+                                ColumnTiles* tiles) const {
+    DeltaState& source = state.deltas[delta];
+    // A maximum hides sums of minus infinity; without one, whoever finishes them looks.
+    Trace trace(pool ? &source.counts[frame.number].finite : nullptr);
+    if (source.dense[frame.number] == 0)
+        add_deltas(state, strip, frame, trace.numbers());
+    else if (tiles != nullptr)
+        tiles->compute(strip, frame, trace.numbers());
+    else
+        compute_dense(state, strip, frame, trace.numbers());
+}
+
+void ColumnConvolution::add_deltas(State& state, const Strip& strip, const Frame& frame,
+                                   float* trace) const {
     const Delta& plan = state.network->deltas[delta];
     ColumnArgs args{};
     args.list = &state.deltas[delta].column_list(frame.number);
@@ -107,6 +116,7 @@ void ColumnConvolution::add_deltas(State& state, const Strip& strip, const Frame
         (geometry.kernel_columns + geometry.column_stride - 1) / geometry.column_stride;
     args.y_block = strip.y_block;
     args.columns = columns(state);
+    args.trace = trace;
     const size_t per_block = static_cast<size_t>(geometry.column_stride) * geometry.kernel_rows *
                              plan.channels * args.positions * kBlock;
     for (int b = 0; b < strip.blocks; b += args.blocks) {
@@ -124,7 +134,8 @@ void ColumnConvolution::add_deltas(State& state, const Strip& strip, const Frame
     }
 }
 
-void ColumnConvolution::compute_dense(State& state, const Strip& strip, const Frame& frame) const {
+void ColumnConvolution::compute_dense(State& state, const Strip& strip, const Frame& frame,
+                                      float* trace) const {
     const int channels = state.network->deltas[delta].channels;
     const ptrdiff_t x_row = state.whole_row(delta);
     const int taps = geometry.taps();
@@ -146,6 +157,8 @@ void ColumnConvolution::compute_dense(State& state, const Strip& strip, const Fr
     args.y_row = static_cast<ptrdiff_t>(args.columns) * kBlock;
     args.y_column = kBlock;
     args.rows = strip.row_end - strip.row_begin;
+    const LayerEnd end = traced(trace);
+    if (trace != nullptr) args.end = &end;
     for (int at = 0; at < strip.blocks; at += 2) {
         args.blocks = std::min(2, strip.blocks - at);
         for (int b = 0; b < args.blocks; b++) {
@@ -169,6 +182,7 @@ void ColumnConvolution::finish(State& state, const Strip& strip, const Frame& fr
     args.low = epilogue.low;
     args.high = epilogue.high;
     args.next_row = row_floats;
+    args.finite = state.finite(delta, tensor, frame.number, &epilogue);
     ResidualMap residual;
     if (epilogue.residual >= 0) residual = state.residual(epilogue.residual, first, frame.number);
     args.residual_block = residual.block;

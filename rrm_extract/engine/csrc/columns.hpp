@@ -29,7 +29,7 @@ class ColumnConvolution::ColumnTiles {
 public:
     ColumnTiles(const ColumnConvolution&, State&);
     int strip_rows() const { return strip_rows_; }
-    void compute(const Strip&, const Frame&);
+    void compute(const Strip&, const Frame&, float* trace);
 
 private:
     void gather(const Strip&, int frame);

@@ -197,7 +197,7 @@ void Convolution::compute_finished(State& state, const Layout& l, const Stage& s
                                    const Changes& changes) const {
     const FinishedRows rows = finished_rows(state, stage, row_begin, row_end, frame);
     {
-        Trace trace(state.finite(delta, tensor, frame));
+        Trace trace(state.finite(delta, tensor, frame, &epilogue));
         compute_dense(state, l, stage, row_begin, row_end, frame, rows.to, &trace, rows.if_rounded());
     }
     send(state, stage, row_begin, row_end, frame, rows, changes);
@@ -294,7 +294,7 @@ void Convolution::finish(State& state, const Layout& l, const Stage& stage, int 
     args.low = epilogue.low;
     args.high = epilogue.high;
     args.next_row = static_cast<ptrdiff_t>(l.columns) * kBlock;
-    args.finite = state.finite(delta, tensor, frame);
+    args.finite = state.finite(delta, tensor, frame, &epilogue);
     ResidualMap residual;
     if (epilogue.residual >= 0)
         residual = state.residual(epilogue.residual, stage.first_block, frame);

@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 namespace rrm {
 
@@ -71,6 +72,15 @@ struct LayerEnd {
     uint16_t* to;             // where they are written as bfloat16, and not to y; null: they are not
     ptrdiff_t to_row, to_block;  // 16 numbers between neighbouring outputs
 };
+
+// Sums that are written as they are, with a trace.
+inline constexpr LayerEnd traced(float* trace) {
+    LayerEnd end{};
+    end.low = -std::numeric_limits<float>::infinity();
+    end.high = std::numeric_limits<float>::infinity();
+    end.trace = trace;
+    return end;
+}
 
 // A dense convolution for one or two blocks of outputs: y = bias + W * x, or y += W * x.
 struct DenseArgs {
@@ -149,7 +159,7 @@ struct WinogradOutputArgs {
     ptrdiff_t y_row, y_block;
     const uint8_t* mask;       // [rows][width] pixels that are written; null: all
     int width;
-    const LayerEnd* end = nullptr;  // from row `first_row` on, without a mask; null: none
+    const LayerEnd* end = nullptr;  // from row `first_row` on; with a mask it has no `to`; null: none
 };
 
 // The matrix products between the transforms in networks of bfloat16: of whole numbers of 16 bits, two
@@ -219,6 +229,7 @@ struct ColumnArgs {
     float* y;                  // output row, column 0
     ptrdiff_t y_block;
     int columns;               // of the output
+    float* trace = nullptr;    // of what y becomes, as LayerEnd has it
 };
 
 // A depthwise convolution of some rows of outputs in one block: y = bias + w * x.

@@ -579,10 +579,12 @@ bool State::needs_all(int tensor, int frame) const {
     return false;
 }
 
-bool* State::finite(int delta, int tensor, int frame) {
+bool* State::finite(int delta, int tensor, int frame, const Epilogue* kept) {
+    const std::vector<int>& readers = network->tensors[tensor].deltas;
     bool watched = deltas[delta].measured[frame] != 0;
-    for (const int index : network->tensors[tensor].deltas)
-        watched = watched && deltas[index].measured[frame] != 0;
+    // An infinite sum that nobody sees would stay, for no delta takes it back.
+    if (kept != nullptr) watched = watched && !readers.empty() && kept->passes_infinities();
+    for (const int index : readers) watched = watched && deltas[index].measured[frame] != 0;
     return watched ? nullptr : &deltas[delta].counts[frame].finite;
 }
 

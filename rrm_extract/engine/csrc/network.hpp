@@ -75,6 +75,11 @@ struct Epilogue {
         return activation == Activation::none || activation == Activation::relu ||
                activation == Activation::clamp;
     }
+    // Whether an infinite sum is seen in what becomes of it; the others limit both sides, or one.
+    bool passes_infinities() const {
+        return activation == Activation::none || activation == Activation::leaky_relu ||
+               activation == Activation::silu || activation == Activation::hardswish;
+    }
     float lowest() const {
         if (activation == Activation::clamp) return low;
         return activation == Activation::relu ? 0 : -std::numeric_limits<float>::infinity();
@@ -328,7 +333,8 @@ public:
     // The same where it makes no difference whether all is known to have changed or nothing known.
     const uint8_t* some_hits(int delta, int frame) const;
     // Where a layer between an input and a tensor notes what is not finite; null where others look.
-    bool* finite(int delta, int tensor, int frame);
+    // `kept`: what becomes of sums that the next frame's deltas are added to; null: it keeps none.
+    bool* finite(int delta, int tensor, int frame, const Epilogue* kept = nullptr);
     // Notes how many of a layer's `pixels` outputs may have changed; a null mask stands for all.
     void reach(int delta, int frame, int64_t pixels, const std::vector<uint8_t>* mask);
     // A place that takes rows of blocks of a tensor as they are, and floats to its next row and

@@ -230,8 +230,10 @@ private:
     int rows(const State&) const;      // of the layer's own map
     int columns(const State&) const;
     ptrdiff_t plane(const State&) const;
-    void add_deltas(State&, const Strip&, const Frame&) const;
-    void compute_dense(State&, const Strip&, const Frame&) const;
+    // The sums of a strip; dense ones in tiles, unless those are null. `trace` as LayerEnd has it.
+    void compute(State&, const Strip&, const Frame&, ColumnTiles*) const;
+    void add_deltas(State&, const Strip&, const Frame&, float* trace) const;
+    void compute_dense(State&, const Strip&, const Frame&, float* trace) const;
     void finish(State&, const Strip&, const Frame&) const;
     void finish_pooled(State&, const Strip&, Frame&) const;
 };

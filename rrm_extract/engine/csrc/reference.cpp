@@ -349,6 +349,9 @@ void column(const ColumnArgs& args) {
             }
         }
     }
+    for (int at = 0; args.trace != nullptr && at < args.columns * outputs; at++)
+        args.trace[at % kBlock] +=
+            args.y[at % outputs / kBlock * args.y_block + at / outputs * kBlock + at % kBlock] * 0;
 }
 
 void depthwise(const DepthwiseArgs& args) {

@@ -253,7 +253,7 @@ void Convolution::finish_tiles(State& state, const Layout& l, const Stage& stage
     const bool kept = !state.deltas[delta].everywhere;
     const bool finishes = !kept && mask.empty() && epilogue.limits();
     FinishedRows finished{};
-    Trace trace(finishes ? state.finite(delta, tensor, rows.frame) : nullptr);
+    Trace trace(finishes ? state.finite(delta, tensor, rows.frame, &epilogue) : nullptr);
     LayerEnd end{};
     if (finishes) {
         finished = finished_rows(state, stage, rows.row_begin, rows.row_end, rows.frame);

@@ -1,5 +1,7 @@
 // Kernels that multiply lists of deltas.
 #include <algorithm>
+#include <numeric>
+#include <utility>
 
 #include "harness.hpp"
 
@@ -110,13 +112,15 @@ void check_column(Case& c) {
     Array<uint32_t> values(capacity * width);
     Array<uint16_t> rows(capacity * width), starts(static_cast<size_t>(height + 1) * width);
     const double density = random.density();
+    bool overflows = random.chance(0.2);  // one of them, with larger weights
     for (int x = 0; x < width; x++) {
         uint16_t count = 0;
         for (int row = 0; row < height; row++) {
             starts[static_cast<size_t>(row) * width + x] = count;
             for (int channel = 0; channel < channels; channel++) {
                 if (!random.chance(density)) continue;
-                values[x * capacity + count] = as_bits(random.exact());
+                values[x * capacity + count] =
+                    as_bits(std::exchange(overflows, false) ? 0x1p127f : random.exact());
                 rows[x * capacity + count++] = static_cast<uint16_t>(row * channels + channel);
             }
         }
@@ -137,13 +141,21 @@ void check_column(Case& c) {
     const int first_row = random.between(1 - kernel_rows, height - 1);
     const ptrdiff_t y_block = static_cast<ptrdiff_t>(columns) * kBlock;
     Array<float> expected = c.exacts(static_cast<size_t>(blocks * y_block)), actual = expected;
+    Array<float> expected_trace(kBlock), actual_trace(kBlock);
+    const bool traces = random.chance(0.7);
     ColumnArgs args = {&list, std::max(0, first_row), std::min(height, first_row + kernel_rows),
                        first_row, kernel_rows, kernel_columns, stride, padding, positions, blocks,
-                       weights.data(), expected.data(), y_block, columns};
+                       weights.data(), expected.data(), y_block, columns,
+                       traces ? expected_trace.data() : nullptr};
     reference_kernels().column(args);
     args.y = actual.data();
+    if (traces) args.trace = actual_trace.data();
     c.kernels.column(args);
     c.equal("y", actual, expected);
+    const auto is_finite = [](const Array<float>& trace) {
+        return std::accumulate(trace.data(), trace.data() + kBlock, 0.0f) == 0;
+    };
+    c.expect(is_finite(actual_trace) == is_finite(expected_trace), "trace differs");
 }
 
 }  // namespace rrm::test

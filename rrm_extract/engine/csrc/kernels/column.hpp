@@ -44,6 +44,7 @@ void column_pass(const ColumnArgs& args, int first) {
     // acc[p] is what is added to output column - p: summed apart, what changed has smaller rounding
     // errors.
     Vec acc[kPositions][kVectors] = {};
+    Vec trace = {};
     const int column_begin = args.padding / args.stride;
     const int column_last = (list.width - 1 + args.padding) / args.stride;
     // Every loop over accumulators is unrolled: one index that the compiler does not know would
@@ -51,8 +52,11 @@ void column_pass(const ColumnArgs& args, int first) {
     const auto add = [&](int column, const Vec(&sums)[kVectors]) {
         if (inside(column))
 #pragma GCC unroll 4
-            for (int v = 0; v < kVectors; v++)
-                store(at(column, v), load(at(column, v)) + sums[v]);
+            for (int v = 0; v < kVectors; v++) {
+                const Vec sum = load(at(column, v)) + sums[v];
+                store(at(column, v), sum);
+                trace += sum * splat(0.0f);
+            }
     };
     for (int column = column_begin; column <= column_last; column++) {
         for (int phase = 0; phase < args.stride; phase++) {
@@ -82,6 +86,7 @@ void column_pass(const ColumnArgs& args, int first) {
     }
 #pragma GCC unroll 4
     for (int p = 1; p < kPositions; p++) add(column_last + 1 - p, acc[p]);
+    if (args.trace != nullptr) store(args.trace, load(args.trace) + trace);
 }
 
 template <int kPositions, int kBlocks>

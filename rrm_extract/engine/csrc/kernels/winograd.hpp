@@ -189,8 +189,10 @@ struct OutputEnd {
           to(end.to == nullptr ? nullptr : end.to + block * end.to_block + lane), low(splat(end.low)),
           high(splat(end.high)), sum(splat(0)) {}
 
+    // `mask`: of the outputs of this tile that are written, [rows][width]; null: all.
     template <int kOutputs>
-    RRM_INLINE void finish(const WinogradTile& tile, int row, Vec* all) {
+    RRM_INLINE void finish(const WinogradTile& tile, int row, const uint8_t* mask, int width,
+                           Vec* all) {
         const auto add = [&](const auto* numbers, auto get) __attribute__((always_inline)) {
             numbers += place + row * end.residual_row + tile.column * kBlock;
             each_output<kOutputs>(tile, all, [&](int r, int c, Vec& one) __attribute__((always_inline)) {
@@ -204,9 +206,14 @@ struct OutputEnd {
         if (end.rounded != nullptr)
             add(end.rounded,
                 [](const uint16_t* p) __attribute__((always_inline)) { return load_bf16(p); });
-        if (end.trace != nullptr)
+        if (end.trace != nullptr && mask == nullptr)
             each_output<kOutputs>(
                 tile, all, [&](int, int, Vec& one) __attribute__((always_inline)) { sum += one; });
+        if (end.trace != nullptr && mask != nullptr)
+            each_output<kOutputs>(tile, all,
+                                  [&](int r, int c, Vec& one) __attribute__((always_inline)) {
+                                      if (mask[r * width + c] != 0) sum += one;
+                                  });
         for (int i = 0; i < kOutputs * kOutputs; i++) all[i] = limited(all[i], low, high);
     }
     void keep_trace(int lane) const {
@@ -218,7 +225,7 @@ struct NoEnd {
     NoEnd(const LayerEnd*, int, int) {}
 };
 
-// kEnds: there is an `end`, and no mask.
+// kEnds: there is an `end`.
 template <int kOutputs, bool kEnds>
 void winograd_output_tiles(const WinogradOutputArgs& args) {
     for (int block = 0; block < args.blocks; block++)
@@ -236,8 +243,10 @@ void winograd_output_tiles(const WinogradOutputArgs& args) {
                     [&](int i, int j, Vec value)
                         __attribute__((always_inline)) { all[i * kOutputs + j] = bias + value; });
                 const int row = tile.row - args.first_row;
+                const uint8_t* const mask =
+                    args.mask == nullptr ? nullptr : args.mask + row * args.width + tile.column;
                 if constexpr (kEnds) {
-                    end.template finish<kOutputs>(tile, row, all);
+                    end.template finish<kOutputs>(tile, row, mask, args.width, all);
                     if (end.to != nullptr) {
                         uint16_t* const to = end.to + row * args.end->to_row + tile.column * kBlock;
                         each_output<kOutputs>(
@@ -252,10 +261,9 @@ void winograd_output_tiles(const WinogradOutputArgs& args) {
                 const auto put = [&](int r, int c, Vec& one) __attribute__((always_inline)) {
                     store(y + r * args.y_row + c * kBlock, one);
                 };
-                if (kEnds || args.mask == nullptr) {
+                if (mask == nullptr) {
                     each_output<kOutputs>(tile, all, put);
                 } else {
-                    const uint8_t* const mask = args.mask + row * args.width + tile.column;
                     each_output<kOutputs>(
                         tile, all, [&](int r, int c, Vec& one) __attribute__((always_inline)) {
                             if (mask[r * args.width + c] != 0) put(r, c, one);
