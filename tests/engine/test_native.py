@@ -632,6 +632,26 @@ def test_a_sum_that_overflows_is_gone_with_its_frame(isa: str, batch: int, kind:
         torch.testing.assert_close(result, module(frames), rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_a_bad_frame_of_a_first_layer_where_everything_changes(
+    isa: str, layers: int, bad: float
+) -> None:
+    """Nobody else looks at the image then, nor at what is the feature."""
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 64, 7, 2, 3)
+    module = nn.Sequential(*[first, nn.ReLU(), nn.MaxPool2d(3, 2, 1)][:layers]).eval()
+    frames = torch.randn(24, 3, 40, 40, generator=torch.Generator().manual_seed(1))
+    network = native(program_of(module), (3, 40, 40), threshold=0, batch=8, isa=isa)
+    assert network.run(frames)[1].key_frame[8:].all()
+    frames[13, 1, 20, 20] = bad
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            network.run(frames)[0][0], module(frames), rtol=1e-4, atol=1e-5, equal_nan=True
+        )
+
+
 # --- drift
 
 

@@ -827,6 +827,7 @@ void State::emit_input(int index, int frame, int row, const float* x) {
     };
     const int version = frame % plan.versions;
     if (state.measured[frame] == 0) {
+        Trace(&counts->finite).watch(x, count);
         if (x != whole_line(version)) std::copy(x, x + count, whole_line(version));
         mark(index, frame, row, {{0, plan.width}});
         return;
