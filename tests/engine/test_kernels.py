@@ -716,6 +716,59 @@ def test_another_scene_ends_the_doubt_about_rest(before: int) -> None:
     assert relative_l2(result.double(), expected) < 3e-6
 
 
+@pytest.mark.parametrize("every", [4, 8, 11])
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_picture_comes_to_rest_between_key_frames(batch: int, every: int) -> None:
+    """However often they come: each is compared with a picture that says nothing of the next."""
+    generator = torch.Generator().manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 20, 3, padding=1), nn.ReLU(), nn.Conv2d(20, 40, 1))
+    frames = torch.randn(24, 3, 12, 12, generator=generator)
+    rest = frames[-1:].repeat(66, 1, 1, 1)
+    rest[:, 0, 0, 0] += torch.arange(66)
+    network = native(program_of(module), (3, 12, 12), threshold=0, batch=batch)
+    assert network.run(frames)[1].work[4:].eq(1).all()
+    parts = []
+    for some in rest.split(every):
+        network.key_frame()
+        parts.append(network.run(some))
+    works = torch.cat([seen.work[1:] for _, seen in parts])
+    assert bool((works[-24:] < 0.1).all())
+    result = torch.cat([outputs[0] for outputs, _ in parts])
+    with torch.inference_mode():
+        assert relative_l2(result, module(rest)) < 3e-6
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_pictures_in_pairs_do_not_look_like_rest_between_key_frames(batch: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    module = nn.Conv2d(8, 16, 1)
+    pairs = torch.randn(40, 8, 9, 9, generator=generator).repeat_interleave(2, dim=0)
+    network = native(program_of(module), (8, 9, 9), threshold=0, batch=batch)
+    works = []
+    for some in pairs.split(8):  # each begins with a pair
+        network.key_frame()
+        works.append(network.run(some)[1].work)
+    assert torch.cat(works)[8:].eq(1).all()
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+def test_densities_after_another_scene_are_its_own(batch: int) -> None:
+    """Where few frames are compared, the last one before is of the scene that ended."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 20, 1), nn.ReLU(), nn.Conv2d(20, 40, 1), nn.Conv2d(40, 8, 1)]
+    module = nn.Sequential(*layers)
+    frames = torch.randn(24, 3, 12, 20)
+    frames[:, :, :, 14:] = frames[:1, :, :, 14:]
+    with mock.patch.dict(forms.BREAK_EVEN, dict.fromkeys(forms.BREAK_EVEN, 0.1)):
+        network = native(program_of(module), (3, 12, 20), batch=batch, threshold=0)
+    network.run(torch.randn(40, 3, 12, 20))
+    network.key_frame()
+    _, seen = network.run(frames)
+    assert seen.work[1:].eq(1).all()
+    _, wanted, _ = readable(module, frames, threshold=0.0)
+    torch.testing.assert_close(seen.density_delta[1:], wanted.density_delta[1:], rtol=0, atol=0.04)
+
+
 class _Everywhere(nn.Module):
     """Every kind of layer that takes its input whole, with one reader or several, or a sum."""
 

@@ -248,7 +248,7 @@ State::State(std::shared_ptr<const Network> plan)
 
 void State::reset() {
     for (DeltaState& delta : deltas) {
-        delta.valid = delta.dense_mode = delta.everywhere = delta.kept = false;
+        delta.valid = delta.dense_mode = delta.everywhere = delta.kept = delta.doubted = false;
         delta.last_whole = -1;
     }
 }
@@ -317,15 +317,16 @@ void State::begin(int frames) {
         const bool all = all_dense(static_cast<int>(i));
         if (!all) settle(static_cast<int>(i));
         if (delta.age >= kOldest) delta.kept = false;
-        if (!delta.valid) delta.doubted = false;  // another scene
-        if (!delta.doubted) delta.reached = delta.outputs = delta.changed = delta.compared = 0;
+        const int first = delta.valid ? 0 : 1;  // a key frame says nothing of what changes
+        if (first == 1 || !delta.doubted)       // what is known is of another scene, or had its say
+            delta.reached = delta.outputs = delta.changed = delta.compared = 0;
         for (int frame = 0; frame < frames; frame++) {
             delta.dense[frame] = all || (frame == 0 && !(delta.valid && delta.kept));
-            const bool compared = !delta.everywhere || delta.unseen >= delta.pause ||
-                                  (frame == 0 && !delta.valid) ||
-                                  (frame < kAskedInDoubt && delta.doubted);
+            const bool compared = !delta.everywhere || delta.unseen >= delta.pause || frame < first ||
+                                  (frame < first + kAskedInDoubt && delta.doubted);
             delta.measured[frame] = compared;
-            delta.unseen = compared ? 1 : delta.unseen + 1;
+            // The frame after a key frame is the first that tells.
+            delta.unseen = frame < first ? delta.pause : compared ? 1 : delta.unseen + 1;
             delta.counts[frame] = Counts();
         }
         if (tracked_ && delta.dense[0] != 0 && !delta.energy.empty()) {
@@ -373,7 +374,8 @@ void State::end(int frames) {
         const bool everywhere = dense_mode && reached_enough;
         // A key frame reaches everything, whatever has changed.
         const bool tells = frames > first;
-        delta.doubted = tells && delta.everywhere && !everywhere && !delta.doubted;
+        const bool enough_asked = delta.doubted && delta.compared >= kAskedInDoubt;
+        if (tells) delta.doubted = delta.everywhere && !everywhere && !enough_asked;
         if (tells && !delta.doubted) {
             // Both at once: frames that are not compared have no lists.
             delta.dense_mode = dense_mode;
