@@ -1186,6 +1186,24 @@ def emulated(layer: nn.Conv2d, frames: Tensor, *, threshold: float, policy: str)
     return torch.stack(outputs)
 
 
+def test_what_rests_is_no_delta_of_dense_layers_in_bf16() -> None:
+    """Its input is kept rounded there, which is as far from it as many thresholds."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 1), nn.ReLU(), nn.Conv2d(32, 8, 1)]
+    program = program_of(nn.Sequential(*layers))
+    frames = torch.randn(24, 3, 24, 24)
+    rest = frames[-1:].repeat(80, 1, 1, 1)
+    rest[:, :, 9:13, 9:13] = torch.randn(80, 3, 4, 4)
+    seen = {}
+    for precision in ("fp32", "bf16"):
+        network = native(program, (3, 24, 24), precision=precision, threshold=1e-4)
+        assert network.run(frames)[1].work[-1] == 1
+        seen[precision] = network.run(rest)[1]
+    deltas = [one.density_delta[-1] for one in seen.values()]
+    torch.testing.assert_close(*deltas, rtol=0, atol=0.01)
+    assert seen["bf16"].work[-1] < 0.1
+
+
 @pytest.mark.parametrize("policy", ["bounded", "paper"])
 @pytest.mark.parametrize("threshold", [0.0, 0.05])
 @pytest.mark.parametrize("isa", ISAS)

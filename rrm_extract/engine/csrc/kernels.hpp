@@ -294,7 +294,9 @@ struct KeepArgs {
     int width, channels;
     uint8_t* occupied;       // [width] as above
     float threshold;         // only for the count
-    Counts* counts;          // null: nothing is compared or counted, only `dense` is written
+    // Null: nothing is compared or counted, only `dense` is written. Pixels whose rounded form is
+    // that of the frame before have no deltas: what differs is the rounding.
+    Counts* counts;
 };
 
 // One row of the first layer's input, [width][channels], taken whole.

@@ -334,6 +334,11 @@ void State::begin(int frames) {
             delta.truncated = 0;
         }
     }
+    // Where a layer turns dense, those behind it look at all pixels. In bfloat16 the rounding that is
+    // left there passes on lists once, and the picture rests all the same.
+    stirs_ = false;
+    for (size_t i = 0; i < deltas.size() && network->arithmetic == Arithmetic::bf16; i++)
+        stirs_ = stirs_ || (deltas[i].valid && changes_everywhere(static_cast<int>(i), 0));
 }
 
 void State::end(int frames) {
@@ -591,7 +596,8 @@ bool* State::finite(int delta, int tensor, int frame, const Epilogue* kept) {
 }
 
 void State::reach(int delta, int frame, int64_t pixels, const std::vector<uint8_t>* mask) {
-    if (deltas[delta].measured[frame] == 0 || changes_everywhere(delta, frame)) return;
+    if (deltas[delta].measured[frame] == 0 || changes_everywhere(delta, frame) || (frame == 0 && stirs_))
+        return;
     deltas[delta].outputs += pixels;
     deltas[delta].reached +=
         mask == nullptr ? pixels : pixels - std::count(mask->begin(), mask->end(), uint8_t{0});

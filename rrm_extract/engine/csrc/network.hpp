@@ -410,6 +410,7 @@ private:
 
     float threshold_scale_ = 1;
     bool thresholds_fell_ = false;    // since the last frame
+    bool stirs_ = false;              // the first frame of the batch, see begin()
     int batch_frames_ = 0;            // that pass together at the moment
     bool tracked_ = false;
     bool splits_ = false;

@@ -418,7 +418,8 @@ void keep(const KeepArgs& args, Arithmetic arithmetic) {
     const int blocks = (args.channels + kBlock - 1) / kBlock;
     const bool whole = arithmetic == Arithmetic::fp32;
     for (int column = 0; column < args.width; column++) {
-        int nonzero = 0;
+        int nonzero = 0, deltas = 0;
+        bool differs = whole;
         for (int channel = 0; channel < blocks * kBlock; channel++) {
             const int block = channel / kBlock, lane = column * kBlock + channel % kBlock;
             const ptrdiff_t at = block * args.snapshot_block + lane;
@@ -429,7 +430,8 @@ void keep(const KeepArgs& args, Arithmetic arithmetic) {
                                                             : channel_of(units, lane, arithmetic);
                 const bool counted = channel < args.channels;
                 nonzero += counted && x != 0;
-                args.counts->deltas += counted && !(std::fabs(x - last) <= args.threshold);
+                deltas += counted && !(std::fabs(x - last) <= args.threshold);
+                differs = differs || (counted && round_bf16(x) - round_bf16(last) != 0);
                 args.counts->finite = args.counts->finite && std::isfinite(x);
             }
             const float kept = whole ? x : round_bf16(x);
@@ -445,6 +447,7 @@ void keep(const KeepArgs& args, Arithmetic arithmetic) {
         }
         if (args.counts == nullptr) continue;
         args.counts->nonzero += nonzero - args.occupied[column];
+        if (differs) args.counts->deltas += deltas;
         args.occupied[column] = static_cast<uint8_t>(nonzero);
     }
 }

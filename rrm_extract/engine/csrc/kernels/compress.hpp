@@ -268,7 +268,8 @@ void keep_row(const KeepArgs& args) {
     constexpr int step = pixel * kLanes / kBlock;
     Tally tally;
     for (int column = 0; column < args.width; column++) {
-        int nonzero = 0;
+        int nonzero = 0, deltas = 0;
+        uint32_t differs = 0;
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) {
             const uint32_t lanes = lanes_of(kFull > 0 ? kLanes : args.channels - v * kLanes);
@@ -281,9 +282,13 @@ void keep_row(const KeepArgs& args) {
                                  : channels_of(args.last + unit, 0, kArithmetic);
             __builtin_prefetch(args.dense + unit + args.ahead, 1, 2);
             nonzero += ones(nonzero_mask(value) & lanes);
-            tally.deltas += ones(beyond(value - last, threshold) & lanes);
+            deltas += ones(beyond(value - last, threshold) & lanes);
             tally.watch(value);
             const Vec kept = kArithmetic == Arithmetic::fp32 ? value : round_bf16(value);
+            if constexpr (kArithmetic == Arithmetic::bf16) {
+                const Vec rounded = args.snapshot != nullptr ? round_bf16(last) : last;
+                differs |= nonzero_mask(kept - rounded) & lanes;
+            }
             if (args.next_snapshot != nullptr)
                 store(args.next_snapshot + (v / kSlices) * args.snapshot_block + at, kept);
             if constexpr (kArithmetic == Arithmetic::fp32)
@@ -292,6 +297,7 @@ void keep_row(const KeepArgs& args) {
                 store_bf16(reinterpret_cast<uint16_t*>(args.dense + unit), kept);
         }
         tally.nonzero += nonzero - args.occupied[column];
+        if (kArithmetic == Arithmetic::fp32 || differs != 0) tally.deltas += deltas;
         args.occupied[column] = static_cast<uint8_t>(nonzero);
     }
     tally.add_to(*args.counts);
