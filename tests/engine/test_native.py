@@ -20,6 +20,7 @@ from rrm_extract.engine import NativeNetwork
 from rrm_extract.errors import ConfigError, EngineError, LayerError
 from rrm_extract.graph import Program, select
 from rrm_extract.rrm import RecurrentNetwork
+from rrm_extract.rrm.truncate import POLICIES
 from tests.closeness import EXACT_RECURRENCE, relative_l2
 from tests.engine.running import (
     ISAS,
@@ -145,6 +146,13 @@ def test_lists_share_memory(precision: str) -> None:
     assert relative_l2(result, expected) < (EXACT_RECURRENCE if precision == "fp32" else 2e-2)
     # A place of their own for the lists of each layer would take 11 MB more.
     assert mine.state_bytes() < 47e6
+
+
+def test_the_state_is_counted_in_full() -> None:
+    """The paper's policy also keeps each depthwise layer's input before."""
+    program = program_of(nn.Conv2d(64, 64, 3, padding=1, groups=64))
+    sizes = [native(program, (64, 32, 32), policy=policy).state_bytes() for policy in POLICIES]
+    assert sizes[1] - sizes[0] == 64 * 32 * 32 * 4
 
 
 def test_convnext_runs_with_islands() -> None:

@@ -342,7 +342,6 @@ void Convolution::finish(State& state, const Layout& l, const Stage& stage, int 
         }
 }
 
-// The pixels of the output that may have changed; false when all of them have to be finished.
 std::vector<Convolution::Stage> Convolution::stages(const State& state) const {
     const int blocks = state.network->tensors[tensor].blocks();
     std::vector<Stage> stages;

@@ -221,7 +221,7 @@ struct ColumnArgs {
     int first_row;             // row of the kernel's first tap; may be negative
     int kernel_rows, kernel_columns, stride, padding;  // of columns
     int positions;             // ceil(kernel_columns / stride)
-    int blocks;                // of outputs: 1, 2 or 4
+    int blocks;                // of outputs: 1 or 2
     // [stride phase][row * channels + channel][position][blocks * 16]; a phase is the input column
     // plus padding, modulo the stride; position p is the output column
     // (column + padding) / stride - p.
@@ -324,8 +324,7 @@ struct SelectArgs {
     ptrdiff_t ahead;         // floats to the next row of `last`, which is fetched ahead
     int width, channels;     // at most 128 channels
     uint8_t* occupied;       // [width] non-zero channels of each pixel, kept between frames
-    uint8_t* hits;           // [width] set where something changed; added to unless `first`
-    bool first;
+    uint8_t* hits;           // [width] set where something changed, else left alone
     float threshold;
     bool paper;
     Counts* counts;

@@ -744,7 +744,7 @@ void State::emit(int tensor, int frame, int block, int blocks, int row, const fl
                 kernels.select({x + at, x_block, first ? nullptr : last + at, whole_block(index),
                                 next + at, whole_block(index), whole_row(index),
                                 run.end - run.begin, channels, occupied + run.begin,
-                                hits + run.begin, false, threshold(index), plan.paper, counts,
+                                hits + run.begin, threshold(index), plan.paper, counts,
                                 plan.paper ? state.previous.data() + block * plane + offset + at
                                            : nullptr,
                                 static_cast<ptrdiff_t>(plane)});
@@ -865,10 +865,13 @@ size_t State::bytes() const {
                  list_units_.size();
     sum += 4 * (coded.x.size() + coded.columns.size() + coded.sums.size() + coded.response.size());
     for (const auto& value : values_) sum += 4 * value.size();
+    for (const auto& changed : changed_) sum += changed.size();
     for (const auto& operation : operations)
         sum += 4 * operation.accumulators.size() + 2 * operation.sums.size();
     for (const auto& delta : deltas) {
-        sum += 4 * (delta.snapshot.size() + delta.energy.size()) + 8 * delta.bits.size();
+        sum += 4 * (delta.snapshot.size() + delta.previous.size() + delta.energy.size()) +
+               8 * delta.bits.size() + delta.occupied.size();
+        for (const auto& hits : delta.hits) sum += hits.size();
         for (const auto& buffer : delta.column_values) sum += 4 * buffer.size();
         for (const auto& buffer : delta.column_rows) sum += 2 * buffer.size();
         for (const auto& buffer : delta.column_starts) sum += 2 * buffer.size();

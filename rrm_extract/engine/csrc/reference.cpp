@@ -486,7 +486,7 @@ void select(const SelectArgs& args) {
         args.counts->deltas += deltas;
         args.occupied[column] = static_cast<uint8_t>(nonzero);
         const bool hit = args.last == nullptr || deltas > 0;
-        args.hits[column] = static_cast<uint8_t>((args.first ? 0 : args.hits[column]) | hit);
+        args.hits[column] = static_cast<uint8_t>(args.hits[column] | hit);
     }
 }
 

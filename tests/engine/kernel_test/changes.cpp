@@ -196,7 +196,7 @@ void check_select(Case& c) {
         return SelectArgs{row.x.data(), row.block,
                           fresh ? nullptr : row.snapshot.data(), row.block,
                           in_place ? row.snapshot.data() : next.data(), row.block, 0,
-                          row.width, row.channels, row.occupied.data(), row.hits.data(), row.first,
+                          row.width, row.channels, row.occupied.data(), row.hits.data(),
                           row.threshold, row.paper, &counts, row.paper ? previous.data() : nullptr,
                           row.block};
     };

@@ -102,11 +102,7 @@ void column_blocks(const ColumnArgs& args) {
 
 template <int kPositions>
 void column_frame(const ColumnArgs& args) {
-    switch (args.blocks) {
-        case 1: return column_blocks<kPositions, 1>(args);
-        case 2: return column_blocks<kPositions, 2>(args);
-        default: return column_blocks<kPositions, 4>(args);
-    }
+    args.blocks == 1 ? column_blocks<kPositions, 1>(args) : column_blocks<kPositions, 2>(args);
 }
 
 void column(const ColumnArgs& args) {

@@ -347,7 +347,6 @@ void select_row(const SelectArgs& args) {
     float* next = args.next;
     uint8_t* const hits = args.hits;
     uint8_t* const occupied = args.occupied;
-    const uint8_t keep_hits = args.first ? 0 : 0xff;
     const int width = args.width;
     Vec trace = {};
     int64_t all_nonzero = 0, all_deltas = 0;
@@ -369,7 +368,7 @@ void select_row(const SelectArgs& args) {
         all_nonzero += nonzero - occupied[column];
         all_deltas += deltas;
         occupied[column] = static_cast<uint8_t>(nonzero);
-        hits[column] = static_cast<uint8_t>((hits[column] & keep_hits) | (deltas > 0));
+        hits[column] = static_cast<uint8_t>(hits[column] | (deltas > 0));
     }
     Tally{all_nonzero, all_deltas, trace}.add_to(*args.counts);
 }
@@ -410,7 +409,7 @@ void select_any(const SelectArgs& args) {
         tally.deltas += deltas;
         args.occupied[column] = static_cast<uint8_t>(nonzero);
         const bool hit = args.last == nullptr || deltas > 0;
-        args.hits[column] = static_cast<uint8_t>((args.first ? 0 : args.hits[column]) | hit);
+        args.hits[column] = static_cast<uint8_t>(args.hits[column] | hit);
     }
     tally.add_to(*args.counts);
 }

@@ -13,7 +13,7 @@ namespace rrm::RRM_ISA {
 
 // Outputs of a tile: as many accumulators as registers allow beside the weights and the broadcast.
 template <int kVectors>
-inline constexpr int kTile = kRegisters == 32 ? (kVectors == 1 ? 14 : 14) : (kVectors == 1 ? 12 : 6);
+inline constexpr int kTile = kRegisters == 32 ? 14 : (kVectors == 1 ? 12 : 6);
 
 // One or two vectors of outputs, for all of a frame.
 template <int kVectors>
