@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from annotations import AnnotatedFrame, MarkedBody, MarkedBox
+from annotations import AnnotatedFrame, Corners, MarkedBody, MarkedBox
 from subjects import Shown
 
 __all__ = ["Matched", "in_pixels", "match_frames"]
@@ -67,13 +67,20 @@ def in_pixels(frame: AnnotatedFrame, shown: Shown) -> AnnotatedFrame:
     height, width = frame.size
     x, y = shown.width / width, shown.height / height
 
+    def scaled(corners: Corners) -> Corners:
+        left, top, right, bottom = corners
+        return left * x, top * y, right * x, bottom * y
+
     def box(mark: MarkedBox) -> MarkedBox:
-        left, top, right, bottom = mark.corners
-        return replace(mark, corners=(left * x, top * y, right * x, bottom * y))
+        return replace(mark, corners=scaled(mark.corners))
 
     def body(mark: MarkedBody) -> MarkedBody:
-        points = {part: (across * x, down * y) for part, (across, down) in mark.points.items()}
-        return MarkedBody(points=points, area=None if mark.area is None else mark.area * x * y)
+        return replace(
+            mark,
+            points={part: (across * x, down * y) for part, (across, down) in mark.points.items()},
+            area=None if mark.area is None else mark.area * x * y,
+            corners=None if mark.corners is None else scaled(mark.corners),
+        )
 
     return replace(
         frame,

@@ -14,6 +14,7 @@ __all__ = [
     "AnnotatedFrame",
     "AnnotationError",
     "Annotations",
+    "Corners",
     "MarkedBody",
     "MarkedBox",
     "class_key",
@@ -28,6 +29,10 @@ _SYNONYMS = {
     "tv": "tvmonitor",
 }
 """COCO's and YouTube-BB's names of classes to the Darknet project's."""
+
+
+Corners = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
 
 
 class AnnotationError(UsageError):
@@ -46,7 +51,7 @@ class MarkedBox:
     """
 
     name: str
-    corners: tuple[float, float, float, float]
+    corners: Corners
     is_crowd: bool = False
 
 
@@ -58,10 +63,15 @@ class MarkedBody:
         points: x and y of each part that was marked, by its name such as "left_elbow"; the middle
             of a pixel is at a half.
         area: of the person in square pixels; None where nobody has measured it.
+        corners: of the box around the person, as those of :class:`MarkedBox`; None where nobody has
+            marked one.
+        is_crowd: as of :class:`MarkedBox`.
     """
 
     points: Mapping[str, tuple[float, float]]
     area: float | None = None
+    corners: Corners | None = None
+    is_crowd: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from annotations import MarkedBody, MarkedBox, class_key
+from annotations import Corners, MarkedBody, MarkedBox, class_key
 from benchmarking import require
 from numpy.typing import NDArray
 
@@ -50,8 +50,6 @@ with, whose bodies have no outlines either.
 
 THINNEST = 1.0
 """Pixels: no body is thinner, though the parts that are marked may be in one row."""
-
-Corners = tuple[float, float, float, float]
 
 _PERSON = 1
 _NOWHERE = (-1e6, -1e6)
@@ -186,10 +184,10 @@ def body_precision(
     truths: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
     for image, frame in enumerate(frames, 1):
-        truths += [_body(image, parts, body.points, body.area) for body in frame.truths]
+        truths += [_body(image, parts, body) for body in frame.truths]
         bodies = marked_bodies(frame.found, frame.parts)
         found += [
-            _body(image, parts, body.points, None) | {"score": score}
+            _body(image, parts, body) | {"score": score}
             for body, score in zip(bodies, frame.found.scores.tolist(), strict=False)
         ]
     return _evaluated(
@@ -228,17 +226,20 @@ def _box(image: int, category: int, corners: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _body(
-    image: int, parts: Sequence[str], points: Mapping[str, tuple[float, float]], area: float | None
-) -> dict[str, Any]:
+def _body(image: int, parts: Sequence[str], body: MarkedBody) -> dict[str, Any]:
+    points = body.points
     there = [points[part] for part in parts if part in points]
-    xs, ys = zip(*there, strict=True) if there else ((0.0,), (0.0,))
-    box = _box(image, _PERSON, (min(xs), min(ys), max(xs), max(ys)))
+    # Without a part that counts, whoever is found in the box counts neither for nor against.
+    around = there or list(points.values())
+    xs, ys = zip(*around, strict=True) if around else ((0.0,), (0.0,))
+    own = body.corners if not there else None
+    box = _box(image, _PERSON, own or (min(xs), min(ys), max(xs), max(ys)))
     # A part that was not found is far from any mark, and one that is not marked does not count.
     triples = [(*points[part], 2) if part in points else (*_NOWHERE, 0) for part in parts]
     sides = [max(side, THINNEST) for side in box["bbox"][2:]]
     return box | {
-        "area": BODY_AREA * sides[0] * sides[1] if area is None else area,
+        "area": BODY_AREA * sides[0] * sides[1] if body.area is None else body.area,
+        "iscrowd": int(body.is_crowd),
         "keypoints": [number for triple in triples for number in triple],
         "num_keypoints": len(there),
     }

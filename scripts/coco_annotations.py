@@ -80,6 +80,7 @@ def read_coco(path: Path) -> Annotations:
         for video in _list(content.get("videos"), f"{path}: videos")
     }
     looked_for = frozenset(category.name for category in categories.values())
+    called: dict[str, str] = {}
     videos: dict[str, list[AnnotatedFrame]] = defaultdict(list)
     for image_id, image in images.items():
         where = f"{path}, image {image_id!r}"
@@ -93,6 +94,13 @@ def read_coco(path: Path) -> Annotations:
         height, width = (_number(image.get(key), f"{where}: {key}") for key in ("height", "width"))
         if min(height, width) <= 0:
             msg = f"{where}: height and width are {height:g} and {width:g}; expected pixels"
+            raise AnnotationError(msg)
+        other = called.setdefault(video_key(video), video)
+        if other != video:
+            msg = (
+                f"{where}: both {other!r} and {video!r} are called {video_key(video)!r} without "
+                "folders and extension; expected each name once"
+            )
             raise AnnotationError(msg)
         videos[video_key(video)].append(
             AnnotatedFrame(
@@ -146,8 +154,11 @@ def _add(frame: _Frame, annotation: Mapping[str, Any], category: _Category, wher
         area = annotation.get("area")
         if area is not None:
             area = _number(area, f"{where}: area")
-        if points:
-            frame.bodies.append(MarkedBody(points=points, area=area))
+        around = frame.boxes[-1].corners if "bbox" in annotation else None
+        if points or around is not None:
+            is_crowd = bool(annotation.get("iscrowd", 0))
+            body = MarkedBody(points=points, area=area, corners=around, is_crowd=is_crowd)
+            frame.bodies.append(body)
 
 
 def _when(image: Mapping[str, Any], where: str) -> tuple[float | None, int | None]:

@@ -77,7 +77,9 @@ def extract_dense(
             source = _source_of(video)
             if source.size >= 0:
                 sources.append(source)
-            if store.status(source) == "ok" or store.failure(source) is not None:
+            failure = store.failure(source)
+            is_back = failure is not None and failure.source_size < 0 <= source.size
+            if store.status(source) == "ok" or (failure is not None and not is_back):
                 continue
             if extractor is None:
                 extractor = ChunkExtractor(_Dense(recipe, threads))

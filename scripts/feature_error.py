@@ -61,7 +61,9 @@ def compare_features(path: Path, dense: Path, video_ids: Iterable[str]) -> Featu
             distance = np.linalg.norm(video.features - expected, axis=1)
             size = np.linalg.norm(expected, axis=1)
             with np.errstate(divide="ignore", invalid="ignore"):
-                errors.append(np.where(size > 0, distance / size, np.nan))
+                relative = np.where(size > 0, distance / size, np.nan)
+            # As docs/format.md has it: no number is no feature, however it came about.
+            errors.append(np.where(np.isnan(distance) | np.isnan(size), np.inf, relative))
             ages.append(_ages(video.key_frame))
     error = np.concatenate([np.empty(0), *errors])
     age = np.concatenate([np.empty(0, np.int64), *ages])

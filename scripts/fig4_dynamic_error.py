@@ -233,7 +233,7 @@ def follow(recipe: Recipe, control: Control, sample: Sample, model: AccumulatedE
         if seen.truncated is None:
             msg = "the network counts nothing of what it truncates"
             raise TypeError(msg)
-        total = float(accumulated(seen.truncated, before=total)[-1])
+        total = float(accumulated(seen.truncated, key_frame=seen.key_frame, before=total)[-1])
         totals.append(total)
         features.append(feature)
         work += float(seen.work.sum())

@@ -101,6 +101,11 @@ def tune(
     prepare_process(config.threads)
     model = load_job_model(config)
     recipe = make_recipe(model, config)
+    if recipe.engine == "native" and config.threads > 1:
+        raise ConfigError(
+            f"--threads {config.threads}: the native engine has one thread, and is timed beside "
+            "PyTorch with as many; leave --threads away, or give --engine torch"
+        )
     for note in (*weights_notes(model), *filter(None, [recipe.engine_note])):
         say(note)
     samples = take_samples(videos, config, recipe, clips=clips, frames=frames, say=say)

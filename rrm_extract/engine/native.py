@@ -404,7 +404,8 @@ class NativeNetwork:
         """Cost of each linear layer, averaged over all frames since construction.
 
         ``density_delta`` is over the frames that were not key frames (NaN if there were none). That
-        of an island, which is always dense and where nobody counts, is 1 in each of them.
+        of an island, which is always dense and where nobody counts, is 1 in each of them, and 0 in
+        those that repeat the one before.
         """
         names = self._shared.program.linear_names()
         maps = {op.name: op.linear_map for op in self._shared.program.linear_ops}

@@ -80,13 +80,14 @@ class PictureTransform:
 
     def _of_size(self, height: int, width: int) -> Any:
         """The Preprocessor for frames of this size."""
-        if (height, width) not in self._by_size:
-            if len(self._by_size) >= _SIZES_KEPT:
+        found = self._by_size.get((height, width))
+        if found is None:
+            if len(self._by_size) >= _SIZES_KEPT:  # of other threads, too, which hold their own
                 self._by_size.clear()
             wanted = self.description
             _, *crop = self.output_shape
             resize = _resized(height, width, wanted["resize"])
-            self._by_size[height, width] = self._native(
+            found = self._by_size[height, width] = self._native(
                 source=(height, width),
                 resize=resize,
                 offset=(_offset(resize[0], crop[0]), _offset(resize[1], crop[1])),
@@ -98,7 +99,7 @@ class PictureTransform:
                 channels=wanted["channels"],
                 isa=self.isa,
             )
-        return self._by_size[height, width]
+        return found
 
 
 def _resized(height: int, width: int, shorter: int) -> tuple[int, int]:

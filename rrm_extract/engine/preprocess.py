@@ -23,7 +23,7 @@ def supports(preprocess: object) -> bool:
     "nchw"; not for transforms of other classes.
     """
     return (
-        isinstance(preprocess, Preprocess)
+        type(preprocess) is Preprocess  # a class of one's own may do something else
         and preprocess.antialias
         and preprocess.layout == "nchw"
         and preprocess.interpolation in ("bilinear", "bicubic")

@@ -80,7 +80,8 @@ def _parts(value: Any) -> Iterator[str]:
 
 
 def _name(value: Any) -> str:
-    return f"{value.__module__}.{value.__qualname__}"
+    # Methods that are written in C have no module.
+    return f"{getattr(value, '__module__', None)}.{value.__qualname__}"
 
 
 def _words(value: Any) -> str:

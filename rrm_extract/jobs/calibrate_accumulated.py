@@ -43,13 +43,17 @@ def rounds_of(recipe: Recipe, samples: Sequence[Sample]) -> list[Round]:
     rounds = []
     for sample in samples:
         core.reset()
-        features, truncated = [], []
+        features, truncated, key_frame = [], [], []
         for part in portions(sample.x, recipe.time_batch):
             (output, *_), seen = core.run(part)
             features.append(output)
             truncated.append(seen.truncated)
+            key_frame.append(seen.key_frame)
         errors = relative_errors(np.concatenate(features), sample.exact)
-        total = accumulated(np.concatenate([part for part in truncated if part is not None]))
+        total = accumulated(
+            np.concatenate([part for part in truncated if part is not None]),
+            key_frame=np.concatenate(key_frame),
+        )
         rounds.append(Round(name=sample.name, total=total, errors=errors))
     return rounds
 

@@ -293,7 +293,7 @@ class ControlledNetwork:
             keep, estimate = self._governor.judge(seen.truncated)
             return keep, estimate, keep < count
         if self._accumulated is not None:
-            total = accumulated(seen.truncated, before=self._total)
+            total = accumulated(seen.truncated, key_frame=seen.key_frame, before=self._total)
             model, limit = self._accumulated.model, self._accumulated.limit
             over = np.flatnonzero(model.over(total, limit))
             keep = int(over[0]) if len(over) else count

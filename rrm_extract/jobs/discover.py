@@ -122,10 +122,10 @@ def _matched(pattern: str, include: Sequence[str]) -> Iterator[tuple[Path, Path]
     if not matches:
         msg = f"glob {pattern} matches no file; expected a pattern such as 'videos/**/*.mp4'"
         raise InputError(msg)
-    if files:
-        found = [file for file in files if _wanted(file.name, file.name, include)]
-    else:
-        found = [file for folder in folders for file in _walk(folder, include)]
+    # Folders that are matched beside videos are those of other things, such as earlier outputs.
+    found = [file for file in files if _wanted(file.name, file.name, include)] or [
+        file for folder in folders for file in _walk(folder, include)
+    ]
     if not found:
         raise _none_wanted(f"glob {pattern} matches", include)
     yield from ((base, file) for file in found)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rrm_extract.config import JobConfig
+from rrm_extract.config.job import TASK_OPTIONS
 from rrm_extract.errors import CalibrationError, StoreFormatError, StoreMismatchError
 from rrm_extract.jobs.calibrate import earlier
 from rrm_extract.jobs.calibration import TargetCalibration, digest, parse, save
@@ -15,6 +16,16 @@ from rrm_extract.store.job import load_job
 from rrm_extract.store.place import OutputPlace
 
 __all__ = ["calibration_path", "has_calibration"]
+
+
+_TOLD_BY_NETWORK = frozenset(
+    {
+        *("model", "weights", "preprocess", "layer", "thresholds", "aecs"),
+        *("target_error", "percentile"),  # see _has_target
+        *(name for names in TASK_OPTIONS.values() for name in names),
+    }
+)
+"""Settings that an identity has in another form than they are given in."""
 
 
 def calibration_path(output: Path) -> Path:
@@ -85,7 +96,14 @@ def _is_of_overwriting(config: JobConfig, parts: Path, path: Path) -> bool:
     if job is None or not job.overwrite:
         return False
     identity, beside = json.loads(job.identity_json), earlier(path)
-    return _has_target(config, identity) and beside is not None and _is_of(beside, identity)
+    # What only the loaded network tells is compared with the calibration itself.
+    same = all(
+        identity.get(name) == value
+        for name, value in config.identity().items()
+        if name not in _TOLD_BY_NETWORK
+    )
+    fits = beside is not None and _is_of(beside, identity)
+    return same and fits and _has_target(config, identity)
 
 
 def _has_target(config: JobConfig, identity: dict[str, Any]) -> bool:

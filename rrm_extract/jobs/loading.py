@@ -121,7 +121,9 @@ class Loader:
         """Ends the process."""
         with held_back():
             self._process.kill()
-            self._process.wait()
+            # Not for ever: a process that waits for a dead network drive cannot be killed.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(KEEP_SECONDS)
             self._connection.close()
 
     def _answer(self) -> Any:

@@ -272,8 +272,11 @@ class WorkerPool:
 
 def _forget(worker: Worker) -> None:
     worker.connection.close()
-    with contextlib.suppress(ValueError):  # it cannot be killed: the system will end it some day
+    try:
         worker.process.close()
+    except ValueError:  # it cannot be killed: the system will end it some day
+        # At its end Python would wait for it, however long.
+        multiprocessing.process._children.discard(worker.process)  # type: ignore[attr-defined]
 
 
 def _obituary(process: SpawnProcess) -> tuple[str, str]:

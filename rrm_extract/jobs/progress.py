@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -44,6 +45,8 @@ class Progress:
             try:
                 is_log = _is_log(Path(json_log))
                 self._log = Path(json_log).open("a", encoding="utf-8")  # noqa: SIM115 - kept open
+                if is_log and _ends_in_a_line(Path(json_log)):
+                    self._log.write("\n")  # what a full disk or a power cut has left of it stays
             except OSError as error:
                 msg = f"log {json_log} cannot be written: {error.strerror}; give another --json-log"
                 raise StoreWriteError(msg) from error
@@ -134,3 +137,12 @@ def _is_log(path: Path) -> bool:
     except (ValueError, RecursionError):
         return False
     return line.endswith(b"\n") and isinstance(first, dict) and {"event", "time"} <= first.keys()
+
+
+def _ends_in_a_line(path: Path) -> bool:
+    """Whether the last line of a file is unfinished."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"

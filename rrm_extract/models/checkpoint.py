@@ -140,16 +140,19 @@ def _find_state_dict(content: object) -> dict[str, Tensor]:
 
     Each mapping is looked at once, for it may be in several others, and even in itself.
     """
-    nests: list[Mapping[object, object]] = []
-    pending, seen = [content], set()
+    seen: set[int] = set()
+    # What is left to do, the next last: a mapping is looked at itself after all that it holds.
+    pending: list[tuple[object, bool]] = [(content, False)]
     while pending:
-        nest = pending.pop()
-        if isinstance(nest, Mapping) and id(nest) not in seen:
-            seen.add(id(nest))
-            nests.append(nest)
-            pending += [nest.get(key) for key in _NESTS]
-    # Behind each nest is what it holds, and of that the likeliest last.
-    for nest in reversed(nests):
+        nest, is_searched = pending.pop()
+        if not isinstance(nest, Mapping):
+            continue
+        if not is_searched:
+            if id(nest) not in seen:
+                seen.add(id(nest))
+                inner = [(nest.get(key), False) for key in reversed(_NESTS)]
+                pending += [(nest, True), *inner]
+            continue
         tensors = {
             name: tensor
             for name, tensor in nest.items()

@@ -38,6 +38,12 @@ from rrm_extract.store import FeatureFile, VideoFeatures
 __all__ = ["Stats", "csv_text", "read_stats", "with_eie"]
 
 
+_LAYER_COLUMNS = {
+    *("name", "macs", "input_elements", "output_elements", "density", "density_delta"),
+}
+"""What the figures of layers are made of; a file has all of them, or none counts."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stats:
     """Measures of some videos of a feature file.
@@ -204,6 +210,8 @@ def with_eie(
                 cycles=cycles,
             ),
         )
+        if result.layers or not result.failures  # a video that failed has nothing to model
+        else result
         for result in results
     ]
 
@@ -244,19 +252,22 @@ def _stats(file: FeatureFile, path: Path, video_ids: Sequence[str], only: str | 
     density_delta: Any = 0.0
     known: dict[str, list[Any]] = {"error": [np.empty(0)], "estimate": [np.empty(0)]}
     events: Counter[str] = Counter()
+    # Of all videos alike: one network made them. Their columns may be left out (docs/format.md).
+    columns = file[video_ids[-1]].layers if video_ids else {}
+    has_layers = columns.keys() >= _LAYER_COLUMNS
+    columns = columns if has_layers else {}
     for video_id in video_ids:
         video: VideoFeatures = file[video_id]
         is_key_frame = video.key_frame
         count, deltas = len(is_key_frame), int((~is_key_frame).sum())
         frames, delta_frames = frames + count, delta_frames + deltas
         work += float(np.sum(video.work, dtype=np.float64))
-        density += np.nan_to_num(video.layer_column("density")) * count
-        density_delta += np.nan_to_num(video.layer_column("density_delta")) * deltas
+        if has_layers:
+            density += np.nan_to_num(video.layer_column("density")) * count
+            density_delta += np.nan_to_num(video.layer_column("density_delta")) * deltas
         for name, rows in video.audit.items():
             known[name].append(rows[~np.isnan(rows)])
         events.update({event: int(video.attr(f"n_{event}", 0)) for event in EVENTS})
-    # Of all videos alike: one network made them.
-    columns = file[video_ids[-1]].layers if video_ids else {}
     layers = tuple(
         LayerCost(
             name=str(name),

@@ -36,7 +36,7 @@ from rrm_extract.models import LoadedModel
 from rrm_extract.report.audit import error_percentile
 from rrm_extract.report.setting import setting_text
 from rrm_extract.report.table import number, table
-from rrm_extract.rrm import OrdinaryNetwork, RecurrentNetwork, overall_density
+from rrm_extract.rrm import OrdinaryNetwork, RecurrentNetwork
 from rrm_extract.video import ClipReader, SampledFrame, count_chunks, scan_clip
 
 __all__ = ["Verification", "Verifier", "overall", "verification_text"]
@@ -67,7 +67,8 @@ class Verification:
         worst_frame, worst_timestamp: the frame with the largest error, and its seconds.
         top1_agreement: share of frames with the same best class; None without a classifier.
         top5_agreement: mean share of the five best classes in common; None without one.
-        density: MAC-weighted density of the deltas over the frames that were not key frames.
+        delta_frames: number of them that were not key frames.
+        density: MAC-weighted density of the deltas over these, of the layers up to the feature.
         speedup_theoretical: dense MACs over MACs done, key frames included.
         seconds_ordinary, seconds_rrm: time in the two networks, batch by batch in turn.
         damage: why the clip ends early; empty when it is sound.
@@ -83,6 +84,7 @@ class Verification:
     worst_timestamp: float
     top1_agreement: float | None
     top5_agreement: float | None
+    delta_frames: int
     density: float
     speedup_theoretical: float
     seconds_ordinary: float
@@ -171,6 +173,8 @@ class Verifier:
         top5: list[Tensor] = []
         timestamps: list[float] = []
         work = seconds_ordinary = seconds_rrm = 0.0
+        delta_frames = 0
+        deltas = np.zeros(len(known))  # sum of densities over them
         damage = ""
         source = self._frames(path, network, max_frames)
         while True:
@@ -203,11 +207,16 @@ class Verifier:
                 top5.append(_agreement(result[1], logits, min(5, logits.shape[1])))
             timestamps.extend(frame.timestamp for frame in batch)
             work += float(seen.work.sum())
+            is_delta = ~seen.key_frame
+            delta_frames += int(is_delta.sum())
+            deltas += seen.density_delta[is_delta][:, known].sum(axis=0)
         if not errors:
             msg = f"{path}: no frame could be decoded ({damage or 'it is empty'}); expected a video"
             raise ClipDamagedError(msg)
         error = torch.cat(errors)
         worst = int(error.argmax())
+        macs = np.array([layer.macs for layer in self.recipe.layers], np.float64)
+        counts = delta_frames > 0 and macs.any()
         return Verification(
             clip=str(path),
             frames=len(error),
@@ -219,7 +228,8 @@ class Verifier:
             worst_timestamp=timestamps[worst],
             top1_agreement=float(torch.cat(top1).mean()) if top1 else None,
             top5_agreement=float(torch.cat(top5).mean()) if top5 else None,
-            density=overall_density(core.network.stats()),
+            delta_frames=delta_frames,
+            density=float(deltas @ macs / (delta_frames * macs.sum())) if counts else math.nan,
             speedup_theoretical=len(error) / work if work else math.inf,
             seconds_ordinary=seconds_ordinary,
             seconds_rrm=seconds_rrm,
@@ -347,10 +357,12 @@ def overall(clips: Sequence[Verification]) -> dict[str, Any]:
         return {"frames": 0, **dict.fromkeys(_MEASURES)}
     frames = sum(clip.frames for clip in clips)
 
-    def mean(values: Sequence[float | None]) -> float | None:
+    every = [clip.frames for clip in clips]
+
+    def mean(values: Sequence[float | None], counts: Sequence[int] = every) -> float | None:
         known = [
-            (value, clip.frames)
-            for value, clip in zip(values, clips, strict=True)
+            (value, count)
+            for value, count in zip(values, counts, strict=True)
             if value is not None and not math.isnan(value)
         ]
         total = sum(count for _, count in known)
@@ -366,7 +378,7 @@ def overall(clips: Sequence[Verification]) -> dict[str, Any]:
         "cosine_min": float(np.min([clip.cosine_min for clip in clips])),  # NaN if one of them is
         "top1_agreement": mean([clip.top1_agreement for clip in clips]),
         "top5_agreement": mean([clip.top5_agreement for clip in clips]),
-        "density": mean([clip.density for clip in clips]),
+        "density": mean([clip.density for clip in clips], [clip.delta_frames for clip in clips]),
         "speedup_theoretical": frames / work if work else None,
         "seconds_ordinary": sum(clip.seconds_ordinary for clip in clips),
         "seconds_rrm": sum(clip.seconds_rrm for clip in clips),

@@ -30,17 +30,22 @@ GRID = 1025
 Floats = NDArray[np.float64]
 
 
-def accumulated(truncated: Floats, *, before: float = 0.0) -> Floats:
-    """Accumulated truncation after each frame (Eq. 7).
+def accumulated(truncated: Floats, *, key_frame: NDArray[np.bool_], before: float = 0.0) -> Floats:
+    """Accumulated truncation after each frame, since its key frame (Eq. 7).
 
     Args:
         truncated: (T, L) float64, sums of squares of what each layer has truncated in each frame.
+        key_frame: (T,) bool, frames in which every layer was computed from nothing: what was
+            truncated before them is without effect.
         before: what had accumulated before the first.
 
     Returns:
         (T,) float64.
     """
-    total: Floats = before + np.cumsum(np.sqrt(truncated).sum(axis=1))
+    steps = np.sqrt(truncated).sum(axis=1)
+    sums = np.cumsum(steps)
+    last = np.maximum.accumulate(np.where(key_frame, np.arange(len(steps)), -1))
+    total: Floats = sums - np.where(last >= 0, (sums - steps)[last], -before)
     return total
 
 

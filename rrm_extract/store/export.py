@@ -22,7 +22,6 @@ from rrm_extract.store.export_found import (
 )
 from rrm_extract.store.files import replacing, temp_path, writing
 from rrm_extract.store.layout import append_rows, create_rows, creating
-from rrm_extract.store.names import escape
 from rrm_extract.store.reader import FeatureFile, VideoFeatures
 from rrm_extract.store.schema import Array
 from rrm_extract.store.taskrows import FINDS
@@ -76,15 +75,15 @@ def export(
 
     Raises:
         StoreFormatError: The feature file cannot be read.
-        UsageError: Two videos would get the same name, or the layout is not one of what the file
-            has.
+        UsageError: Two videos would get the same name, the layout is not one of what the file has,
+            or a copy would take the place of the feature file itself.
         StoreWriteError: A file is there already, or the system refuses.
     """
     folder = Path(out)
     with FeatureFile(path) as source:
         _check_layout(source, layout)
         targets = _targets(source, folder, layout)
-        _check_targets(targets, folder, overwrite=overwrite)
+        _check_targets(source.path, targets, folder, overwrite=overwrite)
         if layout == "npy":
             _export_npy(source, folder)
         elif layout == "flat":
@@ -117,31 +116,31 @@ def _check_layout(source: FeatureFile, layout: str) -> None:
 
 def _targets(source: FeatureFile, folder: Path, layout: Layout) -> list[Path]:
     if layout == "npy":
-        names = [name for video in source for name in _npy_names(video)]
+        names = [name for video in source for name in _npy_names(source.stored_id(video))]
         _refuse_collisions(names, [video for video in source for _ in range(2)])
         return [folder / name for name in names]
     if layout == "flat":
         return [folder / name for name in ("features.npy", "timestamps.npy", "index.csv")]
     if layout == "npz":
-        names = [npz_name(video) for video in source]
+        names = [npz_name(source.stored_id(video)) for video in source]
         _refuse_collisions(names, source.videos)
         return [folder / name for name in names]
     if layout == "csv":
         return [folder / CSV_FILES[source.task or ""]]
     if layout == "coco":
         return [folder / name for name in COCO_FILES]
-    _refuse_collisions([_activitynet_name(video) for video in source], source.videos)
+    names = [_activitynet_name(source.stored_id(video)) for video in source]
+    _refuse_collisions(names, source.videos)
     return [folder / ACTIVITYNET_FILE]
 
 
-def _npy_names(video_id: str) -> tuple[str, str]:
+def _npy_names(stored_id: str) -> tuple[str, str]:
     # The escaped name: it cannot climb out of the folder.
-    stored = escape(video_id)
-    return f"{stored}.npy", f"{stored}.timestamps.npy"
+    return f"{stored_id}.npy", f"{stored_id}.timestamps.npy"
 
 
-def _activitynet_name(video_id: str) -> str:
-    stem = PurePosixPath(escape(video_id)).stem
+def _activitynet_name(stored_id: str) -> str:
+    stem = PurePosixPath(stored_id).stem
     return stem if stem.startswith("v_") else f"v_{stem}"
 
 
@@ -163,7 +162,7 @@ def _refuse_collisions(names: Sequence[str], videos: Sequence[str]) -> None:
                 )
 
 
-def _check_targets(targets: Sequence[Path], folder: Path, *, overwrite: bool) -> None:
+def _check_targets(source: Path, targets: Sequence[Path], folder: Path, *, overwrite: bool) -> None:
     for path in targets:
         if len(os.fsencode(temp_path(path).name)) > LONGEST_NAME:
             raise UsageError(
@@ -172,6 +171,9 @@ def _check_targets(targets: Sequence[Path], folder: Path, *, overwrite: bool) ->
             )
     with writing(folder):
         there = [path for path in targets if path.exists()]
+        itself = [path for path in there if path.samefile(source)]
+    if itself:
+        raise UsageError(f"{itself[0]} is the feature file itself; choose another folder for -o")
     if there and not overwrite:
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""
         raise StoreWriteError(
@@ -183,7 +185,7 @@ def _check_targets(targets: Sequence[Path], folder: Path, *, overwrite: bool) ->
 
 def _export_npy(source: FeatureFile, folder: Path) -> None:
     for video_id, video in source.items():
-        features, timestamps = (folder / name for name in _npy_names(video_id))
+        features, timestamps = (folder / name for name in _npy_names(source.stored_id(video_id)))
         with writing(features):
             features.parent.mkdir(parents=True, exist_ok=True)
         _write_npy(features, video.feature_blocks(), _shape(video), video.dtype)
@@ -215,7 +217,7 @@ def _export_activitynet(source: FeatureFile, folder: Path) -> None:
     with replacing(folder / ACTIVITYNET_FILE) as temp, creating(temp) as (file, check):
         for video_id, video in source.items():
             rows = create_rows(
-                file.create_group(_activitynet_name(video_id)),
+                file.create_group(_activitynet_name(source.stored_id(video_id))),
                 "c3d_features",
                 tail=_shape(video)[1:],
                 dtype=video.dtype.name,

@@ -13,7 +13,6 @@ import numpy as np
 
 from rrm_extract.store.files import replacing, writing
 from rrm_extract.store.found import FrameDetections, FramePeople, StoredDetections, StoredPeople
-from rrm_extract.store.names import escape
 from rrm_extract.store.reader import FeatureFile, VideoFeatures
 from rrm_extract.store.taskrows import FRAME_SIZE, OFFSETS, TASK_COLUMNS
 
@@ -37,10 +36,10 @@ _DIGITS: Final = 3
 """Of coordinates and scores as text; the layout "npz" has them whole."""
 
 
-def npz_name(video_id: str) -> str:
+def npz_name(stored_id: str) -> str:
     """Where the layout "npz" puts a video."""
     # The escaped name: it cannot climb out of the folder.
-    return f"{escape(video_id)}.npz"
+    return f"{stored_id}.npz"
 
 
 def export_npz(source: FeatureFile, folder: Path) -> None:
@@ -52,7 +51,7 @@ def export_npz(source: FeatureFile, folder: Path) -> None:
     }
     about = {name: value for name, value in about.items() if len(value)}
     for video_id, video in source.items():
-        path = folder / npz_name(video_id)
+        path = folder / npz_name(source.stored_id(video_id))
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         found = video.found
@@ -81,7 +80,7 @@ def export_csv(source: FeatureFile, folder: Path) -> None:
             points = [f"{name}_{axis}" for name in source.keypoint_names for axis in _POINT]
             rows.writerow([*where, "score", *points])
         for frame in _frames(source):
-            place = [escape(frame.video_id), frame.number, f"{frame.timestamp:.6f}"]
+            place = [source.stored_id(frame.video_id), frame.number, f"{frame.timestamp:.6f}"]
             if isinstance(frame.found, FrameDetections):
                 rows.writerows([*place, *row] for row in _objects(frame.found, source.class_names))
             else:
@@ -128,7 +127,9 @@ def export_coco(source: FeatureFile, folder: Path) -> None:
         file.write(f'{{"info": {json.dumps(about)},\n')
         file.write(f'"categories": {json.dumps(_categories(source, parts))},\n')
         file.write('"annotations": [],\n"images": ')
-        _write_list(file, (frame.image() for frame in _frames(source)))
+        _write_list(
+            file, (frame.image(source.stored_id(frame.video_id)) for frame in _frames(source))
+        )
         file.write("}\n")
 
 
@@ -197,13 +198,14 @@ class _Frame:
     timestamp: float
     found: FrameDetections | FramePeople
 
-    def image(self) -> dict[str, Any]:
-        """As COCO describes it."""
+    def image(self, stored_id: str) -> dict[str, Any]:
+        """As COCO describes it, with the video's own name and that in the file."""
         return {
             "id": self.image_id,
             "width": self.found.width,
             "height": self.found.height,
-            "video_id": escape(self.video_id),
+            "video": self.video_id,
+            "video_id": stored_id,
             "frame": self.number,
             "frame_index": self.frame_index,
             "timestamp": round(self.timestamp, 6),

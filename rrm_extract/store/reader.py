@@ -317,6 +317,17 @@ class FeatureFile(Mapping[str, VideoFeatures]):
         with damage_named(self._file):
             return VideoFeatures(video_id, self._file[VIDEOS][self._stored[video_id]])
 
+    def __contains__(self, video_id: object) -> bool:
+        return video_id in self._stored  # Mapping's own would look for names that are near
+
+    def stored_id(self, video_id: str) -> str:
+        """The name that a video has in the file (docs/format.md, section 4).
+
+        Raises:
+            KeyError: there is no such video.
+        """
+        return self._stored[video_id]
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.videos)
 

@@ -138,10 +138,16 @@ def find_broken(
 def _places_to_be(times: Int64s, earliest: Int64s, *, usual: int) -> Int64s:
     """When frames (B,) that can be shown from `earliest` (B,) on fit between others (T,), sorted.
 
-    In the first gap that is long enough for another frame, if it is near. Else at once: a time
-    too early does no harm, the decoder's order is kept.
+    In the first gap that is long enough for another frame, beside the steps around it, if it is
+    near. Else at once: a time too early does no harm, the decoder's order is kept.
     """
-    gaps = times[:-1][np.diff(times) > LONGEST_STEP * usual] + usual
+    steps = np.diff(times)
+    if not len(steps):
+        return earliest
+    around = np.minimum(np.append(steps[:1], steps[:-1]), np.append(steps[1:], steps[-1:]))
+    around = np.clip(around, max(1, usual // 4), usual)
+    is_gap = steps > LONGEST_STEP * around
+    gaps = times[:-1][is_gap] + around[is_gap]
     if not len(gaps):
         return earliest
     found = np.searchsorted(gaps, earliest - usual // 2)

@@ -118,6 +118,10 @@ def test_stats_of_a_video_that_failed(
     assert len(each[name]["failures"]) == 1
     code, out, _ = output_of(capsys, "stats", path, "--per-video")
     assert (code, out.count(name) >= 1) == (0, True)
+    density = tmp_path / "density.json"
+    density.write_text('{"features.0": 0.1}')
+    eie = ("--eie", "--weight-density", density)
+    assert output_of(capsys, "stats", path, "--per-video", *eie)[0] == 0
 
 
 def test_stats_of_no_feature_file_fails(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:

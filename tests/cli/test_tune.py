@@ -263,3 +263,12 @@ def test_every_option_has_an_example(capsys: pytest.CaptureFixture[str]) -> None
     text = " ".join(out.split())
     for option in ("--try", "--clips", "--frames", "--repeats", "--plot"):
         assert f"Example: {option}" in text
+
+
+def test_threads_that_one_side_has_alone_are_refused(
+    clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
+    code, _, err = output_of(capsys, "tune", clip, *TINY, "--threads", "2")
+    assert code == 2
+    assert "--threads 2: the native engine has one thread" in err

@@ -161,6 +161,22 @@ def test_a_log_is_not_appended_to_something_else(
     assert other.read_text() == content
 
 
+def test_a_log_whose_last_line_was_cut_off_goes_on_with_a_new_one(
+    videos: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"event": "start", "time": 1.5}\n{"event": "vid')
+    assert (
+        main([str(word) for word in job(videos / "a.mp4", tmp_path / "f.h5", "--json-log", log)])
+        == 0
+    )
+    first, torn, *others = log.read_text().splitlines()
+    assert torn == '{"event": "vid'
+    assert [json.loads(line)["event"] for line in (first, *others)] == [
+        *("start", "start", "video", "end")
+    ]
+
+
 def test_a_log_goes_on(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.touch()  # an empty file is as good as none

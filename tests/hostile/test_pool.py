@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rrm_extract.jobs.messages import ChunkDone, Fatal, ScanTask, TaskFailed
-from rrm_extract.jobs.pool import LONGEST_LOOK, Answered, Lost, Worker, WorkerPool
+from rrm_extract.jobs.pool import LONGEST_LOOK, Answered, Lost, Worker, WorkerPool, _forget
 
 
 class Process:
@@ -125,3 +125,19 @@ def test_a_worker_that_dies_before_it_knows_what_to_compute_is_replaced(tmp_path
         assert isinstance(events[-1], Fatal)
         assert "no-such-file" in events[-1].message, "the second one was told as well"
     assert pool.workers == []
+
+
+def test_nobody_waits_for_a_worker_that_cannot_be_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=time.sleep, args=(60,), daemon=True)
+    process.start()
+    try:
+        with monkeypatch.context() as patch:  # as in an uninterruptible sleep
+            patch.setattr(process._popen, "poll", lambda *_: None)
+            _forget(Worker(process, ours))
+            assert process not in multiprocessing.active_children(), "as Python asks at its end"
+    finally:
+        process.kill()
+        process.join()
+        theirs.close()

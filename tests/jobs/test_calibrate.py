@@ -422,9 +422,7 @@ def test_unfinished_work_needs_the_file_beside_it(
     path, kept = tmp_path / "f.h5", tmp_path / "f.h5.calibration.json"
     calibration = load(target_file, kind="target")
     made = job(videos, target_error=TARGET)
-    identity = {
-        "target_error": TARGET, "percentile": 95.0, "calibration": digest(calibration.to_json()),
-    }  # fmt: skip
+    identity = {**made.identity(), "calibration": digest(calibration.to_json())}
     parts = tmp_path / "f.h5.parts"
     parts.mkdir()
     place, anew = OutputPlace(path), made.replace(overwrite=True)
@@ -446,6 +444,7 @@ def test_unfinished_work_needs_the_file_beside_it(
     ).save(parts)
     assert has_calibration(anew, place, kept), "an interrupted run that was to overwrite it, too"
     assert not has_calibration(anew.replace(percentile=99), place, kept)
+    assert not has_calibration(anew.replace(fps="5"), place, kept), "frames differ more"
     (parts / "job.json").write_text("{")
     assert not has_calibration(anew, place, kept)
     with pytest.raises(StoreFormatError, match=r"job\.json is damaged"):
@@ -482,7 +481,7 @@ def test_another_network_needs_another_output_or_to_overwrite(
     parts = tmp_path / "f.h5.parts"
     parts.mkdir()
     identity = {
-        "target_error": TARGET, "percentile": 95.0, "calibration": digest(calibration.to_json()),
+        **job(videos, target_error=TARGET).identity(), "calibration": digest(calibration.to_json())
     }  # fmt: skip
     run = arguments(videos / "0.mp4", path, "--workers", 1, "--target-error", TARGET)
     run = [*run, "--layer", "features", "--pool", "avg"]

@@ -99,6 +99,10 @@ def test_a_glob_that_matches_no_video_fails(folder: Path) -> None:
         with pytest.raises(InputError, match=r"no file with a video's extension; .*--include"):
             ids(folder / pattern)
     assert ids(folder / "*.bin", include=["*.bin"]) == ["clip.bin"]
+    (folder / "a" / "b").mkdir(exist_ok=True)
+    (folder / "a" / "notes.txt").touch()
+    (folder / "a" / "b" / "d.mp4").touch()
+    assert ids(folder / "a" / "[bn]*") == ["b/d.mp4"], "beside other files"
 
 
 def test_an_empty_list_fails(folder: Path) -> None:

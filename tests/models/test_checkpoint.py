@@ -309,6 +309,14 @@ def test_nests_under_many_names_are_searched_once(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "w.pth")
 
 
+def test_one_dictionary_under_two_names_is_where_it_is_likeliest(tmp_path: Path) -> None:
+    ema = {name: tensor + 1 for name, tensor in small_state().items()}
+    same = small_state()
+    torch.save({"state_dict": same, "state_dict_ema": ema, "model": same}, tmp_path / "w.pth")
+    read = read_checkpoint(tmp_path / "w.pth")
+    assert all(torch.equal(read[name], tensor) for name, tensor in same.items())
+
+
 def test_the_likeliest_nest_is_taken(tmp_path: Path) -> None:
     ema = {name: tensor + 1 for name, tensor in small_state().items()}
     torch.save({"params_ema": ema, "model": {"net": small_state()}}, tmp_path / "w.pth")

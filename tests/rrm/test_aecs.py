@@ -11,8 +11,19 @@ from rrm_extract.rrm.aecs import AccumulatedError, accumulated, fit_accumulated_
 
 def test_accumulated_by_hand() -> None:
     truncated = np.array([[0.0, 0.0], [4.0, 9.0], [1.0, 0.0]])
-    np.testing.assert_allclose(accumulated(truncated), [0, 5, 6])
-    np.testing.assert_allclose(accumulated(truncated, before=10), [10, 15, 16])
+    key_frame = np.array([True, False, False])
+    np.testing.assert_allclose(accumulated(truncated, key_frame=key_frame), [0, 5, 6])
+    np.testing.assert_allclose(
+        accumulated(truncated, key_frame=np.zeros(3, bool), before=10), [10, 15, 16]
+    )
+
+
+def test_what_accumulates_ends_at_a_key_frame() -> None:
+    truncated = np.array([[1.0], [0.0], [4.0], [0.0], [4.0], [1.0]])
+    key_frame = np.array([0, 1, 0, 1, 0, 0], bool)
+    np.testing.assert_allclose(
+        accumulated(truncated, key_frame=key_frame, before=7), [8, 0, 2, 0, 2, 3]
+    )
 
 
 def test_a_polynomial_of_the_fourth_order_is_found_again() -> None:

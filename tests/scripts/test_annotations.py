@@ -260,7 +260,9 @@ def test_coco(tmp_path: Path) -> None:
         MarkedBox(name="person", corners=(10, 20, 40, 60)),
         MarkedBox(name="aeroplane", corners=(0, 0, 5, 5), is_crowd=True),
     )
-    assert first.bodies == (MarkedBody(points={"nose": (1.0, 2.0)}, area=600.0),)
+    assert first.bodies == (
+        MarkedBody(points={"nose": (1.0, 2.0)}, area=600.0, corners=(10, 20, 40, 60)),
+    )
     (second,) = read.of("b.mp4")
     assert (second.seconds, second.boxes) == (0.5, ())
 
@@ -271,6 +273,21 @@ def test_the_images_of_an_export_can_be_annotated(tmp_path: Path) -> None:
                             "frame": 3, "frame_index": 7, "timestamp": 0.28}  # fmt: skip
     read = read_annotations(coco_file(tmp_path, content))
     assert read.of("day/a.mp4")[0].number == 7
+
+
+def test_two_videos_of_one_name_fail(tmp_path: Path) -> None:
+    content = coco()
+    content["images"][1] |= {"video": "night/a.mp4"}
+    with pytest.raises(AnnotationError, match=r"both 'a\.mp4' and 'night/a\.mp4' are called 'a'"):
+        read_annotations(coco_file(tmp_path, content))
+
+
+def test_people_without_points_are_those_in_their_boxes(tmp_path: Path) -> None:
+    content = changed("annotations", 0, keypoints=[0, 0, 0, 0, 0, 0], iscrowd=1)
+    (frame,) = read_annotations(coco_file(tmp_path, content)).of("a.mp4")
+    assert frame.bodies == (
+        MarkedBody(points={}, area=600.0, corners=(10, 20, 40, 60), is_crowd=True),
+    )
 
 
 def test_what_is_null_is_not_there(tmp_path: Path) -> None:

@@ -229,6 +229,18 @@ def test_bodies_without_a_part_in_common_have_no_precision() -> None:
         assert (precision.ap, precision.truths) == (None, 0)
 
 
+def test_who_is_found_where_nobody_marked_points_counts_not_at_all() -> None:
+    person, other = someone(), someone(x=100)
+    xs, ys = zip(*other.values(), strict=True)
+    corners = (min(xs) - 1, min(ys) - 1, max(xs) + 1, max(ys) + 1)
+    found = poses(other, person, scores=[0.9, 0.8])
+    truths = [MarkedBody(points=person)]
+    assert body_precision([body_frame(truths, found)]).ap == pytest.approx(0.5)
+    truths += [MarkedBody(points={}, corners=corners)]
+    precision = body_precision([body_frame(truths, found)])
+    assert (precision.ap, precision.truths) == (pytest.approx(1), 1)
+
+
 def test_a_body_whose_parts_are_in_a_row() -> None:
     person = {part: (10.0 * number, 50.0) for number, part in enumerate(OKS_PARTS)}
     near = {part: (x, 50.001) for part, (x, _) in person.items()}

@@ -82,6 +82,15 @@ def test_existing_files_fails(tmp_path: Path, layout: Layout) -> None:
     assert names_in(out) == {file.name for file in first.files}
 
 
+def test_the_feature_file_is_not_written_over(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "activitynet.h5", ["a.mp4"])
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match=r"activitynet\.h5 is the feature file itself"):
+        export(path, tmp_path, layout="activitynet", overwrite=True)
+    assert path.read_bytes() == before
+    assert len(export(path, tmp_path / "out", layout="activitynet").files) == 1
+
+
 def test_equal_stems_fails(tmp_path: Path) -> None:
     path = write_file(tmp_path / "feats.h5", ["a/x.mp4", "b/x.avi"])
     with pytest.raises(UsageError, match=r"'a/x.mp4' and 'b/x.avi' would both be 'v_x'"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 
 import h5py
@@ -300,3 +302,21 @@ def test_exports_are_not_written_over(tmp_path: Path, layout: Layout, rows: Task
 def test_exports_of_no_videos(tmp_path: Path, layout: Layout) -> None:
     path = write_task(tmp_path / "f.h5", {})
     assert export(path, tmp_path / "out", layout=layout).n_frames == 0
+
+
+def test_copies_call_videos_as_the_file_does(tmp_path: Path) -> None:
+    ids = ["S1/pose/a.mp4", "My%20clip.mp4", "caf\udce9.mp4"]
+    path = write_task(tmp_path / "f.h5", {one: [[1, 0]] for one in ids}, PEOPLE)
+    with h5py.File(path) as file:
+        stored = [name.decode() for name in file["index/video_id"][:]]
+    for layout in ("csv", "coco"):
+        export(path, tmp_path / "out", layout=layout)
+    with (tmp_path / "out" / "people.csv").open(newline="", encoding="utf-8") as table:
+        assert [row["video_id"] for row in csv.DictReader(table)] == stored
+    images = json.loads((tmp_path / "out" / "coco_images.json").read_text())["images"]
+    assert [image["video_id"] for image in images[::2]] == stored
+    assert {image["video"] for image in images} == {*ids}, "annotations go by these"
+    made = export(path, tmp_path / "each", layout="npz").files
+    assert [file.relative_to(tmp_path / "each").as_posix() for file in made] == [
+        f"{name}.npz" for name in stored
+    ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rrm_extract.errors import StoreError, StoreFormatError
-from rrm_extract.store import FeatureFile, OutputStore
+from rrm_extract.store import FeatureFile, OutputStore, reader
 
 from .helpers import (
     IDENTITY,
@@ -237,3 +237,29 @@ def test_closed_file_fails(tmp_path: Path) -> None:
         video = file["a.mp4"]
     with pytest.raises(ValueError, match="closed"):
         _ = video.features
+
+
+def test_what_is_too_large_for_memory_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4"])
+
+    def refuse(*_: object) -> None:
+        raise MemoryError("Unable to allocate 3.64 TiB")
+
+    with FeatureFile(path) as file:
+        monkeypatch.setattr(h5py.Dataset, "__getitem__", refuse)
+        with pytest.raises(StoreError, match=r"not enough memory to read .*in blocks") as caught:
+            _ = file["a.mp4"].features
+        assert not isinstance(caught.value, StoreFormatError), "whose files are made again"
+
+
+def test_names_that_are_not_there_are_not_searched_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FeatureFile(write_file(tmp_path / "feats.h5", ["a.mp4"])) as file:
+        with pytest.raises(KeyError, match="did you mean 'a\\.mp4'"):
+            _ = file["b.mp4"]
+        monkeypatch.setattr(reader, "difflib", None)
+        assert "a.mp4" in file
+        assert "b.mp4" not in file
