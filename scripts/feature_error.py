@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rrm_extract import FeatureFile
 from rrm_extract.errors import InputError
+from rrm_extract.jobs.control import relative_errors
 
 __all__ = ["FeatureError", "compare_features"]
 
@@ -22,6 +23,8 @@ class FeatureError:
     Attributes:
         frames: that count.
         frames_of_zeros: that do not, for their dense feature is zero.
+        frames_not_finite: of those that count, with NaN or other infinities in one of the two:
+            their error is infinite, as docs/format.md has it.
         mean, worst: over frames; NaN where there are none.
         by_age: (A,) mean over frames that are 0, 1, ... frames behind the last key frame; NaN
             where none is.
@@ -29,6 +32,7 @@ class FeatureError:
 
     frames: int
     frames_of_zeros: int
+    frames_not_finite: int
     mean: float
     worst: float
     by_age: NDArray[np.float64]
@@ -57,13 +61,9 @@ def compare_features(path: Path, dense: Path, video_ids: Iterable[str]) -> Featu
                     "files of the same videos, --fps and --chunk"
                 )
                 raise InputError(msg)
-            expected = other.features.astype(np.float64)
-            distance = np.linalg.norm(video.features - expected, axis=1)
-            size = np.linalg.norm(expected, axis=1)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                relative = np.where(size > 0, distance / size, np.nan)
-            # As docs/format.md has it: no number is no feature, however it came about.
-            errors.append(np.where(np.isnan(distance) | np.isnan(size), np.inf, relative))
+            dense_features = other.features
+            relative = relative_errors(video.features, dense_features)
+            errors.append(np.where((dense_features == 0).all(axis=1), np.nan, relative))
             ages.append(_ages(video.key_frame))
     error = np.concatenate([np.empty(0), *errors])
     age = np.concatenate([np.empty(0, np.int64), *ages])
@@ -75,6 +75,7 @@ def compare_features(path: Path, dense: Path, video_ids: Iterable[str]) -> Featu
     return FeatureError(
         frames=len(error),
         frames_of_zeros=int((~counts).sum()),
+        frames_not_finite=int(np.isinf(error).sum()),
         mean=float(error.mean()) if len(error) else float("nan"),
         worst=float(error.max()) if len(error) else float("nan"),
         by_age=by_age,

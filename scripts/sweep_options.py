@@ -178,7 +178,9 @@ def markdown(result: dict[str, Any]) -> str:
             _shown(record["speedup_wall_network"], ".2f"),
             _shown(accuracy.get("value"), ".3f"),
             *([_shown(accuracy.get("mean_class"), ".3f")] if per_class else []),
-            f"{_shown(record['feature_error'], '.0e')} / "
+            "infinite"
+            if record.get("frames_not_finite")
+            else f"{_shown(record['feature_error'], '.0e')} / "
             f"{_shown(record['feature_error_max'], '.0e')}",
             f"{record['key_frames'] / record['frames']:.1%}",
         ]
@@ -220,6 +222,8 @@ def _left_out(result: dict[str, Any]) -> str:
         threshold = shown_threshold(record["threshold"])
         if missing := (record["test"] or {}).get("missing"):
             parts.append(f"{counted(len(missing), 'test video')} that are not there ({threshold})")
+        if lost := record.get("frames_not_finite"):
+            parts.append(f"errors of {counted(lost, 'frame')} without a number ({threshold})")
         if record["left_out"]:
             parts.append(f"{counted(len(record['left_out']), 'video')} not whole ({threshold})")
     return "; ".join(parts)

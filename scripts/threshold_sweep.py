@@ -230,6 +230,7 @@ class Sweep:
             "feature_error_max": _known(error.worst),
             "feature_error_by_age": [_known(value) for value in error.by_age.tolist()],
             "frames_of_zeros": error.frames_of_zeros,
+            "frames_not_finite": error.frames_not_finite,
             "accuracy": None,
             "test": None,
         }

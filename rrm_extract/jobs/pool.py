@@ -122,6 +122,7 @@ class WorkerPool:
         self._looked = time.monotonic()
         self.ready = math.nan
         self.workers: list[Worker] = []
+        self._stuck: list[SpawnProcess] = []
         try:
             self.grow(size)
         except BaseException:  # an interrupt too must leave no process behind
@@ -207,8 +208,11 @@ class WorkerPool:
             deadline = time.monotonic() + STOP_SECONDS
             for worker in self.workers:
                 worker.process.join(max(0.0, deadline - time.monotonic()))
-                _forget(worker)
+                self._forget(worker)
             self.workers = []
+            # At its end Python would wait for those that cannot be killed, however long.
+            for process in self._stuck:
+                multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
@@ -257,7 +261,7 @@ class WorkerPool:
 
     def _replace(self, worker: Worker, reason: str, advice: str) -> Lost:
         self.workers.remove(worker)
-        _forget(worker)
+        self._forget(worker)
         if not worker.ready:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
@@ -269,14 +273,12 @@ class WorkerPool:
         self._start()
         return Lost(worker.task, reason, advice)
 
-
-def _forget(worker: Worker) -> None:
-    worker.connection.close()
-    try:
-        worker.process.close()
-    except ValueError:  # it cannot be killed: the system will end it some day
-        # At its end Python would wait for it, however long.
-        multiprocessing.process._children.discard(worker.process)  # type: ignore[attr-defined]
+    def _forget(self, worker: Worker) -> None:
+        worker.connection.close()
+        try:
+            worker.process.close()
+        except ValueError:  # it cannot be killed: the system will end it some day
+            self._stuck.append(worker.process)
 
 
 def _obituary(process: SpawnProcess) -> tuple[str, str]:

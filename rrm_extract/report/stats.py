@@ -198,7 +198,15 @@ def with_eie(
     weight_density: float | Mapping[str, float] = 1.0,
     cycles: bool = False,
 ) -> list[Stats]:
-    """The same with times on EIE; see :func:`rrm_extract.report.eie.model_on_eie`."""
+    """The same with times on EIE; see :func:`rrm_extract.report.eie.model_on_eie`.
+
+    Raises:
+        InputError: the file says nothing of its layers.
+    """
+    for result in results:
+        if result.videos and not result.layers:
+            msg = f"{result.file} has no columns of layers, of which EIE's times are made"
+            raise InputError(msg)
     return [
         replace(
             result,
@@ -210,7 +218,7 @@ def with_eie(
                 cycles=cycles,
             ),
         )
-        if result.layers or not result.failures  # a video that failed has nothing to model
+        if result.videos or not result.failures  # a video that failed has nothing to model
         else result
         for result in results
     ]

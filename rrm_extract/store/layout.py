@@ -386,8 +386,11 @@ def refuse_to_blame(place: object, error: BaseException) -> None:
     h5py's errors have an errno only then. Work that is sound must not be thrown away for them.
     """
     if isinstance(error, MemoryError):
-        msg = f"not enough memory to read {place} at once ({_one_line(error)}); read it in blocks"
-        raise StoreError(msg) from error
+        what = f" ({_one_line(error)})" if str(error) else ""
+        raise StoreError(
+            f"not enough memory to read {place}{what}; free some, take fewer --workers, or read a "
+            "video in blocks"
+        ) from error
     if isinstance(error, OSError) and error.errno is not None:
         reason = os.strerror(error.errno)
         raise StoreError(f"cannot read {place}: {reason}; put that right and try again") from error

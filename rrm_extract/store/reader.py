@@ -286,6 +286,11 @@ class FeatureFile(Mapping[str, VideoFeatures]):
                 """One row per video, in the order of the file."""
                 self.videos = [unescape(row.stored_id) for row in self.index]
                 """The videos' ids, in the order of the file."""
+            for row in self.index:
+                # They become file names, too, and no writer makes such ones (docs/format.md).
+                if {"", ".", ".."} & {*row.stored_id.split("/")}:
+                    msg = f"{self.path} is damaged: {row.stored_id!r} is no name of a video in it"
+                    raise StoreFormatError(msg)
             # Not escaped anew: each version of the format has names of its own to escape.
             self._stored = {unescape(row.stored_id): row.stored_id for row in self.index}
             self._stack = stack.pop_all()

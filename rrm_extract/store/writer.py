@@ -12,7 +12,7 @@ from rrm_extract.errors import StoreFormatError, StoreMismatchError
 from rrm_extract.store.failurefile import load_failure, save_failure
 from rrm_extract.store.files import fsync_dir, is_temp, remove, temp_path, writing
 from rrm_extract.store.job import Job, job_path, load_job
-from rrm_extract.store.layout import READ_ERRORS, reading, same_value
+from rrm_extract.store.layout import READ_ERRORS, reading, refuse_to_blame, same_value
 from rrm_extract.store.merge import Entry, write_finished
 from rrm_extract.store.names import escape, file_key
 from rrm_extract.store.part import DoneVideo, PartWriter, read_part
@@ -477,5 +477,6 @@ def _may_be_replaced(path: Path) -> bool:
     try:
         with reading(path) as opened:
             return bool(opened.attrs.get("format") == FORMAT_NAME)
-    except READ_ERRORS:
+    except READ_ERRORS as error:
+        refuse_to_blame(path, error)
         return True

@@ -142,10 +142,11 @@ def _places_to_be(times: Int64s, earliest: Int64s, *, usual: int) -> Int64s:
     near. Else at once: a time too early does no harm, the decoder's order is kept.
     """
     steps = np.diff(times)
-    if not len(steps):
+    if len(steps) < 2:
         return earliest
-    around = np.minimum(np.append(steps[:1], steps[:-1]), np.append(steps[1:], steps[-1:]))
-    around = np.clip(around, max(1, usual // 4), usual)
+    before, behind = np.append(steps[1], steps[:-1]), np.append(steps[1:], steps[-2])
+    # Where frames come faster than usual a gap is shorter.
+    around = np.clip(np.maximum(before, behind), max(1, usual // 4), usual)
     is_gap = steps > LONGEST_STEP * around
     gaps = times[:-1][is_gap] + around[is_gap]
     if not len(gaps):

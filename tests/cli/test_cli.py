@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -15,9 +16,11 @@ import torch
 from rrm_extract.cli import main
 from rrm_extract.cli.main import cli
 from rrm_extract.config import OPTIONS
+from rrm_extract.store import OutputStore
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.command import extraction
 from tests.hostile.networks import NAN_MODEL
+from tests.store.helpers import IDENTITY, ROOT, chunk, source
 from tests.tiny import MODEL, network
 
 
@@ -122,6 +125,24 @@ def test_stats_of_a_video_that_failed(
     density.write_text('{"features.0": 0.1}')
     eie = ("--eie", "--weight-density", density)
     assert output_of(capsys, "stats", path, "--per-video", *eie)[0] == 0
+
+
+def test_stats_of_a_file_that_says_nothing_of_layers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, what = tmp_path / "dense.h5", source("a.mp4")
+    with OutputStore(path, IDENTITY) as store:
+        with store.part(what, feature_shape=(8,)) as part:
+            part.append(
+                replace(chunk("a.mp4"), density=np.ones((5, 0)), density_delta=np.ones((5, 0)))
+            )
+            part.finish(layers={}, attrs={})
+        store.finish([what], [], ROOT, complete=True)
+    for options in ((), ("--json",), ("--csv",), ("--per-video",)):
+        assert output_of(capsys, "stats", path, *options)[0] == 0
+    code, _, err = output_of(capsys, "stats", path, "--eie")
+    assert code == 2
+    assert "has no columns of layers" in err
 
 
 def test_stats_of_no_feature_file_fails(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rrm_extract.jobs.messages import ChunkDone, Fatal, ScanTask, TaskFailed
-from rrm_extract.jobs.pool import LONGEST_LOOK, Answered, Lost, Worker, WorkerPool, _forget
+from rrm_extract.jobs.pool import LONGEST_LOOK, Answered, Lost, Worker, WorkerPool
 
 
 class Process:
@@ -41,6 +41,7 @@ class Pool(WorkerPool):
         self._timeout = 5.0
         self._failed_starts = 0
         self._looked = time.monotonic()
+        self._stuck = []
         ours, self.theirs = multiprocessing.Pipe()
         self.dead, self.alive = multiprocessing.Pipe()
         self.workers.append(Worker(Process(self.dead), ours, ready=True))
@@ -127,7 +128,9 @@ def test_a_worker_that_dies_before_it_knows_what_to_compute_is_replaced(tmp_path
     assert pool.workers == []
 
 
-def test_nobody_waits_for_a_worker_that_cannot_be_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_for_a_worker_that_cannot_be_killed(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours, theirs = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=time.sleep, args=(60,), daemon=True)
@@ -135,7 +138,12 @@ def test_nobody_waits_for_a_worker_that_cannot_be_killed(monkeypatch: pytest.Mon
     try:
         with monkeypatch.context() as patch:  # as in an uninterruptible sleep
             patch.setattr(process._popen, "poll", lambda *_: None)
-            _forget(Worker(process, ours))
+            patch.setattr(process._popen, "kill", lambda: None)
+            patch.setattr(process, "join", lambda *_: None)
+            pool.workers.append(Worker(process, ours))
+            pool._replace(pool.workers[-1], "was silent", "wait")
+            assert process in multiprocessing.active_children(), "it may end before the job does"
+            pool.close()
             assert process not in multiprocessing.active_children(), "as Python asks at its end"
     finally:
         process.kill()

@@ -24,14 +24,17 @@ def write(path: Path, features: np.ndarray) -> Path:
     return path
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
 @pytest.mark.parametrize("which", [0, 1])
-def test_features_that_are_no_numbers_are_infinitely_wrong(tmp_path: Path, which: int) -> None:
+def test_features_that_are_no_numbers_are_infinitely_wrong(
+    tmp_path: Path, which: int, number: float
+) -> None:
     features = chunk("a.mp4").features
     dense = features.copy()
     dense[4] = 0
     broken = [features.copy(), dense]
-    broken[which][1] = np.nan
+    broken[which][1] = number
     files = [write(tmp_path / f"{i}.h5", values) for i, values in enumerate(broken)]
     found = compare_features(files[0], files[1], ["a.mp4"])
-    assert (found.frames, found.frames_of_zeros) == (4, 1)
+    assert (found.frames, found.frames_of_zeros, found.frames_not_finite) == (4, 1, 1)
     assert found.worst == found.mean == math.inf

@@ -263,3 +263,12 @@ def test_names_that_are_not_there_are_not_searched_for(
         monkeypatch.setattr(reader, "difflib", None)
         assert "a.mp4" in file
         assert "b.mp4" not in file
+
+
+@pytest.mark.parametrize("name", ["../../out.mp4", "/tmp/out.mp4", "a/./b.mp4"])
+def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4"])
+    with h5py.File(path, "r+") as file:
+        file["index/video_id"][0] = name
+    with pytest.raises(StoreFormatError, match="is no name of a video in it"):
+        FeatureFile(path)

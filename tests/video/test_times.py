@@ -5,9 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from rrm_extract.video import scan_clip
+from rrm_extract.video._clock import _places_to_be
 from tests.clips import NOT_CODED, remux, replace_packets, write_clip, write_edit_list
 from tests.video.reading import assert_any_order, read_clip, sampling
 
@@ -310,3 +312,21 @@ def test_an_edit_list_may_begin_with_nothing(tmp_path: Path) -> None:
     assert scan_clip(path).damage == ""
     result = read_clip(path)
     assert (result.numbers, result.reason) == (list(range(48)), None)
+
+
+@pytest.mark.parametrize(
+    ("times", "earliest", "place"),
+    [
+        ([*range(0, 592 + 16, 16), *range(624, 1001, 16), 1500, 2000], 608, 608),  # a fast stretch
+        ([0, 3000, 4500, 7500, 13500, 16500], 7500, 10500),  # a short step beside usual ones
+        ([0, 60, 120, 240, 300], 150, 180),
+        ([0, 60, 120, 180], 100, 100),  # no gap
+        ([0, 60], 30, 30),
+    ],
+)
+def test_a_broken_time_goes_where_a_frame_is_missing(
+    times: list[int], earliest: int, place: int
+) -> None:
+    usual = 3000 if times[1] == 3000 else 60
+    found = _places_to_be(np.array(times), np.array([earliest]), usual=usual)
+    assert found.tolist() == [place]
