@@ -45,7 +45,7 @@ class Progress:
             try:
                 is_log = _is_log(Path(json_log))
                 self._log = Path(json_log).open("a", encoding="utf-8")  # noqa: SIM115 - kept open
-                if is_log and _ends_in_a_line(Path(json_log)):
+                if is_log and _is_cut_off(Path(json_log)):
                     self._log.write("\n")  # what a full disk or a power cut has left of it stays
             except OSError as error:
                 msg = f"log {json_log} cannot be written: {error.strerror}; give another --json-log"
@@ -139,7 +139,7 @@ def _is_log(path: Path) -> bool:
     return line.endswith(b"\n") and isinstance(first, dict) and {"event", "time"} <= first.keys()
 
 
-def _ends_in_a_line(path: Path) -> bool:
+def _is_cut_off(path: Path) -> bool:
     """Whether the last line of a file is unfinished."""
     if not path.is_file() or not path.stat().st_size:
         return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 from rrm_extract.errors import StoreError, StoreWriteError
 from rrm_extract.store.job import load_job
@@ -42,12 +41,7 @@ class OutputPlace:
         self._lock.acquire(holder=self._holder())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lock.release()
 
     def _holder(self) -> str:
