@@ -13,7 +13,7 @@ from rrm_extract.cli import main
 from rrm_extract.store import same_content
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.hostile.conftest import job
-from tests.hostile.jobs import Job, started
+from tests.hostile.jobs import started
 
 
 def test_a_second_job_is_turned_away(
@@ -41,23 +41,24 @@ def test_a_second_job_is_turned_away(
     assert same_content(whole, output) == []
 
 
-def _unfinished(run: Job) -> set[str]:
-    """Videos of which some chunks are on disk, once another is done."""
-    done = {path.stem for path in run.finished_parts()}
-    return {path.parent.stem for path in run.chunks()} - done if done else set()
-
-
 def test_a_source_that_changes(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, output = tmp_path / "videos", tmp_path / "feats.h5"
+    folder, output, log = (tmp_path / name for name in ("videos", "feats.h5", "log.jsonl"))
     for name in ("gone_wait", "new_wait"):
         folder.mkdir(exist_ok=True)
         shutil.copy(videos / "y_slow.mp4", folder / f"{name}.mp4")
     shutil.copy(videos / "a.mp4", folder)
-    arguments = [str(word) for word in job(folder, output)]
+    arguments = [str(word) for word in job(folder, output, "--json-log", log)]
     with started(arguments, cwd=tmp_path) as run:
-        run.until(lambda: len(_unfinished(run)) == 2)
+        # A clip is done, and its chunks are gone, when the log has it: the others wait then.
+        run.until(
+            lambda: (
+                log.exists()
+                and '"event": "video"' in log.read_text()
+                and len({chunk.parent for chunk in run.chunks()}) == 2
+            )
+        )
         write_demo_clip(folder / "new_wait.mp4", seconds=1.25, size=(64, 48), seed=8)
         (folder / "gone_wait.mp4").unlink()
         for name in ("gone_wait", "new_wait"):
