@@ -242,8 +242,9 @@ class ControlledNetwork:
             self._span = min(self._span + 1, LONGEST_SPAN)
 
     def _is_probed(self, frames: int, seen: Seen) -> bool:
-        due = self._governor is not None and self._governor.probe_is_due(frames)
-        return due and not seen.key_frame[frames - 1]
+        if self._governor is None:
+            return False
+        return self._governor.probe_is_due(frames, key_frame=bool(seen.key_frame[frames - 1]))
 
     def _learn(self, features: NDArray[np.float32]) -> None:
         """The first of the features is a key frame's: tells how far it was off before."""
@@ -290,7 +291,7 @@ class ControlledNetwork:
         if seen.truncated is None:
             return count, nothing, False
         if self._governor is not None:
-            keep, estimate = self._governor.judge(seen.truncated)
+            keep, estimate = self._governor.judge(seen.truncated, key_frame=seen.key_frame)
             return keep, estimate, keep < count
         if self._accumulated is not None:
             total = accumulated(seen.truncated, key_frame=seen.key_frame, before=self._total)

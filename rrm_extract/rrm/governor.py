@@ -86,11 +86,15 @@ class Governor:
         self._gap = SHORTEST_GAP
         self._next_probe = FIRST_PROBE
 
-    def judge(self, truncated: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:
+    def judge(
+        self, truncated: NDArray[np.float64], *, key_frame: NDArray[np.bool_]
+    ) -> tuple[int, NDArray[np.float64]]:
         """Looks at a batch that was computed with :attr:`scale`, and sets the next scale.
 
         Args:
             truncated: (T, L) float64, sums of squares of what each layer holds back.
+            key_frame: (T,) bool, frames that all layers computed densely: they hold nothing back,
+                whatever the thresholds are.
 
         Returns:
             How many of the frames may stay, at least 1 if the first of them is a key frame; and
@@ -103,7 +107,8 @@ class Governor:
         truncating = errors[truncated.any(axis=1)]
         usual = self._estimate.beside_floor(float(truncating.mean())) if len(truncating) else 0.0
         wanted = self._estimate.beside_floor(self._aim * self._target)
-        self._rescale(wanted / usual if usual > 0 else np.inf, bool(len(over)))
+        if not key_frame.all():
+            self._rescale(wanted / usual if usual > 0 else np.inf, bool(len(over)))
         return keep, errors
 
     def _rescale(self, room: float, over: bool) -> None:
@@ -112,13 +117,18 @@ class Governor:
         factor = min(max(factor, FASTEST_FALL), 0.9 if over else FASTEST_GROWTH)
         self.scale = min(max(self.scale * factor, LEAST_SCALE), MOST_SCALE)
 
-    def probe_is_due(self, frames: int) -> bool:
+    def probe_is_due(self, frames: int, *, key_frame: bool) -> bool:
         """Whether the true error is to be measured at the last of ``frames`` frames that stay.
 
         To be called once for each batch.
+
+        Args:
+            frames: how many stay.
+            key_frame: whether the last of them is one. It has no error to be measured: the next
+                batch is asked.
         """
         self._frames += frames
-        if frames == 0 or self._frames < self._next_probe:
+        if frames == 0 or key_frame or self._frames < self._next_probe:
             return False
         self._gap = min(LONGER * self._gap, LONGEST_GAP)
         self._next_probe = self._frames + self._gap
