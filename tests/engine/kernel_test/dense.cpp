@@ -71,10 +71,14 @@ void check_dense(Case& c) {
     // A map of blocks, or a frame whose channels lie side by side.
     const bool frame = !c.bf16() && random.chance(0.4);
     const int block_units = frame ? random.between(1, 4) : (c.bf16() ? kBlock / 2 : kBlock);
-    const int x_blocks = frame ? 1 : random.between(1, 3);
-    const int kernel_rows = random.between(1, 3), kernel_columns = random.between(1, 3);
+    // Weights of many channels are copied bit by bit where a kernel copies them.
+    const int x_blocks = frame ? 1 : random.chance(0.2) ? random.between(8, 20) : random.between(1, 3);
+    const bool plain = random.chance(0.3);  // 1x1 kernels may take rows as one
+    const int kernel_rows = plain ? 1 : random.between(1, 3);
+    const int kernel_columns = plain ? 1 : random.between(1, 3);
     const int dilation = random.between(1, 2);
-    const int row_stride = random.between(1, 2), column_stride = random.one_of({1, 2, 3, 4});
+    const int row_stride = plain ? 1 : random.between(1, 2);
+    const int column_stride = plain ? 1 : random.one_of({1, 2, 3, 4});
     const int rows = random.between(1, 5), columns = random.between(1, 40);
     const int height = (rows - 1) * row_stride + (kernel_rows - 1) * dilation + 1;
     const int width = (columns - 1) * column_stride + (kernel_columns - 1) * dilation + 1;
@@ -90,17 +94,19 @@ void check_dense(Case& c) {
     const bool units_first = random.chance(0.5);
     const int blocks = random.between(1, 2);
     const bool add = random.chance(0.3);
-    const size_t weight_count = static_cast<size_t>(units) * taps * kBlock;
+    const int apart = kBlock * random.between(1, 4);  // those of other outputs lie between
+    const size_t weight_count = static_cast<size_t>(units) * taps * apart;
     const Array<uint32_t> weights[2] = {c.elements(weight_count, 0.9), c.elements(weight_count, 0.9)};
     const Array<float> bias[2] = {with_accidents(c, kBlock), c.exacts(kBlock)};
-    const ptrdiff_t y_column = kBlock * random.between(1, 2), y_row = columns * y_column;
+    const ptrdiff_t y_column = kBlock * random.between(1, 2);
+    const ptrdiff_t y_row = columns * y_column + kBlock * (random.chance(0.3) ? random.between(0, 2) : 0);
     const size_t y_count = static_cast<size_t>(rows * y_row);
     Array<float> expected[2] = {c.exacts(y_count), c.exacts(y_count)};
     Array<float> actual[2] = {expected[0], expected[1]};
     DenseArgs args = {x.data(), height * row_units, row_stride * row_units,
                       column_stride * block_units, units, block_units, taps, offsets.data(),
                       {weights[0].data(), weights[1].data()},
-                      units_first ? taps * kBlock : kBlock, units_first ? kBlock : units * kBlock,
+                      units_first ? taps * apart : apart, units_first ? apart : units * apart,
                       {add ? nullptr : bias[0].data(), add ? nullptr : bias[1].data()}, {expected[0].data(), expected[1].data()},
                       blocks, y_row, y_column, rows, columns};
     SomeEnd end(c, blocks, rows, columns, !add);

@@ -55,13 +55,27 @@ RRM_INLINE Vec blend(uint32_t mask, Vec off, Vec on) {
 #if defined(__AVX512F__)
     return (Vec)_mm512_mask_mov_ps((__m512)off, static_cast<__mmask16>(mask), (__m512)on);
 #else
-    VecInt lanes;
-    for (int lane = 0; lane < kLanes; lane++) lanes[lane] = -static_cast<int>((mask >> lane) & 1u);
-    return lanes ? on : off;
+    VecBits lanes;
+    for (int lane = 0; lane < kLanes; lane++) lanes[lane] = 1u << lane;
+    return (lanes & mask) != 0 ? on : off;
 #endif
 }
 
 RRM_INLINE int ones(uint32_t mask) { return __builtin_popcount(mask); }
+
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// For each mask its lanes, as bytes, one after the other.
+struct LaneOrders {
+    uint64_t of[1 << kLanes] = {};
+
+    constexpr LaneOrders() {
+        for (uint32_t mask = 0; mask < 1u << kLanes; mask++)
+            for (int lane = 0, byte = 0; lane < kLanes; lane++)
+                if ((mask >> lane) & 1u) of[mask] |= static_cast<uint64_t>(lane) << (8 * byte++);
+    }
+};
+inline constexpr LaneOrders kLaneOrders;
+#endif
 
 // Appends the chosen lanes; may write up to kListSlack elements beyond them.
 RRM_INLINE int append(uint32_t* values, uint8_t* units, Vec delta, uint32_t mask, int first) {
@@ -73,6 +87,14 @@ RRM_INLINE int append(uint32_t* values, uint8_t* units, Vec delta, uint32_t mask
     _mm512_storeu_ps(values, _mm512_maskz_compress_ps(lanes, (__m512)delta));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(units),
                      _mm512_cvtepi32_epi8(_mm512_maskz_compress_epi32(lanes, ids)));
+    return ones(mask);
+#elif defined(__AVX2__)
+    const uint64_t order = kLaneOrders.of[mask];
+    const __m256i lanes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<int64_t>(order)));
+    _mm256_storeu_ps(reinterpret_cast<float*>(values),
+                     _mm256_permutevar8x32_ps((__m256)delta, lanes));
+    const uint64_t ids = order + static_cast<uint64_t>(first) * 0x0101010101010101u;
+    std::memcpy(units, &ids, sizeof(ids));
     return ones(mask);
 #else
     int count = 0;

@@ -69,7 +69,7 @@ void dense_tile(const DenseArgs& args, const DensePanel<kVectors>& panel, int ro
     for (int c = 0; c < kColumns; c++) {
         __builtin_prefetch(x + (kColumns + c) * step, 0, 3);
 #pragma GCC unroll 2
-        for (int v = 0; v < kVectors && !rounds; v++)
+        for (int v = 0; v < kVectors && !rounds; v += least(kSlices, kVectors))  // one to a line
             __builtin_prefetch(y[v] + (kColumns + c) * args.y_column, 1, 3);
     }
     for (int units = args.units; units > 0; x += args.x_block, units -= args.block_units) {
@@ -203,6 +203,51 @@ void dense_panel(const DenseArgs& args, const DensePanel<kVectors>& panel) {
             (t < tiles.larger ? first : then)(args, panel, row, column);
 }
 
+// A layer's weights for all blocks of outputs lie side by side. So those of one or two vectors are far
+// apart, and fall on few sets of the first-level cache. Where tiles are narrow, many read them: they
+// are copied, so many at a time as stay in that cache or near it.
+inline constexpr int kPackedElements = 16 * 1024;
+inline constexpr int kFewestTiles = 4;
+
+// Blocks of inputs whose weights are copied together; 0: none are.
+template <class A, int kVectors>
+int packed_blocks(const DenseArgs& args) {
+    constexpr int element = kVectors * kLanes;
+    const int tiles = args.rows * Parts::of(args.columns, kTile<kVectors>).count;
+    if (tiles < kFewestTiles || (args.taps == 1 && args.unit_stride == element)) return 0;
+    const int blocks = (args.units + args.block_units - 1) / args.block_units;
+    const int fit = kPackedElements / (element * args.taps * least(args.block_units, args.units));
+    // What is written as bfloat16 cannot be added to.
+    const bool adds = !std::is_same_v<A, Bf16> || args.end == nullptr || args.end->to == nullptr;
+    if (fit == 0 || (fit < blocks && !adds)) return 0;
+    return Parts::of(blocks, fit).size;
+}
+
+template <class A, int kStep, int kVectors>
+void dense_packed(const DenseArgs& args, const DensePanel<kVectors>& panel, int blocks) {
+    constexpr int element = kVectors * kLanes;
+    alignas(64) uint32_t packed[kPackedElements];
+    DenseArgs part = args;
+    DensePanel<kVectors> some = panel;
+    part.unit_stride = static_cast<ptrdiff_t>(args.taps) * element;
+    part.tap_stride = element;
+    part.ahead = 0;
+    for (int v = 0; v < kVectors; v++) some.weights[v] = packed + v * kLanes;
+    for (int first = 0; first < args.units; first += part.units, part.x += blocks * args.x_block) {
+        part.units = least(blocks * args.block_units, args.units - first);
+        uint32_t* to = packed;
+        for (int unit = first; unit < first + part.units; unit++)
+            for (int tap = 0; tap < args.taps; tap++)
+#pragma GCC unroll 2
+                for (int v = 0; v < kVectors; v++, to += kLanes)
+                    *reinterpret_cast<VecBits*>(to) = *reinterpret_cast<const VecBits*>(
+                        panel.weights[v] + unit * args.unit_stride + tap * args.tap_stride);
+        for (int v = 0; v < kVectors && first > 0; v++) some.bias[v] = nullptr;
+        part.end = first + part.units < args.units ? nullptr : args.end;
+        dense_panel<A, kStep, kVectors>(part, some);
+    }
+}
+
 template <class A, int kStep, int kVectors>
 void dense_vectors(const DenseArgs& args, int first) {
     DensePanel<kVectors> panel{};
@@ -223,6 +268,9 @@ void dense_vectors(const DenseArgs& args, int first) {
             panel.trace[v] = at(end->trace);
         }
     }
+    if constexpr (kRegisters == 16)
+        if (const int blocks = packed_blocks<A, kVectors>(args))
+            return dense_packed<A, kStep, kVectors>(args, panel, blocks);
     dense_panel<A, kStep, kVectors>(args, panel);
 }
 
@@ -234,7 +282,24 @@ void dense_frame(const DenseArgs& args) {
     if (first < vectors) dense_vectors<A, kStep, 1>(args, first);
 }
 
-void dense(const DenseArgs& args, Arithmetic arithmetic) {
+// Whether nothing lies between the rows of what is read, and of what is written: to a 1x1 kernel they
+// are one row, whose tiles are as wide as they can be.
+inline bool is_one_row(const DenseArgs& args) {
+    const LayerEnd* const end = args.end;
+    const ptrdiff_t columns = args.columns, width = columns * kBlock;
+    if (args.taps != 1 || args.x_row != columns * args.x_step) return false;
+    const bool rounds = end != nullptr && end->to != nullptr;  // and y is not written
+    if (rounds ? end->to_row != width : args.y_row != columns * args.y_column) return false;
+    const bool adds = end != nullptr && (end->residual != nullptr || end->rounded != nullptr);
+    return !adds || end->residual_row == width;
+}
+
+void dense(const DenseArgs& given, Arithmetic arithmetic) {
+    DenseArgs args = given;
+    if (is_one_row(args)) {
+        args.columns *= args.rows;
+        args.rows = 1;
+    }
     // The compiler knows the step of stride 1 in a map. No other step is faster for being known, and
     // each takes a fifth of the time to compile a table.
     if (arithmetic == Arithmetic::fp32)

@@ -18,18 +18,35 @@ RRM_INLINE void depthwise_tile(const DepthwiseArgs& args, const float* x, const 
     constexpr int inputs = (kColumns - 1) * kStride + kSize;
 #pragma GCC unroll 8
     for (int r = 0; r < kSize + (kRows - 1) * kStride; r++) {
-        Vec in[inputs];
-#pragma GCC unroll 32
-        for (int i = 0; i < inputs; i++) in[i] = load(x + r * args.x_row + i * kBlock);
-#pragma GCC unroll 2
-        for (int row = 0; row < kRows; row++) {
-            const int tap = r - row * kStride;
-            if (tap < 0 || tap >= kSize) continue;
+        const float* const line = x + r * args.x_row;
+        if constexpr (kRegisters == 16) {
+            // Few registers: the weights of a row of taps stay in them, the inputs pass by.
+            static_assert(kRows == 1);
+            Vec w[kSize];
 #pragma GCC unroll 5
-            for (int s = 0; s < kSize; s++) {
-                const Vec w = load(weights + (tap * kSize + s) * kBlock);
+            for (int s = 0; s < kSize; s++) w[s] = load(weights + (r * kSize + s) * kBlock);
+#pragma GCC unroll 32
+            for (int i = 0; i < inputs; i++) {
+                const Vec in = load(line + i * kBlock);
 #pragma GCC unroll 8
-                for (int t = 0; t < kColumns; t++) acc[row][t] += in[t * kStride + s] * w;
+                for (int t = 0; t < kColumns; t++)
+                    if (i >= t * kStride && i < t * kStride + kSize)
+                        acc[0][t] += in * w[i - t * kStride];
+            }
+        } else {
+            Vec in[inputs];
+#pragma GCC unroll 32
+            for (int i = 0; i < inputs; i++) in[i] = load(line + i * kBlock);
+#pragma GCC unroll 2
+            for (int row = 0; row < kRows; row++) {
+                const int tap = r - row * kStride;
+                if (tap < 0 || tap >= kSize) continue;
+#pragma GCC unroll 5
+                for (int s = 0; s < kSize; s++) {
+                    const Vec w = load(weights + (tap * kSize + s) * kBlock);
+#pragma GCC unroll 8
+                    for (int t = 0; t < kColumns; t++) acc[row][t] += in[t * kStride + s] * w;
+                }
             }
         }
     }
@@ -62,7 +79,7 @@ RRM_INLINE void depthwise_tile(const DepthwiseArgs& args, const float* x, const 
 template <int kSize, int kStride, int kRows>
 RRM_INLINE void depthwise_row(const DepthwiseArgs& args, int row, int slice, Vec bias) {
     // Rows of usual maps are multiples of 7 long.
-    constexpr int tile = kRegisters == 32 ? 7 : 2, rest = tile > 3 ? 3 : 1;
+    constexpr int tile = 7, rest = 3;
     const float* const x = args.x + row * args.row_stride * args.x_row + slice;
     const float* const weights = args.weights + slice;
     float* const y = args.y + row * args.y_row + slice;
