@@ -13,6 +13,7 @@ from rrm_extract.models import Letterbox, Preprocess
 from rrm_extract.report.show.density import DensityMaps, painted_layers, pixel_density
 from rrm_extract.report.show.heat import View, heat_colours, paint
 from rrm_extract.rrm import RecurrentNetwork
+from tests.report import mixing
 from tests.rrm.videos import moving_frames
 
 
@@ -92,6 +93,25 @@ def test_the_mean_of_the_map_is_the_share_of_work() -> None:
     assert 0 < found[1:].mean() < 0.9
     _, seen = recurrent.run(moving_frames(5, 32)[4:])  # the same frame again
     assert density.take().max() == seen.work.max() == 0
+
+
+def test_frames_that_are_taken_one_after_the_other() -> None:
+    program = trace(mixing.network())
+    together, run = maps(program, None)
+    apart, step = maps(program, None)
+    frames = moving_frames(5, 32)
+    run.run(frames)
+    each = []
+    for frame in frames:
+        step.run(frame[None])
+        each.append(apart.take())
+    found = together.take()
+    assert found.shape == (5, 32, 32)
+    assert np.array_equal(found, np.concatenate(each))
+    assert len({float(density.mean()) for density in found}) == 5
+    assert (found[0] == 1).all()
+    with pytest.raises(LayerError, match="reads numbers without a place"):
+        together.take()  # all frames were taken
 
 
 def test_channels_last() -> None:

@@ -22,6 +22,7 @@ from rrm_extract.video.synthetic import write_demo_clip
 from tests.clips import decode_all, flip_bytes, packet_places, write_clip
 from tests.command import extraction
 from tests.report.clips import SIDE, SQUARE, corner, moving_square, standing_square
+from tests.report.mixing import MIXING
 from tests.tiny import MODEL
 from tests.video.test_damage import cut, write_index_first
 
@@ -232,6 +233,15 @@ def test_a_named_layer_is_painted_alone(tmp_path: Path) -> None:
         Overlay(config(), layer="features.1")
     with pytest.raises(LayerError, match="layer 'fc' has no deltas"):
         Overlay(config(), layer="fc")  # behind the feature
+
+
+def test_a_network_that_takes_one_frame_after_the_other(tmp_path: Path) -> None:
+    clip = moving_square(tmp_path / "a.mp4")
+    for number in (1, 6):
+        one = picture(clip, Moment(frame=number), model=MIXING)
+        assert np.array_equal(one, picture(clip, Moment(frame=number), model=MIXING, time_batch=1))
+    output, summary = write(clip, model=MIXING)
+    assert len(decode_all(output)) == len(summary.work.shares) == 10
 
 
 def test_the_frame_at_a_time(tmp_path: Path) -> None:

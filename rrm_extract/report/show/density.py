@@ -80,8 +80,7 @@ class DensityMaps:
     def __init__(self, macs: Mapping[str, int], size: tuple[int, int]) -> None:
         self._macs = macs
         self._size = size
-        self._sums: dict[tuple[int, ...], Tensor] = {}
-        self._total = 0
+        self._seen: dict[str, list[Tensor]] = {}
 
     def see(self, op: Op, deltas: Tensor, dense: Tensor) -> None:
         """See :data:`rrm_extract.rrm.DeltaObserver`."""
@@ -91,11 +90,8 @@ class DensityMaps:
         if density is None:
             return
         density[dense.to(density.device)] = 1.0
-        weight = self._macs[op.name]
-        size = tuple(density.shape[1:])
-        known = self._sums.get(size)
-        self._sums[size] = density * weight if known is None else known + density * weight
-        self._total += weight
+        # A network that mixes frames is called once for each.
+        self._seen.setdefault(op.name, []).append(density)
 
     def take(self) -> NDArray[np.float32]:
         """(T, h, w) float32 of the frames seen since the last time, 0..1.
@@ -103,14 +99,19 @@ class DensityMaps:
         Raises:
             LayerError: none of the layers reads pixels.
         """
-        sums, total = self._sums, self._total
-        self._sums, self._total = {}, 0
-        if not sums:
+        seen, self._seen = self._seen, {}
+        if not seen:
             names = ", ".join(list(self._macs)[:3])
             raise LayerError(
                 f"layer {names} reads numbers without a place in the frame; expected a layer that "
                 "reads pixels, such as a convolution"
             )
+        sums: dict[tuple[int, ...], Tensor] = {}
+        for name, frames in seen.items():
+            part = torch.cat(frames) * self._macs[name]
+            size = tuple(part.shape[1:])
+            sums[size] = sums[size] + part if size in sums else part
+        total = sum(self._macs[name] for name in seen)
         if len(sums) == 1:
             (whole,) = sums.values()
         else:
