@@ -114,6 +114,17 @@ def test_frames_that_are_taken_one_after_the_other() -> None:
         together.take()  # all frames were taken
 
 
+def test_maps_of_several_sizes_stay_on_their_device() -> None:
+    program = network()
+    first, second = program.linear_ops[:2]
+    density = DensityMaps({first.name: 2, second.name: 1}, (32, 32))
+    density.see(first, torch.ones(2, 1, 3, 32, 32, device="meta"), torch.tensor([True, False]))
+    density.see(second, torch.ones(2, 1, 4, 16, 16, device="meta"), torch.tensor([True, False]))
+    # A device without numbers: nothing but the copy of the sum is refused.
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        density.take()
+
+
 def test_channels_last() -> None:
     program = fold_batch_norm(trace(nn.Linear(4, 2)))
     deltas = torch.zeros(1, 1, 2, 3, 4)

@@ -115,10 +115,7 @@ class DensityMaps:
         if len(sums) == 1:
             (whole,) = sums.values()
         else:
-            whole = sum(
-                (_resized(part, self._size) for part in sums.values()),
-                torch.zeros(1),
-            )
+            whole = torch.stack([_resized(part, self._size) for part in sums.values()]).sum(0)
         density: NDArray[np.float32] = (whole / total).clamp_(0, 1).cpu().numpy()
         return density
 
