@@ -122,6 +122,6 @@ def compress(
         overwrite=overwrite,
     )
     if as_json:
-        click.echo(json.dumps(compression_json(summary), indent=2))
+        click.echo(json.dumps(compression_json(summary), indent=2, allow_nan=False))
     else:
         click.echo(compression_text(summary))

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rrm_extract.jobs.compress import CompressionSummary, LayerSummary
+from rrm_extract.jsonable import without_nan
 from rrm_extract.report.table import number, table
 
 __all__ = ["compression_json", "compression_text"]
@@ -18,9 +19,9 @@ _HEAD = (
 
 
 def compression_json(summary: CompressionSummary) -> dict[str, Any]:
-    """All of it, with ratios and means, as JSON-able values."""
+    """All of it, with ratios and means, as JSON-able values: None for a ratio to no bits."""
     layers = [{**asdict(layer), **_figures([layer])} for layer in summary.layers]
-    return {
+    values = {
         "model": summary.model,
         "weights_id": summary.weights_id,
         "weights_sha256": summary.weights_sha256,
@@ -35,6 +36,8 @@ def compression_json(summary: CompressionSummary) -> dict[str, Any]:
         },
         "seconds": summary.seconds,
     }
+    cleaned: dict[str, Any] = without_nan(values)
+    return cleaned
 
 
 def compression_text(summary: CompressionSummary) -> str:
@@ -95,7 +98,8 @@ def _totals(layers: Sequence[LayerSummary]) -> dict[str, Any]:
         )
     }  # fmt: skip
     means = {
-        key: sum(getattr(layer, key) * (layer.kept + layer.fillers) for layer in layers) / entries
+        key: sum(getattr(layer, key) * (layer.kept + layer.fillers) for layer in layers)
+        / max(entries, 1)
         for key in ("bits", "index_bits")
     }
     return {**sums, **means, **_figures(layers)}

@@ -9,11 +9,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from rrm_extract.cli import main
 from rrm_extract.models.compression import read_dcz
 from rrm_extract.video.synthetic import write_demo_clip
-from tests.tiny import MODEL
+from tests.report import mixing
+from tests.tiny import MODEL, network
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +126,47 @@ def test_the_table_and_json_agree(tmp_path: Path, capsys: pytest.CaptureFixture[
     )
     assert values["file"]["bytes"] == path.stat().st_size
     assert f"file: {path.stat().st_size:,} bytes" in text
+
+
+def test_a_layer_of_zeros(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As some heads are before they are trained."""
+    state = network().state_dict()
+    state["fc.weight"].zero_()
+    torch.save(state, tmp_path / "zeros.pt")
+    arguments = (
+        "compress", "--model", MODEL, "--weights", tmp_path / "zeros.pt", "--density", "0.5",
+        "-o", tmp_path / "zeros.dcz",
+    )  # fmt: skip
+    code, text, _ = output_of(capsys, *arguments)
+    assert code == 0
+    (line,) = (line for line in text.splitlines() if line.startswith("fc "))
+    assert " inf " in line
+    code, out, _ = output_of(capsys, *arguments, "--overwrite", "--json")
+    assert code == 0
+    assert "Infinity" not in out
+    values = json.loads(out)
+    *others, last = values["layers"]
+    assert (last["name"], last["kept"], last["ratio_pruned"]) == ("fc", 0, None)
+    for row in (*others, values["totals"]):
+        assert row["ratio_pruned"] == pytest.approx(2, rel=0.1)
+
+
+def test_a_network_of_zeros(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Small layers of zeros have no entries at all."""
+    state = {name: torch.zeros_like(x) for name, x in mixing.network().state_dict().items()}
+    torch.save(state, tmp_path / "zeros.pt")
+    arguments = (
+        "compress", "--model", mixing.MIXING, "--weights", tmp_path / "zeros.pt", "--density",
+        "0.5", "-o", tmp_path / "zeros.dcz",
+    )  # fmt: skip
+    code, text, err = output_of(capsys, *arguments)
+    assert (code, err) == (0, "")
+    assert "0 fillers among 0 entries" in text
+    code, out, _ = output_of(capsys, *arguments, "--overwrite", "--json")
+    assert code == 0
+    totals = json.loads(out)["totals"]
+    assert (totals["kept"], totals["bits"], totals["index_bits"]) == (0, 0, 0)
+    assert totals["ratio_pruned"] is None
 
 
 def test_models_describes_the_file(squeezenet: Path, capsys: pytest.CaptureFixture[str]) -> None:
