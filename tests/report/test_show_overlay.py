@@ -278,8 +278,13 @@ def test_frames_that_change_size(tmp_path: Path) -> None:
     clip = tmp_path / "c.ts"
     clip.write_bytes(one.read_bytes() + two.read_bytes())
     output, summary = write(clip)
-    assert len(decode_all(output)) == len(summary.work.shares) == 20
+    frames = decode_all(output)
+    assert len(frames) == len(summary.work.shares) == 20
     assert summary.width == 640
+    for number in (4, 16):
+        alone = picture(clip, Moment(frame=number))
+        assert alone.shape == frames[number].shape
+        assert np.abs(alone.astype(int) - frames[number]).mean() < 4, "the picture is the clip's"
 
 
 def test_a_damaged_clip_is_shown_up_to_the_damage(tmp_path: Path) -> None:

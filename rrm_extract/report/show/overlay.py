@@ -232,6 +232,7 @@ class Overlay:
             closing(self._seen(info, count)) as seen,
         ):
             meant = self._first(seen, path)  # before it nothing else is shown
+            canvas = self._canvas(meant.frame)  # laid out by the first frame, as the clip's
             _count(meant, work, progress)
             # Nothing behind it is asked for: the clip may be damaged there.
             while not moment.is_found(meant.frame, self._sampling.fps):
@@ -245,7 +246,6 @@ class Overlay:
                 f"{moment.text} is not there: the last sampled frame of {path} is "
                 f"{meant.frame.sample_index}"
             )
-        canvas = self._canvas(meant.frame)
         write_picture(output, canvas.draw(meant.frame, meant.density, meant.raw, work))
         return self._summary(output, canvas, work)
 
