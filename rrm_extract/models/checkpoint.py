@@ -1,8 +1,8 @@
 """Weights files: read safely, fitted to a network by name and shape.
 
 Files are written by many programs: the state dict may be nested, and its names may carry the
-prefix of a wrapper, or lack one. The mapping (strip one prefix, add one prefix) that matches most
-names and shapes is taken.
+prefix of a wrapper, or lack one, all of them or those of one part. The mapping (strip one prefix,
+add one prefix) that matches most names and shapes is taken.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -202,7 +202,8 @@ def fit_checkpoint(module: nn.Module, tensors: Mapping[str, Tensor], *, what: st
         what: how messages name the file.
 
     Raises:
-        WeightsError: nothing matches, or a tensor of the same name has another shape.
+        WeightsError: nothing matches, a tensor of the same name has another shape, or there are
+            several that could be meant.
     """
     # Copied one by one, not by load_state_dict: some networks rebuild themselves there from a
     # version number that safetensors files do not carry.
@@ -210,8 +211,9 @@ def fit_checkpoint(module: nn.Module, tensors: Mapping[str, Tensor], *, what: st
     floats = {name: own[name].shape for name in own if own[name].is_floating_point()}
     given = {_DENSENET.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}
     shapes = {name: tensor.shape for name, tensor in given.items()}
-    strip, add = _best_affixes(floats, shapes, what=what)
-    names = {name: file for name, file in _map_names(given, strip, add).items() if name in own}
+    strip, add = _best_affixes(floats, shapes, own, what=what)
+    mapping = _map_names(given, strip, add, own)
+    names = {name: file for name, file in mapping.items() if name in own}
     if not names.keys() & floats.keys():
         raise WeightsError(
             f"{what}: none of its {len(tensors)} names fits the network; the file begins with "
@@ -225,6 +227,18 @@ def fit_checkpoint(module: nn.Module, tensors: Mapping[str, Tensor], *, what: st
     if wrong:
         raise WeightsError(
             f"{what}: {len(wrong)} of {len(names)} tensors do not fit the network: {_some(wrong)}"
+        )
+    doubled = [
+        f"{name} as {names[name]!r} and {file!r}"
+        for file in given
+        if (name := _network_name(file, strip, add, own)) in floats
+        and file != names[name]
+        and _differ(given[file], given[names[name]], own[name])
+    ]
+    if doubled:
+        raise WeightsError(
+            f"{what} holds {len(doubled)} of {len(names)} tensors twice, with different numbers: "
+            f"{_some(doubled)}; expected one of each: save the one meant by itself"
         )
     given_places = {_place(own[name]) for name in names}
     with torch.no_grad():
@@ -244,6 +258,13 @@ def fit_checkpoint(module: nn.Module, tensors: Mapping[str, Tensor], *, what: st
 def _place(tensor: Tensor) -> tuple[int, int]:
     """Where the numbers are, and how many: equal for one tensor under two names."""
     return tensor.data_ptr(), tensor.numel()
+
+
+def _differ(one: Tensor, other: Tensor, target: Tensor) -> bool:
+    """Whether either of two tensors could be meant for ``target``, and it matters which."""
+    if one.shape != other.shape or _why_unfit(one, target) or _why_unfit(other, target):
+        return False
+    return not torch.equal(one.to(target.dtype), other.to(target.dtype))
 
 
 def _why_unfit(tensor: Tensor, target: Tensor) -> str:
@@ -278,9 +299,15 @@ def all_nan_keys(module: nn.Module) -> frozenset[str]:
 
 
 def _best_affixes(
-    wanted: Mapping[str, torch.Size], given: Mapping[str, torch.Size], *, what: str
+    wanted: Mapping[str, torch.Size],
+    given: Mapping[str, torch.Size],
+    own: Collection[str],
+    *,
+    what: str,
 ) -> tuple[str, str]:
     """The (strip, add) under which most of ``given`` has a name and a shape of ``wanted``.
+
+    ``own`` are all names of the network, those of integer buffers too.
 
     Raises:
         WeightsError: there are several whole networks in ``given``.
@@ -289,7 +316,7 @@ def _best_affixes(
     equal: dict[frozenset[str], str] = {}  # what is taken of the file, and by which prefix
     for strip in _prefixes(given):
         for add in _prefixes(wanted):
-            mapping = _map_names(given, strip, add)
+            mapping = _map_names(given, strip, add, own)
             shared = wanted.keys() & mapping.keys()
             fitting = sum(wanted[name] == given[mapping[name]] for name in shared)
             # Of equally good ones, the one that changes least.
@@ -308,14 +335,21 @@ def _best_affixes(
     return best
 
 
-def _map_names(given: Iterable[str], strip: str, add: str) -> dict[str, str]:
-    """Network name -> file name, by stripping and adding a prefix.
+def _map_names(given: Iterable[str], strip: str, add: str, own: Collection[str]) -> dict[str, str]:
+    """Network name -> file name; of two for one, that with the prefix to strip."""
+    stripped_last = sorted(given, key=lambda name: name.startswith(strip))
+    return {_network_name(name, strip, add, own): name for name in stripped_last}
 
-    A file name without the prefix to strip is kept as it is (a head beside a backbone).
+
+def _network_name(name: str, strip: str, add: str, own: Collection[str]) -> str:
+    """The name of a file by stripping and adding a prefix.
+
+    One without the prefix to strip is kept as it is where the network has that name: a head beside
+    a backbone, or what is beside the one part that was wrapped.
     """
-    mapping = {add + name: name for name in given if not name.startswith(strip)}
-    mapping |= {add + name[len(strip) :]: name for name in given if name.startswith(strip)}
-    return mapping
+    if name.startswith(strip):
+        return add + name[len(strip) :]
+    return name if name in own else add + name
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:

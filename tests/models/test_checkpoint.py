@@ -15,6 +15,7 @@ from torchvision import models
 from rrm_extract.errors import WeightsError
 from rrm_extract.models import load_model
 from rrm_extract.models.checkpoint import fit_checkpoint, read_checkpoint
+from rrm_extract.models.xnor.alexnet import xnor_alexnet
 
 State = dict[str, Tensor]
 
@@ -42,6 +43,16 @@ def prefixed(prefix: str) -> Callable[[State], State]:
     return lambda state: {prefix + name: tensor for name, tensor in state.items()}
 
 
+def wrapped_features(state: State) -> State:
+    """As after ``model.features = DataParallel(model.features)``."""
+    return {
+        f"features.module.{name.removeprefix('features.')}"
+        if name.startswith("features.")
+        else name: tensor
+        for name, tensor in state.items()
+    }
+
+
 def backbone_and_head(state: State) -> State:
     return {
         name if name.startswith("fc") else f"backbone.{name}": tensor
@@ -58,8 +69,9 @@ def backbone_and_head(state: State) -> State:
         prefixed("module.model.backbone."),
         prefixed("something_else."),
         backbone_and_head,
+        wrapped_features,
     ],
-    ids=["plain", "module", "model", "three", "unheard of", "backbone and head"],
+    ids=["plain", "module", "model", "three", "unheard of", "backbone and head", "wrapped part"],
 )
 def test_prefixes_are_stripped(rename: Callable[[State], State]) -> None:
     module = Small()
@@ -68,6 +80,59 @@ def test_prefixes_are_stripped(rename: Callable[[State], State]) -> None:
     assert (fit.missing, fit.unexpected) == (frozenset(), frozenset())
     for name, tensor in module.state_dict().items():
         assert torch.equal(tensor, state[name]), name
+
+
+def test_a_wrapped_part_of_the_network_is_unwrapped() -> None:
+    """The network's own part may be wrapped, the file's not."""
+    module = Small()
+    module.features = nn.DataParallel(module.features)
+    state = small_state()
+    fit = fit_checkpoint(module, state, what="test")
+    assert (fit.missing, fit.unexpected) == (frozenset(), frozenset())
+    assert torch.equal(module.fc.weight, state["fc.weight"])
+
+
+@pytest.mark.parametrize(
+    "build", [models.alexnet, xnor_alexnet], ids=["torchvision's", "the XNOR-Net's"]
+)
+def test_files_of_alexnet_with_wrapped_features(build: Callable[[], nn.Module]) -> None:
+    module = build()
+    state = module.state_dict()
+    for tensor in state.values():
+        if not tensor.is_floating_point():
+            tensor.fill_(7)  # counters of batch norms, in both parts
+    saved = {name: tensor.clone() for name, tensor in state.items()}
+    for tensor in state.values():
+        tensor.zero_()
+    fit = fit_checkpoint(module, wrapped_features(saved), what="test")
+    assert (fit.missing, fit.unexpected) == (frozenset(), frozenset())
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in module.state_dict().items())
+
+
+def test_a_whole_network_beside_a_wrapped_part_fails() -> None:
+    state = {**small_state(), **wrapped_features(small_state(2))}
+    with pytest.raises(WeightsError, match=r"w\.pth holds 2 sets of weights that fit"):
+        fit_checkpoint(Small(), state, what="w.pth")
+
+
+@pytest.mark.parametrize("rename", [wrapped_features, prefixed("backbone.")])
+def test_of_two_tensors_for_one_name_none_is_taken(rename: Callable[[State], State]) -> None:
+    """One of a kind that fits as a whole, with one tensor of another beside it."""
+    name = "features.0.weight"
+    state = {**rename(small_state()), name: small_state(2)[name]}
+    with pytest.raises(
+        WeightsError,
+        match=r"w\.pth holds 1 of 9 tensors twice, with different numbers: features\.0\.weight as "
+        r"'(features\.module|backbone\.features)\.0\.weight' and 'features\.0\.weight'; expected",
+    ):
+        fit_checkpoint(Small(), state, what="w.pth")
+    state[name] = small_state()[name]  # the same one twice, as of a shared layer
+    module = Small()
+    assert fit_checkpoint(module, state, what="w.pth").missing == frozenset()
+    assert torch.equal(module.features[0].weight, state[name])
+    state[name] = torch.zeros(1)  # another network's
+    assert fit_checkpoint(module, state, what="w.pth").unexpected == {name}
+    assert torch.equal(module.features[0].weight, small_state()[name])
 
 
 def test_prefix_is_added_and_the_missing_head_is_nan() -> None:
