@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from rrm_extract import __version__
 from rrm_extract.errors import ModelError, StoreWriteError
+from rrm_extract.graph import add_tensor
 from rrm_extract.graph.binary import BINARY_MODULES
 from rrm_extract.models import LoadedModel, load_model
 from rrm_extract.models.compression import (
@@ -160,7 +161,7 @@ def compress_network(
         densities=densities,
         bits=bits,
         index_bits=index_bits,
-        own=_compressed_already(model, weights),
+        own=_compressed_already(loaded, model, weights),
     )
     tensors = _others(loaded, plans)
     encoded, summaries = _layers(loaded, plans)
@@ -188,13 +189,29 @@ def compress_network(
     )
 
 
-def _compressed_already(model: str, weights: str) -> dict[str, CompressedLayer]:
-    """Layers of the compressed file that the weights come from, by the name of the weight."""
+def _compressed_already(
+    loaded: LoadedModel, model: str, weights: str
+) -> dict[str, CompressedLayer]:
+    """Layers of the compressed file that the weights come from, by the network's weight names.
+
+    They are known by their numbers, for the file may have other names that were fitted.
+    """
     for file in (model, weights):
         for suffix, read in _COMPRESSED.items():
-            if file.lower().endswith(suffix):
-                return {layer.name: layer for layer in read(Path(file)).layers}
+            if not file.lower().endswith(suffix):
+                continue
+            layers = read(Path(file)).layers
+            known = {_digest(torch.from_numpy(layer.weights())): layer for layer in layers}
+            state = loaded.module.state_dict()
+            digests = {name: _digest(tensor) for name, tensor in state.items()}
+            return {name: known[digest] for name, digest in digests.items() if digest in known}
     return {}
+
+
+def _digest(tensor: torch.Tensor) -> bytes:
+    digest = hashlib.sha256()
+    add_tensor(digest, tensor)
+    return digest.digest()
 
 
 def _layers(

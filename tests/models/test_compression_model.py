@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from rrm_extract.errors import (
     ConfigError,
@@ -19,7 +20,7 @@ from rrm_extract.jobs.compress import CompressionSummary, compress_network
 from rrm_extract.models import load_model, parse_preprocess
 from rrm_extract.models.compression import read_dcz
 from tests.models.compression import set_at_top, write_lie, write_small
-from tests.tiny import MODEL
+from tests.tiny import MODEL, Tiny, network
 
 HALF = {None: 0.5}
 
@@ -188,6 +189,36 @@ def test_a_compressed_file_keeps_what_it_has(tmp_path: Path) -> None:
     assert [row.kept for row in other.layers[:-1]] == [row.kept for row in first.layers[:-1]]
     assert other.layers[-1].kept < first.layers[-1].kept
     assert [row.bits for row in other.layers] == [2, 2, 2, 7]
+
+
+class Wrapped(nn.Module):
+    """The same network under other names."""
+
+    preprocess = Tiny.preprocess
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+WRAPPED = f"{__name__}:Wrapped"
+
+
+@pytest.mark.parametrize(("first", "second"), [(WRAPPED, MODEL), (MODEL, WRAPPED)])
+def test_a_compressed_file_keeps_what_it_has_under_other_names(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    one, two = tmp_path / "one.dcz", tmp_path / "two.dcz"
+    before = compress_network(first, one, densities=HALF, bits={"convolution": 3})
+    after = compress_network(second, two, weights=str(one))
+    assert [row.kept for row in after.layers] == [row.kept for row in before.layers]
+    assert [row.bits for row in after.layers] == [3, 3, 3, 5]
+    assert all(row.error == 0 for row in after.layers)
+    other = compress_network(second, two, weights=str(one), densities={None: 0.2}, overwrite=True)
+    assert all(a.kept < b.kept for a, b in zip(other.layers, before.layers, strict=True))
 
 
 def test_an_existing_file_is_not_written_over_unasked(tmp_path: Path) -> None:
