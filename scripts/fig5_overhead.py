@@ -103,7 +103,8 @@ NOTES = (
     "ordinary network's time in PyTorch (below).",
     "Measured: total wall-clock of the network alone on decoded frames, key frames included, over "
     "the same engine with every layer dense (on noise, for it computes nothing twice), and over "
-    "dense runtimes with their best settings; fp32, as many threads, the same rounds, medians.",
+    "dense runtimes with the best of the settings that were tried; fp32, as many threads, the same "
+    "rounds, medians.",
     ERROR_NOTE,
     "Time of the engine (measured, in runs of their own, by shares): *linear*: layers' sums, of "
     "deltas, or dense where lists do not pay; *lists*: comparing, truncating and listing; "

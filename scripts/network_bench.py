@@ -8,6 +8,7 @@ settings: all are tried, and the best ones take part in every round.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,10 +60,11 @@ class Plan:
         engines: of the recurrence, of ``RRM_PRECISIONS``.
         repeats: rounds.
         finalists: settings of each dense runtime and precision that take part in the rounds.
-        trial_frames, trial_rounds: with which they are chosen.
+        trial_frames, trial_rounds: with which they are chosen; more frames where the largest batch
+            would else not keep every thread busy.
         calibration_frames: for int8, taken evenly from the clips.
         pause: seconds before each turn, for the threads of the one before to fall asleep.
-        wake: frames of the short run before each turn, which is not counted.
+        wake: frames of the short run before each turn, which is not counted; at least a batch.
     """
 
     thresholds: Sequence[float]
@@ -200,7 +202,8 @@ def _turn(
 ) -> float:
     """One timed run, frames/s; adds to ``stages`` what it spent where."""
     time.sleep(pause)
-    peer.run(frames[:wake])  # wakes its threads and brings its weights into the caches
+    # Wakes its threads and brings its weights into the caches.
+    peer.run(frames[: _whole_batches(wake, peer.batch)])
     before = peer.stages()
     began = time.perf_counter()
     peer.run(frames)
@@ -273,9 +276,10 @@ def baseline_peers(
     threads: int,
 ) -> list[Peer]:
     """The best settings of each dense runtime in each precision, prepared."""
-    frames = next(iter(clips.values()))
-    trial = frames[: min(plan.trial_frames, len(frames))]
-    batches = usable_batches([*clips.values(), trial])
+    batches = usable_batches(clips.values())
+    # A request of the largest batch for every thread, as a whole clip has them.
+    count = _whole_batches(max(plan.trial_frames, batches[-1] * threads), batches[-1])
+    trial = next(iter(clips.values()))[:count]
     wanted = [
         (name, precision)
         for name in plan.baselines
@@ -301,6 +305,11 @@ def baseline_peers(
         say(f"{subject.name}, {counted(threads, 'thread')}: {what}")
         chosen += _finalists(candidates, trial, plan)
     return chosen
+
+
+def _whole_batches(count: int, batch: int) -> int:
+    """The least number of frames from ``count`` on that is a multiple of ``batch``."""
+    return math.ceil(count / batch) * batch
 
 
 def _finalists(candidates: Sequence[Peer], frames: Tensor, plan: Plan) -> list[Peer]:

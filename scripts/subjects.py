@@ -20,6 +20,7 @@ from rrm_extract.models.registry import is_model_file
 from rrm_extract.video import ClipReader, SampledFrame, Sampling, count_chunks, scan_clip
 
 __all__ = [
+    "BATCHES",
     "LARGEST_BATCH",
     "NOISE",
     "Clip",

@@ -50,6 +50,7 @@ from timed_clips import (
     RUNTIMES,
     Timer,
     add_measuring_options,
+    batches_in_words,
     error_column,
     measuring_settings,
     subject_of,
@@ -80,8 +81,8 @@ NOTES = (
     "deltas, and those of non-zero inputs (hardware that skips zeros, without the recurrence) over "
     "those of non-zero deltas.",
     "Measured speedups are wall-clock, the network alone on decoded frames, key frames included, "
-    "over the dense network in that runtime with its best settings, both fp32 with as many "
-    "threads, in the same rounds; medians.",
+    "over the dense network in that runtime with the best of the settings that were tried, both "
+    "fp32 with as many threads, in the same rounds; medians.",
     ERROR_NOTE,
 )
 
@@ -255,7 +256,7 @@ def settings_in_words(settings: Record) -> str:
         f"Policy {settings['policy']}, chunks of {settings['chunk']:g} s; timed: the "
         f"{settings['engine']} engine, {counted(settings['threads'], 'thread')}, "
         f"{counted(settings['repeats'], 'round')}, the first {settings['timed_frames']} frames of "
-        f"{counted(settings['timed_videos'], 'clip')} of each dataset."
+        f"{counted(settings['timed_videos'], 'clip')} of each dataset. {batches_in_words(settings)}"
     )
 
 

@@ -59,6 +59,7 @@ from timed_clips import (
     RUNTIMES,
     Timer,
     add_measuring_options,
+    batches_in_words,
     error_column,
     measuring_settings,
     subject_of,
@@ -88,8 +89,9 @@ NOTES = (
     "EIE: modelled microseconds for a frame, delta frames, without and with the recurrence; at the "
     "machine's peak, and simulated cycle by cycle. Their ratios are theoretical speedups, too.",
     "Measured speedups are wall-clock, the network alone on decoded frames, key frames included, "
-    "fp32 with as many threads, in the same rounds; medians. Over dense runtimes with their best "
-    "settings, on the same pruned weights; and over the same engine with uncompressed layers. "
+    "fp32 with as many threads, in the same rounds; medians. Over dense runtimes with the best of "
+    "the settings that were tried, on the same pruned weights; and over the same engine with "
+    "uncompressed layers. "
     "Errors are those to dense PyTorch on the compressed weights.",
     ERROR_NOTE,
 )
@@ -286,7 +288,7 @@ def page(result: Record) -> str:
         f"{settings['chunk']:g} s; timed: the {settings['engine']} engine, "
         f"{counted(settings['threads'], 'thread')}, {counted(settings['repeats'], 'round')}, the "
         f"first {settings['timed_frames']} frames of {counted(settings['timed_videos'], 'clip')} "
-        "of each dataset."
+        f"of each dataset. {batches_in_words(settings)}"
     )
     return table_page(
         result,

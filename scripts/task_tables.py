@@ -80,9 +80,9 @@ def _load(task: Task, spec: str, options: argparse.Namespace, *, fps: str) -> Su
 
 
 def _plan(options: argparse.Namespace, thresholds: Sequence[float]) -> Plan:
-    """Short trials: a single frame of these networks is work enough to tell settings apart."""
+    """Short trials: a single batch of these networks is work enough to tell settings apart."""
     plan = timing_plan(options, thresholds)
-    return replace(plan, trial_frames=2, trial_rounds=1, wake=1)
+    return replace(plan, trial_frames=1, trial_rounds=1, wake=1)
 
 
 def _values(sparsity: Sparsity) -> Record:

@@ -26,7 +26,7 @@ from network_bench import (
 from peers import BASELINES, Peer
 from peers.rrm_peer import RrmPeer
 from recognition_options import whole_number
-from subjects import Clip, Subject, load_clip, load_subject, usable_batches
+from subjects import BATCHES, Clip, Subject, load_clip, load_subject, usable_batches
 from table_page import Column, shown
 from torch import Tensor
 
@@ -38,6 +38,7 @@ __all__ = [
     "RUNTIMES",
     "Timer",
     "add_measuring_options",
+    "batches_in_words",
     "error_column",
     "kept_errors",
     "measuring_settings",
@@ -106,7 +107,24 @@ def measuring_settings(options: argparse.Namespace) -> dict[str, Any]:
         "threads": options.threads,
         "repeats": options.repeats,
         "dense_runtimes": options.dense,
+        "dense_batches": list(BATCHES),
     }
+
+
+def batches_in_words(settings: Mapping[str, Any]) -> str:
+    """At which batches dense runtimes were tried; what larger ones would give is not known."""
+    batches = settings.get("dense_batches")
+    if batches is None:
+        return "Which batches dense runtimes were tried at is not in the file."
+    *others, largest = map(str, batches)
+    if others:
+        frames = f"batches of {', '.join(others)} and {largest} frames"
+        tried = f"{frames}, those of which a clip is a multiple"
+    else:
+        tried = f"batch {largest} alone, though the engine takes several frames at a time"
+    is_all = batches[-1] == max(BATCHES)
+    rest = "" if is_all else "; larger ones, which may suit them better, were not tried"
+    return f"Dense runtimes were tried at {tried}{rest}."
 
 
 def timing_plan(options: argparse.Namespace, thresholds: Sequence[float]) -> Plan:
@@ -119,7 +137,7 @@ def timing_plan(options: argparse.Namespace, thresholds: Sequence[float]) -> Pla
         engines=(choose_engine(options.engine).engine,),
         repeats=options.repeats,
         finalists=1,
-        trial_frames=8,  # so batches of 1 and 8 are tried: as many frames as a time batch has
+        trial_frames=8,  # at least: as many as a time batch has
         trial_rounds=2,
     )
 

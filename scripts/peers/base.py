@@ -24,6 +24,7 @@ class Peer(ABC):
         precision: "fp32", "bf16" or "int8".
         threads: how many cores it may use.
         settings: what else was chosen, in words.
+        batch: frames in a call; the clip should be a multiple of it.
         threshold: of the recurrence; None for a dense network.
     """
 
@@ -31,6 +32,7 @@ class Peer(ABC):
     precision: str
     threads: int
     settings: str = ""
+    batch: int = 1
     threshold: float | None = None
 
     @abstractmethod

@@ -30,7 +30,7 @@ class OnnxRuntimePeer(Peer):
     def __init__(self, sessions: Sequence[Any], *, threads: int, batch: int) -> None:
         self.threads = threads
         self.settings = f"{len(sessions)} x {threads // len(sessions)} threads, batch {batch}"
-        self._sessions, self._batch = sessions, batch
+        self._sessions, self.batch = sessions, batch
 
     def prepare(self) -> None:
         """Starts the threads that call the sessions."""
@@ -44,7 +44,7 @@ class OnnxRuntimePeer(Peer):
     def _features(self, session: Any, frames: Tensor) -> Tensor:
         outputs = [
             session.run(None, {INPUT: batch.numpy()})[0]
-            for batch in torch.split(frames, self._batch)
+            for batch in torch.split(frames, self.batch)
         ]
         return torch.cat([torch.from_numpy(output) for output in outputs])
 

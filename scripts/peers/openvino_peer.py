@@ -50,7 +50,7 @@ class OpenVinoPeer(Peer):
         self.precision = precision
         self.threads = threads
         self.settings = f"{hint} hint, batch {batch}"
-        self._model, self._hint, self._batch = model, hint, batch
+        self._model, self._hint, self.batch = model, hint, batch
         self._input_shape = tuple(input_shape)
 
     def prepare(self) -> None:
@@ -66,7 +66,7 @@ class OpenVinoPeer(Peer):
             # Unasked, OpenVINO takes bf16 wherever the processor has it.
             properties["INFERENCE_PRECISION_HINT"] = _TYPES[self.precision]
         model = self._model.clone()
-        model.reshape([self._batch, *self._input_shape])
+        model.reshape([self.batch, *self._input_shape])
         compiled = openvino.Core().compile_model(model, "CPU", properties)
         count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._size = int(compiled.output(0).shape[1])
@@ -79,8 +79,8 @@ class OpenVinoPeer(Peer):
         """See :meth:`Peer.run`."""
         features = torch.empty(len(frames), self._size)
         batches = zip(
-            frames.numpy().reshape(-1, self._batch, *self._input_shape),
-            features.numpy().reshape(-1, self._batch, self._size),
+            frames.numpy().reshape(-1, self.batch, *self._input_shape),
+            features.numpy().reshape(-1, self.batch, self._size),
             strict=True,
         )
         if self._request is not None:

@@ -42,7 +42,7 @@ class TorchPeer(Peer):
         self.precision = precision
         self.threads = threads
         self.settings = f"{callers} x {threads // callers} threads, channels_last, batch {batch}"
-        self._module, self._callers, self._batch = module, callers, batch
+        self._module, self._callers, self.batch = module, callers, batch
         # Networks that take (h, w, C) have their channels last as they are.
         is_chw = input_shape[0] < min(input_shape[1:])
         self._layout = torch.channels_last if is_chw else torch.contiguous_format
@@ -66,7 +66,7 @@ class TorchPeer(Peer):
         dtype = _DTYPES[self.precision]
         outputs = [
             self._module(batch.to(dtype=dtype, memory_format=self._layout)).float()
-            for batch in torch.split(frames, self._batch)
+            for batch in torch.split(frames, self.batch)
         ]
         return torch.cat(outputs)
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from typing import Any
 
+import network_bench
 import pytest
 import torch
-from network_bench import Measurement, best_of, feature_errors, measure
+from network_bench import Measurement, Plan, baseline_peers, best_of, feature_errors, measure
 from peers import Peer
+from subjects import load_subject
 from torch import Tensor
+
+from tests.tiny import MODEL
 
 
 class Pretended(Peer):
@@ -42,6 +47,19 @@ class Counting(Pretended):
     def stages(self) -> Mapping[str, float]:
         # Three seconds of convolution for every run there has been.
         return {"convolution": 3.0 * self.turns.count(self.runtime)}
+
+
+class Batches(Pretended):
+    """Takes whole batches alone, and writes down how many frames it was given."""
+
+    def __init__(self, batch: int, lengths: list[int]) -> None:
+        super().__init__("batches", [], torch.empty(0))
+        self.batch, self.lengths = batch, lengths
+
+    def run(self, frames: Tensor) -> Tensor:
+        assert len(frames) % self.batch == 0
+        self.lengths.append(len(frames))
+        return torch.zeros(len(frames), 5)
 
 
 def features(frames: int) -> Tensor:
@@ -108,3 +126,50 @@ def test_every_threshold_is_kept() -> None:
     peers[0].threshold, peers[1].threshold = 0.0, 0.1
     measured = [Measurement(peer, rates=[1.0]) for peer in peers]
     assert best_of(measured) == measured
+
+
+@pytest.mark.parametrize(
+    ("frames", "trial_frames", "threads", "batches", "trial"),
+    [
+        (32, 2, 1, (1, 8, 16), 16),
+        (48, 8, 2, (1, 8, 16), 32),
+        (48, 20, 1, (1, 8, 16), 32),
+        (48, 8, 4, (1, 8, 16), 48),
+        (16, 8, 2, (1, 8, 16), 16),
+        (24, 2, 1, (1, 8), 8),
+        (6, 2, 1, (1,), 2),
+        (1, 2, 2, (1,), 1),
+    ],
+)
+def test_every_batch_that_fits_the_clip_is_tried_on_every_thread(
+    frames: int,
+    trial_frames: int,
+    threads: int,
+    batches: tuple[int, ...],
+    trial: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[int] = []
+    lengths: list[int] = []
+
+    def candidates(*_: object, **options: Any) -> list[Peer]:
+        tried.extend(options["batches"])
+        return [Batches(batch, lengths) for batch in options["batches"]]
+
+    monkeypatch.setattr(network_bench, "baseline_candidates", candidates)
+    subject = load_subject(MODEL)
+    plan = Plan(
+        thresholds=(),
+        baselines=("torch",),
+        precisions=("fp32",),
+        trial_frames=trial_frames,
+        trial_rounds=1,
+        pause=0,
+        wake=1,
+    )
+    clips = {"clip": torch.zeros(frames, 1)}
+    chosen = baseline_peers(subject, subject.dense(), clips, plan, threads)
+    assert tuple(tried) == batches
+    assert len(chosen) == min(2, len(batches))
+    # A first run and a timed one, and a batch to wake up.
+    assert sorted(lengths) == sorted([*2 * len(batches) * [trial], *batches])

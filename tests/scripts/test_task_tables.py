@@ -101,6 +101,19 @@ def test_sparsity_and_speed(
     assert drawing.read_bytes().startswith(b"<?xml")
 
 
+def test_dense_runtimes_are_tried_at_all_batches(
+    folder: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """OpenVINO takes whole batches alone, also when it wakes up."""
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    options = ("--thresholds", "0", "--max-frames", "16", "--repeats", "1", "--dense", "openvino")
+    result = run(table6_detection, folder / "clips" / "clip0.mp4", *detector(folder), *options)
+    said = capsys.readouterr()
+    assert "6 settings of openvino fp32" in said.err, "two hints, three batches"
+    assert result["settings"]["dense_batches"] == [1, 8, 16]
+    assert "Dense runtimes were tried at batches of 1, 8 and 16 frames" in said.out
+
+
 @pytest.mark.parametrize("script", [table6_detection, table7_agreement])
 def test_a_dataset_without_a_usable_video_has_a_row_without_figures(
     folder: Path, tmp_path: Path, run: Run, script: ModuleType
