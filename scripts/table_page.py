@@ -111,7 +111,7 @@ def table_page(
     """A page of Markdown.
 
     Args:
-        result: of a RowFile.
+        result: of a RowFile; its ``remarks`` stand before the table.
         columns: of the table.
         title: of the page.
         notes: what the columns mean, a sentence or two each.
@@ -127,6 +127,8 @@ def table_page(
     lines = [f"# {title}", ""]
     if result.get("command"):
         lines += ["Made by", "", f"    {result['command']}", ""]
+    for remark in result.get("remarks", []):
+        lines += [remark, ""]
     lines += [
         markdown_row(column.head for column in columns),
         markdown_row("---" for _ in columns),

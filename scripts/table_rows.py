@@ -22,7 +22,8 @@ class RowFile:
     """A table's rows, by their keys.
 
     A row is what ``compute`` gave, with ``key`` and ``made_from`` beside it. The file is written
-    whole after each, so that a run that is ended at any time loses the row it was at.
+    whole after each, so that a run that is ended at any time loses the row it was at. ``remarks``,
+    sentences that a person has written into the file on how its rows came about, stay with them.
 
     Args:
         path: JSON file; None keeps nothing.
@@ -50,6 +51,8 @@ class RowFile:
             )
             raise StoreMismatchError(msg)
         self.result["rows"] = found["rows"]
+        if "remarks" in found:
+            self.result["remarks"] = found["remarks"]
 
     def rows(
         self,
@@ -112,9 +115,9 @@ def _plain(value: Any) -> Any:
 
 
 def _differences(found: Mapping[str, Any], own: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Where two heads differ, in words; rows and how the command was written do not count."""
+    """Where two heads differ, in words; rows, remarks and the command's words do not count."""
     words = []
-    for name in sorted({*found, *own} - {"rows", "command"}):
+    for name in sorted({*found, *own} - {"rows", "remarks", "command"}):
         theirs, ours = found.get(name), own.get(name)
         if isinstance(theirs, dict) and isinstance(ours, dict):
             words += _differences(theirs, ours, f"{prefix}{name}.")

@@ -172,6 +172,17 @@ def test_finished_rows_are_not_made_again(tmp_path: Path) -> None:
     assert len(json.loads(path.read_text())["rows"]) == 4
 
 
+def test_remarks_stay_with_the_rows_they_are_about(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    rows_of(path, "a", [])
+    made = json.loads(path.read_text())
+    path.write_text(json.dumps({**made, "remarks": ["The machine was busy."]}))
+    table = rows_of(path, "ab", [])
+    assert len(table.result["rows"]) == 2
+    assert json.loads(path.read_text())["remarks"] == ["The machine was busy."]
+    assert "remarks" not in rows_of(path, "ab", [], anew=True).result
+
+
 def test_rows_that_belong_together_are_made_together(tmp_path: Path) -> None:
     path, calls = tmp_path / "t.json", list[int]()
 
@@ -216,7 +227,8 @@ def test_without_a_file_nothing_is_kept() -> None:
 
 
 def test_a_page_labels_its_columns_and_weights() -> None:
-    table = RowFile(None, {**HEAD, "versions": {"python": "3"}, "command": "python x.py"})
+    head = {**HEAD, "versions": {"python": "3"}, "command": "python x.py", "remarks": ["Busy."]}
+    table = RowFile(None, head)
     for name, weights in (("a", "random:0"), ("b", "file:real.pth")):
         broken = [{"video": "x.avi", "error": "x.avi: no video"}] if name == "b" else []
         table.row(
@@ -239,7 +251,7 @@ def test_a_page_labels_its_columns_and_weights() -> None:
     assert r"| b | m\|n | file:real.pth | 1, 1 frame; 1 broken | 2.00 | - |" in text
     assert "- b: x.avi: no video" in text
     assert "- What it means." in text
-    assert "    python x.py" in text
+    assert "    python x.py\n\nBusy.\n\n| dataset |" in text
     assert "Weights called *not trained*" in text
 
 
