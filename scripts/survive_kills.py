@@ -145,7 +145,7 @@ def _is_worker(process: psutil.Process) -> bool:
 def torment(
     command: list[str], output: Path, whole: Path, *, kills: int, seconds: float, seed: int
 ) -> Record:
-    """Runs the command until it was killed often enough and has finished.
+    """Runs the command until it was killed often enough, has finished and was compared.
 
     Args:
         command: a job that writes ``output``.
@@ -157,7 +157,8 @@ def torment(
     """
     dice, record = random.Random(seed), Record()
     parts = output.with_name(f"{output.name}.parts")
-    while len(record.kills) < kills or parts.exists():
+    has_ended = False  # by itself: only then there is something to compare
+    while len(record.kills) < kills or not has_ended:
         run = Run(command, output.with_name("log"))
         record.runs += 1
         while len(record.kills) < kills:
@@ -181,7 +182,8 @@ def torment(
                 record.kills.append(kill)
             print(f"kill {len(record.kills)} of {kills}: {kill}", file=sys.stderr)
         code = run.process.wait()
-        if code == -signal.SIGKILL:
+        has_ended = code != -signal.SIGKILL
+        if not has_ended:
             print(f"kill {len(record.kills)} of {kills}: {record.kills[-1]}", file=sys.stderr)
             continue
         record.jobs += 1
