@@ -13,17 +13,30 @@ from subjects import NOISE, clip_frames, load_subject, noise_frames
 
 from rrm_extract.errors import RrmError
 
-__all__ = ["add_options", "run_plan"]
+__all__ = ["add_options", "add_subject_options", "run_plan"]
 
 DEFAULT_NOISE_FRAMES = 240
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Networks, clips and what to measure of them."""
-    parser.add_argument("--videos", nargs="+", type=Path, default=[], metavar="PATH")
+    add_subject_options(parser)
     parser.add_argument(
         "--noise", action="store_true", help="another clip: white noise, every pixel always new"
     )
+    parser.add_argument("--threads", nargs="+", type=_count, default=[1], metavar="N")
+    parser.add_argument("--engines", nargs="+", choices=tuple(RRM_PRECISIONS), default=["native"])
+    parser.add_argument(
+        "--add",
+        action="store_true",
+        help="keep what FILE has of other networks, weights and numbers of threads, if machine, "
+        "versions and settings are the same",
+    )
+
+
+def add_subject_options(parser: argparse.ArgumentParser) -> None:
+    """Networks, clips, how often they are run, and where the figures go."""
+    parser.add_argument("--videos", nargs="+", type=Path, default=[], metavar="PATH")
     parser.add_argument(
         "--models",
         nargs="+",
@@ -39,8 +52,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="SPEC",
         help="for ONNX files and package.module:factory; other models bring their own",
     )
-    parser.add_argument("--threads", nargs="+", type=_count, default=[1], metavar="N")
-    parser.add_argument("--engines", nargs="+", choices=tuple(RRM_PRECISIONS), default=["native"])
     parser.add_argument(
         "--frames", type=_count, metavar="N", help="of each clip, its first; all by default"
     )
@@ -48,12 +59,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-batch", type=_count, default=8, metavar="N")
     parser.add_argument("--repeats", type=_count, default=5, metavar="R")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument(
-        "--add",
-        action="store_true",
-        help="keep what FILE has of other networks, weights and numbers of threads, if machine, "
-        "versions and settings are the same",
-    )
 
 
 def run_plan(arguments: argparse.Namespace, *, baselines: list[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import sys
 from typing import Any
 
 import torch
-from bench_options import add_options
+from bench_options import add_subject_options
 from benchmarking import machine, save_json, versions
 from every_layer_dense import every_layer_dense
 from subjects import Subject, clip_frames, load_subject
@@ -34,7 +34,7 @@ from rrm_extract.rrm import LayerCost
 def main() -> None:
     """Prints a table for each network; with --json also writes them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_options(parser)
+    add_subject_options(parser)
     parser.add_argument("--thresholds", nargs="+", type=float, default=[1e-3, 1e-2], metavar="X")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     arguments = parser.parse_args()

@@ -38,6 +38,18 @@ def test_every_layer_is_measured_both_ways(
         assert run["milliseconds_dense"] > 0
 
 
+@pytest.mark.parametrize(
+    "option", [("--add",), ("--threads", "2"), ("--engines", "torch"), ("--noise",)]
+)
+def test_options_that_would_do_nothing_are_refused(
+    option: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["break_even_in_networks.py", *option])
+    with pytest.raises(SystemExit, match="2"):
+        break_even_in_networks.main()
+    assert f"unrecognized arguments: {' '.join(option)}" in capsys.readouterr().err
+
+
 def test_a_clip_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["break_even_in_networks.py"])
     with pytest.raises(SystemExit, match="--videos"):
