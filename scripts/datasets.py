@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,12 +118,10 @@ class Reading:
     Attributes:
         used: videos that could be read so far.
         broken: the others, each with its reason.
-        is_quiet: they are counted, and not told of: another reading has.
     """
 
     used: int = 0
     broken: list[dict[str, str]] = field(default_factory=list)
-    is_quiet: bool = False
 
     def each(self, dataset: Dataset, read: Callable[[Path], T]) -> Iterator[tuple[Video, T]]:
         """Each video that ``read`` can read, with what it made of it.
@@ -145,9 +143,14 @@ class Reading:
         """Counts a video that cannot be used."""
         # The table names it as the dataset does: its path is another one on every machine.
         reason = str(error).replace(str(video.path), video.video_id)
-        if not self.is_quiet:
-            say(f"  broken: {reason}")
+        say(f"  broken: {reason}")
         self.broken.append({"video": video.video_id, "error": reason})
+
+    def unbroken(self, dataset: Dataset) -> Dataset:
+        """The dataset without the videos that were dropped."""
+        broken = {one["video"] for one in self.broken}
+        videos = tuple(video for video in dataset.videos if video.video_id not in broken)
+        return replace(dataset, videos=videos)
 
     def to_json(self) -> dict[str, Any]:
         """For a row: ``videos_used`` and ``videos_broken``."""

@@ -175,7 +175,7 @@ class Networks:
             max_frames=options.max_frames,
             engine=options.engine,
         )
-        speeds = self._speeds(subject, dataset)
+        speeds = self._speeds(subject, reading.unbroken(dataset))
         return [
             {
                 "weights": subject.weights_id,
@@ -192,7 +192,7 @@ class Networks:
         return self._subjects[fps]
 
     def _speeds(self, subject: Subject, dataset: Dataset) -> list[Record]:
-        clips, _ = timed_clips(dataset, subject, self._options, is_quiet=True)
+        clips, _ = timed_clips(dataset, subject, self._options)
         if not clips:
             return []
         if dataset.fps not in self._timers:

@@ -188,7 +188,7 @@ class CompressedNetworks:
             engine=options.engine,
         )
         densities = weight_densities(subject.recipe.program)
-        speeds = self._speeds(subject, dataset)
+        speeds = self._speeds(subject, reading.unbroken(dataset))
         return [
             {
                 "weights": self._origin,
@@ -221,7 +221,7 @@ class CompressedNetworks:
 
     def _speeds(self, subject: Subject, dataset: Dataset) -> list[Record]:
         options = self._options
-        clips, _ = timed_clips(dataset, subject, options, is_quiet=True)
+        clips, _ = timed_clips(dataset, subject, options)
         if not clips:
             return []
         if dataset.fps not in self._timers:

@@ -159,7 +159,7 @@ def subject_of(spec: str, options: argparse.Namespace, *, fps: str) -> Subject:
 
 
 def timed_clips(
-    dataset: Dataset, subject: Subject, options: argparse.Namespace, *, is_quiet: bool = False
+    dataset: Dataset, subject: Subject, options: argparse.Namespace
 ) -> tuple[dict[str, Clip], Reading]:
     """The first frames of some videos, evenly spread; others take the place of broken ones.
 
@@ -167,7 +167,6 @@ def timed_clips(
         dataset: to choose from.
         subject: the network whose input they become.
         options: of :func:`add_measuring_options` and ``tables.table_parser``.
-        is_quiet: broken videos have been named already.
 
     Returns:
         Clips by video id; and what was read.
@@ -175,7 +174,7 @@ def timed_clips(
     videos, frames = options.timed_videos, options.timed_frames
     if options.max_frames is not None:
         frames = min(frames, options.max_frames)
-    reading = Reading(is_quiet=is_quiet)
+    reading = Reading()
     count = len(dataset.videos)
     places = np.linspace(0, count - 1, min(videos, count)).round().astype(int).tolist()
     order = [*dict.fromkeys(places), *(i for i in range(count) if i not in places)]
