@@ -49,6 +49,7 @@ from tables import add_model_options, made_from, run_table, shown_spec, table_pa
 from task_networks import INPUT_HELP, TaskNetwork, load_task_network
 
 from rrm_extract.engine.backend import choose_engine
+from rrm_extract.jobs import Video
 from rrm_extract.tasks.detect import THRESHOLD as SCORE
 from rrm_extract.tasks.pose import THRESHOLD as PART_SCORE
 
@@ -125,6 +126,8 @@ def fill(options: argparse.Namespace, table: RowFile, datasets: Sequence[Dataset
     """All rows, network by network."""
     thresholds = list(dict.fromkeys(options.thresholds))
     files = annotation_files(options.annotations, datasets)
+    for path in dict.fromkeys(files.values()):
+        refuse_one_name(path, [one for one in datasets if files.get(one.name) == path])
     # Read at once: a wrong file is told of before hours of work.
     wanted = {video_key(video.video_id) for dataset in datasets for video in dataset.videos}
     marks = {
@@ -163,6 +166,28 @@ def annotation_files(given: Sequence[str], datasets: Sequence[Dataset]) -> dict[
                 raise AnnotationError(msg)
             files[dataset] = file if is_named else text
     return files
+
+
+def refuse_one_name(file: str, datasets: Sequence[Dataset]) -> None:
+    """Two videos of one name would get the same marks; one that is in two datasets may.
+
+    Args:
+        file: of annotations.
+        datasets: those that it is of.
+
+    Raises:
+        AnnotationError: there are two such videos.
+    """
+    called: dict[str, Video] = {}
+    for video in (video for dataset in datasets for video in dataset.videos):
+        name = video_key(video.video_id)
+        other = called.setdefault(name, video)
+        if other.path.resolve() != video.path.resolve():
+            msg = (
+                f"annotations {file}: both {other.video_id!r} and {video.video_id!r} are called "
+                f"{name!r} without folders and extension; expected each name once"
+            )
+            raise AnnotationError(msg)
 
 
 class _Networks:

@@ -323,3 +323,29 @@ def test_wrong_annotations_end_the_program(
     clip = folder / "clips" / "clip0.mp4"
     with pytest.raises(SystemExit, match=words):
         run(table7_agreement, clip, *detector(folder), "--annotations", *marks)
+
+
+@pytest.mark.parametrize("other", ["cam2/clip0.mp4", "cam1/clip0.avi"])
+def test_two_videos_of_one_name_do_not_share_marks(
+    folder: Path, tmp_path: Path, run: Run, other: str
+) -> None:
+    for name in ("cam1/clip0.mp4", other):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((folder / "clips" / "clip0.mp4").read_bytes())
+    marks = tmp_path / "marks.csv"
+    marks.write_text("clip0,0,0,class 0,0,present,0.1,0.5,0.1,0.5\n")
+    with pytest.raises(SystemExit, match=r"marks\.csv: both '.+' and '.+' are called 'clip0'"):
+        run(table7_agreement, tmp_path, *detector(folder), "--annotations", marks)
+    datasets = (f"a={tmp_path}/cam1/clip0.mp4", f"b={tmp_path}/{other}")
+    with pytest.raises(SystemExit, match="are called 'clip0'"):
+        run(table7_agreement, *datasets, *detector(folder), "--annotations", marks)
+
+
+def test_a_video_in_two_datasets_has_its_marks_in_both(
+    folder: Path, tmp_path: Path, run: Run
+) -> None:
+    clip, marks = folder / "clips" / "clip0.mp4", tmp_path / "marks.csv"
+    marks.write_text("clip0,0,0,class 0,0,present,0.1,0.5,0.1,0.5\n")
+    options = ("--thresholds", "0", "--max-frames", "1", "--annotations", marks)
+    result = run(table7_agreement, f"a={clip}", f"b={clip}", *detector(folder), *options)
+    assert [row["with_annotations"]["frames"] for row in result["rows"]] == [1, 1]
