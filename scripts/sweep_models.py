@@ -169,7 +169,8 @@ def _recurrent(
     batches = [network.run(batch)[0] for batch in torch.split(inputs, TIME_BATCH)]
     layers = network.stats()
     row["gmacs"] = sum(layer.macs for layer in layers) / 1e9
-    row["density_input"] = overall_density(layers, of="input")
+    if threshold == 0:  # what is truncated changes what later layers read
+        row["density_input"] = overall_density(layers, of="input")
     results = [torch.cat(values) for values in zip(*batches, strict=True)]
     return {
         "density": overall_density(layers),
