@@ -275,7 +275,8 @@ class JobConfig:
     workers: int | None = option_field(
         kinds.MAYBE_COUNT,
         None,
-        "Worker processes; by default one for each usable core. Results do not depend on it.",
+        "Worker processes; by default one for each usable core (on the torch engine for each "
+        "--threads of them), and one on a GPU. Results do not depend on it.",
         "4",
     )
     threads: int = option_field(

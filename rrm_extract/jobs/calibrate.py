@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from rrm_extract.jobs.calibration import (
     save,
 )
 from rrm_extract.jobs.discover import discover
+from rrm_extract.jobs.signals import held_back
 from rrm_extract.jobs.worker import end_with_parent
 
 __all__ = ["calibrate_apart", "check_output", "earlier", "run_calibration"]
@@ -107,13 +109,22 @@ def calibrate_apart(config: JobConfig, output: Path, *, say: Callable[[str], Non
     Raises:
         UsageError: the request cannot be met.
         StoreWriteError: the file cannot be written.
-        WorkerError: the process ended without a word.
+        WorkerError: the system allows no more processes, or it ended without a word.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, config, output), daemon=True)
-    process.start()
-    theirs.close()
+    # It comes with the first child, and would unblock Ctrl-C for that one.
+    resource_tracker.ensure_running()
+    try:
+        with held_back():  # Ctrl-C is for the parent
+            process.start()
+    except OSError as error:
+        ours.close()
+        msg = f"no process can be started to calibrate ({error.strerror})"
+        raise WorkerError(msg) from error
+    finally:
+        theirs.close()
     try:
         while True:
             try:

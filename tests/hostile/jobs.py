@@ -73,7 +73,11 @@ class Job:
 
     def chunks(self) -> list[Path]:
         """Chunks on disk now."""
-        return sorted(self.parts.glob("*.chunks/*.npz"))
+        while True:
+            try:
+                return sorted(self.parts.glob("*.chunks/*.npz"))
+            except FileNotFoundError:  # a folder went away meanwhile (Python before 3.12)
+                continue
 
     def finished_parts(self) -> list[Path]:
         """Parts on disk now."""

@@ -4,7 +4,8 @@ It is imported before the workers' own module and changes how clips are read:
 
     slow        every chunk takes a while longer
     crawl       reading a packet takes a while longer, from a bad network drive
-    wait        chunks after the first wait for a file named as the clip, with ".go" behind
+    wait        chunks after the first wait for a file named as the clip, with ".go" behind; one
+                with ".waits" behind tells that they do
     hang        the first chunk never ends; the process sleeps, as in a deadlock
     stuck       the same, and no other thread of the process can run
     crash       a segmentation fault in the first chunk
@@ -60,8 +61,10 @@ def _sabotage() -> None:
     def reading(self: ClipReader, chunk: int) -> Iterator[SampledFrame]:
         path = self._info.path
         _act(path.name, chunk)
-        while chunk > 0 and "wait" in path.name and not path.with_name(f"{path.name}.go").exists():
-            time.sleep(0.02)
+        if chunk > 0 and "wait" in path.name:
+            path.with_name(f"{path.name}.waits").touch()
+            while not path.with_name(f"{path.name}.go").exists():
+                time.sleep(0.02)
         yield from read(self, chunk)
 
     def scanning(path: Path, **options: Any) -> ClipInfo:

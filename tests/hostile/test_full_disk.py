@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from rrm_extract.store import same_content
@@ -45,10 +46,13 @@ def test_a_full_disk_loses_nothing(videos: Path, whole: Path, tmp_path: Path) ->
 
 
 def test_a_log_that_cannot_be_written_fails(videos: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(json.dumps({"event": "end", "of": "a job before " * 400}) + "\n")
     code, _, err = finished(
-        job(videos / "a.mp4", tmp_path / "feats.h5", "--json-log", tmp_path / "log"),
+        job(videos / "a.mp4", tmp_path / "feats.h5", "--json-log", log),
         cwd=tmp_path,
-        file_size=500,
+        file_size=log.stat().st_size,  # enough for what is written before
     )
     assert code == 3
     assert err.count("\n") == 1, err
+    assert f"log {log} cannot be written" in err

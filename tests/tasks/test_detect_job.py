@@ -181,7 +181,7 @@ def test_a_video_without_objects(folder: Path) -> None:
 
 def test_a_job_killed_on_its_way_is_like_one_that_was_not(folder: Path, tmp_path: Path) -> None:
     write_detector(tmp_path)
-    clip = write_demo_clip(tmp_path / "long.mp4", seconds=20, size=(64, 48), seed=5)
+    clip = write_demo_clip(tmp_path / "long_slow.mp4", seconds=20, size=(64, 48), seed=5)
     # One worker in each: what is computed is the same, and each imports PyTorch.
     arguments = detection(clip, tmp_path / "f.h5", "--workers", "1")
     whole = tmp_path / "whole"
@@ -200,9 +200,9 @@ def test_a_job_killed_on_its_way_is_like_one_that_was_not(folder: Path, tmp_path
     code, _, err = finished(arguments, cwd=tmp_path)
     assert (code, err) == (0, "")
     assert same_content(whole / "f.h5", tmp_path / "f.h5") == []
-    expect_clean(tmp_path, "f.h5", "net.cfg", "net.weights", "long.mp4", "whole")
+    expect_clean(tmp_path, "f.h5", "net.cfg", "net.weights", "long_slow.mp4", "whole")
     with FeatureFile(tmp_path / "f.h5") as file:
-        assert file["long.mp4"].attrs["seconds_decode"] // MARK_SECONDS == len(chunks)
+        assert file["long_slow.mp4"].attrs["seconds_decode"] // MARK_SECONDS == len(chunks)
 
 
 def test_features_of_such_a_file_are_refused(output: Path) -> None:
