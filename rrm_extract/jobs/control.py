@@ -291,7 +291,7 @@ class ControlledNetwork:
         if seen.truncated is None:
             return count, nothing, False
         if self._governor is not None:
-            keep, estimate = self._governor.judge(seen.truncated, key_frame=seen.key_frame)
+            keep, estimate = self._governor.judge(seen.truncated)
             return keep, estimate, keep < count
         if self._accumulated is not None:
             total = accumulated(seen.truncated, key_frame=seen.key_frame, before=self._total)

@@ -86,15 +86,11 @@ class Governor:
         self._gap = SHORTEST_GAP
         self._next_probe = FIRST_PROBE
 
-    def judge(
-        self, truncated: NDArray[np.float64], *, key_frame: NDArray[np.bool_]
-    ) -> tuple[int, NDArray[np.float64]]:
+    def judge(self, truncated: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:
         """Looks at a batch that was computed with :attr:`scale`, and sets the next scale.
 
         Args:
             truncated: (T, L) float64, sums of squares of what each layer holds back.
-            key_frame: (T,) bool, frames that all layers computed densely: they hold nothing back,
-                whatever the thresholds are.
 
         Returns:
             How many of the frames may stay, at least 1 if the first of them is a key frame; and
@@ -107,8 +103,7 @@ class Governor:
         truncating = errors[truncated.any(axis=1)]
         usual = self._estimate.beside_floor(float(truncating.mean())) if len(truncating) else 0.0
         wanted = self._estimate.beside_floor(self._aim * self._target)
-        if not key_frame.all():
-            self._rescale(wanted / usual if usual > 0 else np.inf, bool(len(over)))
+        self._rescale(wanted / usual if usual > 0 else np.inf, bool(len(over)))
         return keep, errors
 
     def _rescale(self, room: float, over: bool) -> None:

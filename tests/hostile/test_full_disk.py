@@ -47,7 +47,7 @@ def test_a_full_disk_loses_nothing(videos: Path, whole: Path, tmp_path: Path) ->
 
 def test_a_log_that_cannot_be_written_fails(videos: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    log.write_text(json.dumps({"event": "end", "of": "a job before " * 400}) + "\n")
+    log.write_text(json.dumps({"event": "end", "time": 0, "of": "a job before " * 400}) + "\n")
     code, _, err = finished(
         job(videos / "a.mp4", tmp_path / "feats.h5", "--json-log", log),
         cwd=tmp_path,

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from rrm_extract.rrm.estimate import ErrorEstimate
 from rrm_extract.rrm.governor import Governor
 
 GAINS = np.array([1e-4, 3e-4])
 TARGET = 0.01
-
-
-def judge(governor: Governor, truncated: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:
-    """A batch without a key frame."""
-    return governor.judge(truncated, key_frame=np.zeros(len(truncated), dtype=np.bool_))
 
 
 def run(
@@ -37,7 +31,7 @@ def run(
         noise = random.lognormal(0, 0.05, 8)
         truncated = 0.2 * (sensitivity * governor.scale * age * noise)[:, None] ** 2
         truncated = truncated * np.ones(2)
-        keep, estimates = judge(governor, truncated)
+        keep, estimates = governor.judge(truncated)
         keep = max(keep, 1) if since_key == 0 else keep
         true = bias * np.sqrt(truncated @ GAINS)
         errors += true[:keep].tolist()
@@ -73,7 +67,7 @@ def test_a_wrong_estimate_is_corrected(bias: float) -> None:
 def test_a_frame_over_the_target_does_not_stay() -> None:
     governor = Governor(ErrorEstimate(gains=np.array([1.0])), target=TARGET, aim=0.8)
     truncated = np.array([[1e-6], [2e-5], [2e-4], [1e-6]])
-    keep, errors = judge(governor, truncated)
+    keep, errors = governor.judge(truncated)
     assert keep == 2
     np.testing.assert_allclose(errors, np.sqrt(truncated[:, 0]))
     assert governor.scale < 1
@@ -81,12 +75,12 @@ def test_a_frame_over_the_target_does_not_stay() -> None:
 
 def test_a_breach_is_told_and_learnt_from() -> None:
     governor = Governor(ErrorEstimate(gains=np.array([1.0])), target=TARGET, aim=0.8)
-    before = judge(governor, np.full((4, 1), 2.5e-5))[1]
+    before = governor.judge(np.full((4, 1), 2.5e-5))[1]
     assert governor.measured(true=0.02, estimated=float(before[0]), age=64)
-    after = judge(governor, np.full((4, 1), 2.5e-5))[1]
+    after = governor.judge(np.full((4, 1), 2.5e-5))[1]
     assert (after > 2 * before).all()
     governor.reset()
-    np.testing.assert_allclose(judge(governor, np.full((4, 1), 2.5e-5))[1], before)
+    np.testing.assert_allclose(governor.judge(np.full((4, 1), 2.5e-5))[1], before)
 
 
 def probed(true_over_estimated: float) -> list[int]:
@@ -94,7 +88,7 @@ def probed(true_over_estimated: float) -> list[int]:
     governor = Governor(ErrorEstimate(gains=np.array([1.0])), target=TARGET, aim=0.8)
     found, seen = [], 0
     for frames in [8, 8, 3, 5] + [8] * 50:
-        estimated = float(judge(governor, np.full((frames, 1), 1e-5))[1][-1])
+        estimated = float(governor.judge(np.full((frames, 1), 1e-5))[1][-1])
         seen += frames
         if governor.probe_is_due(frames, key_frame=False):
             found.append(seen)
@@ -113,16 +107,6 @@ def test_a_key_frame_uses_up_no_probe() -> None:
     assert not governor.probe_is_due(8, key_frame=False), "the next one is due later"
 
 
-def test_key_frames_alone_say_nothing_of_the_thresholds() -> None:
-    governor = Governor(ErrorEstimate(gains=GAINS), target=TARGET, aim=0.8)
-    nothing = np.zeros((4, 2))
-    before = governor.scale
-    governor.judge(nothing, key_frame=np.ones(4, dtype=np.bool_))
-    assert governor.scale == before
-    governor.judge(nothing, key_frame=np.array([True, True, True, False]))
-    assert governor.scale > before, "one frame could have held something back, and did not"
-
-
 def test_probes_come_often_as_long_as_the_estimate_is_too_low() -> None:
     often = probed(2.0)
     assert max(np.diff(often)) <= 24
@@ -132,10 +116,10 @@ def test_probes_come_often_as_long_as_the_estimate_is_too_low() -> None:
 def test_many_true_errors_of_one_batch_correct_the_estimate_once() -> None:
     governor = Governor(ErrorEstimate(gains=np.array([1.0])), target=TARGET, aim=0.8)
     truncated = np.full((8, 1), 1e-5)
-    estimates = judge(governor, truncated)[1]
+    estimates = governor.judge(truncated)[1]
     for estimate in estimates:
         governor.measured(true=1.5 * float(estimate), estimated=float(estimate), age=64)
-    np.testing.assert_allclose(judge(governor, truncated)[1], 1.5 * estimates)
+    np.testing.assert_allclose(governor.judge(truncated)[1], 1.5 * estimates)
 
 
 def test_the_floor_is_not_corrected() -> None:
@@ -143,16 +127,16 @@ def test_the_floor_is_not_corrected() -> None:
     estimate = ErrorEstimate(gains=np.array([1.0]), floor=(0.5 * TARGET) ** 2)
     governor = Governor(estimate, target=TARGET, aim=0.8)
     held = np.full((4, 1), (0.4 * TARGET) ** 2)
-    before = judge(governor, held)[1]
+    before = governor.judge(held)[1]
     np.testing.assert_allclose(before, np.hypot(0.5, 0.4) * TARGET)
     assert not governor.measured(
         true=np.hypot(0.5, 0.8) * TARGET, estimated=float(before[0]), age=64
     )
-    np.testing.assert_allclose(judge(governor, held)[1], np.hypot(0.5, 0.8) * TARGET)
+    np.testing.assert_allclose(governor.judge(held)[1], np.hypot(0.5, 0.8) * TARGET)
     # What is below the floor teaches nothing, and nothing is divided by zero.
-    after = judge(governor, held)[1]
+    after = governor.judge(held)[1]
     governor.measured(true=0.3 * TARGET, estimated=float(after[0]), age=64)
-    np.testing.assert_allclose(judge(governor, held)[1], after)
+    np.testing.assert_allclose(governor.judge(held)[1], after)
 
 
 def test_the_floor_takes_its_share_of_the_room() -> None:
@@ -162,7 +146,7 @@ def test_the_floor_takes_its_share_of_the_room() -> None:
         estimate = ErrorEstimate(gains=np.array([1.0]), floor=(floor * TARGET) ** 2)
         governor = Governor(estimate, target=TARGET, aim=0.8)
         for _ in range(2):
-            judge(governor, held)
+            governor.judge(held)
         scales.append(governor.scale)
     assert scales[0] > scales[1] > scales[2]
 
@@ -174,8 +158,8 @@ def test_a_low_error_soon_after_a_key_frame_is_hardly_trusted(true: float) -> No
     for age in (2, 64):
         governor = Governor(ErrorEstimate(gains=GAINS), target=TARGET, aim=0.5)
         held = np.full((1, 2), 0.1)
-        before = float(judge(governor, held)[1][0])
+        before = float(governor.judge(held)[1][0])
         governor.measured(true=true * before, estimated=before, age=age)
-        ratios.append(float(judge(governor, held)[1][0]) / before)
+        ratios.append(float(governor.judge(held)[1][0]) / before)
     young, old = ratios
     assert (young > 0.85 and old < 0.5) if true < 1 else young == old > 1.5
