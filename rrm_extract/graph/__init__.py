@@ -5,6 +5,7 @@ The only place that knows ``torch.fx``.
 
 from __future__ import annotations
 
+from rrm_extract import light_torchvision  # noqa: F401 - before torchvision is imported
 from rrm_extract.graph.binary import BinaryConv2d, BinaryLinear, ChannelScale, Sign
 from rrm_extract.graph.dense import dense_module
 from rrm_extract.graph.digest import add_tensor, digest_of

@@ -10,7 +10,6 @@ from typing import BinaryIO, cast
 
 import numpy as np
 import torch
-import torchvision
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -50,6 +49,7 @@ from rrm_extract.jobs.extractor import pictures
 from rrm_extract.jobs.plan import JobPlan
 from rrm_extract.jobs.reading import Reading, make_reading
 from rrm_extract.jobs.sampling import sampling_of
+from rrm_extract.light_torchvision import torchvision
 from rrm_extract.models import LoadedModel, Preprocess, Transform, load_model
 from rrm_extract.models.registry import is_classifier
 from rrm_extract.rrm import LayerCost, OrdinaryNetwork, Policy, RecurrentNetwork

@@ -11,6 +11,8 @@ Names are torchvision's classification networks, Darknet's detectors ``yolov2`` 
 
 from __future__ import annotations
 
+from rrm_extract import light_torchvision  # noqa: F401 - before torchvision is imported
+
 from .catalogue import list_models
 from .darknet import coco_ids, coco_names
 from .entry import ModelEntry
