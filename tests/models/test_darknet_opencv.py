@@ -66,4 +66,6 @@ def test_published_network(name: str, side: int, tmp_path: Path) -> None:
     actual = network(x)
     assert actual.shape == (1, 425, side // 32, side // 32)
     assert 0.3 < float(actual.std()) < 10
-    np.testing.assert_allclose(actual.numpy(), expected, rtol=0, atol=TOLERANCE)
+    # Rounding is in proportion to the numbers, and another processor's is another.
+    atol = TOLERANCE * max(1.0, float(expected.std()))
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=0, atol=atol)
