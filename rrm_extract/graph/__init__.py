@@ -8,7 +8,7 @@ from __future__ import annotations
 from rrm_extract import light_torchvision  # noqa: F401 - before torchvision is imported
 from rrm_extract.graph.binary import BinaryConv2d, BinaryLinear, ChannelScale, Sign
 from rrm_extract.graph.dense import dense_module
-from rrm_extract.graph.digest import add_tensor, digest_of
+from rrm_extract.graph.digest import add_tensor, digest_of, tensor_digest
 from rrm_extract.graph.fold import fold_batch_norm
 from rrm_extract.graph.linear import Convolution, FullyConnected, LinearMap
 from rrm_extract.graph.program import Op, Program, Ref, execute
@@ -44,5 +44,6 @@ __all__ = [
     "resolve_layer",
     "select",
     "sign_readers",
+    "tensor_digest",
     "trace",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rrm_extract.graph.program import Program
 from rrm_extract.graph.settings import untold_settings
 
-__all__ = ["add_tensor", "digest_of"]
+__all__ = ["add_tensor", "digest_of", "tensor_digest"]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 """What Python's own words for an object say of where it lies, which is nobody's business."""
@@ -45,11 +45,16 @@ def add_tensor(digest: hashlib._Hash, tensor: Tensor) -> None:
         digest.update(view)
 
 
+def tensor_digest(tensor: Tensor) -> str:
+    """SHA-256 over a tensor's dtype, shape and bytes."""
+    digest = hashlib.sha256()
+    add_tensor(digest, tensor)
+    return digest.hexdigest()
+
+
 def _parts(value: Any) -> Iterator[str]:
     if isinstance(value, Tensor):
-        digest = hashlib.sha256()
-        add_tensor(digest, value)
-        yield digest.hexdigest()
+        yield tensor_digest(value)
     elif isinstance(value, nn.Module):
         yield f"{_name(type(value))} {_words(value)}"
         for name, tensor in [*value.named_parameters(), *value.named_buffers()]:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from rrm_extract import __version__
 from rrm_extract.errors import ModelError, StoreWriteError
-from rrm_extract.graph import add_tensor
+from rrm_extract.graph import tensor_digest
 from rrm_extract.graph.binary import BINARY_MODULES
 from rrm_extract.models import LoadedModel, load_model
 from rrm_extract.models.compression import (
@@ -201,17 +201,11 @@ def _compressed_already(
             if not file.lower().endswith(suffix):
                 continue
             layers = read(Path(file)).layers
-            known = {_digest(torch.from_numpy(layer.weights())): layer for layer in layers}
+            known = {tensor_digest(torch.from_numpy(layer.weights())): layer for layer in layers}
             state = loaded.module.state_dict()
-            digests = {name: _digest(tensor) for name, tensor in state.items()}
+            digests = {name: tensor_digest(tensor) for name, tensor in state.items()}
             return {name: known[digest] for name, digest in digests.items() if digest in known}
     return {}
-
-
-def _digest(tensor: torch.Tensor) -> bytes:
-    digest = hashlib.sha256()
-    add_tensor(digest, tensor)
-    return digest.digest()
 
 
 def _layers(

@@ -5,18 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tests.tiny import Tiny
+
 MIXING = "tests.report.mixing:network"
 
 
 class Mixing(nn.Module):
     """Divides by the largest number of all it is given; two convolutions on maps of two sizes."""
 
-    preprocess = {  # noqa: RUF012 - as users write it
-        "resize": 32,
-        "crop": 32,
-        "mean": [0.485, 0.456, 0.406],
-        "std": [0.229, 0.224, 0.225],
-    }
+    preprocess = Tiny.preprocess
 
     def __init__(self) -> None:
         super().__init__()

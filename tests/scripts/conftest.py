@@ -9,7 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.clips import replace_packets, write_clip
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+
+@pytest.fixture
+def breaking_late(tmp_path: Path) -> Path:
+    """A folder of two clips, of which a.mp4 cannot be decoded from its middle on."""
+    clips, whole = tmp_path / "clips", tmp_path / "whole.mp4"
+    clips.mkdir()
+    write_clip(whole, n_frames=24)
+    replace_packets(whole, clips / "a.mp4", numbers=range(12, 24), data=b"no frame")
+    write_clip(clips / "b.mp4", n_frames=24)
+    return clips
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from timed_clips import kept_errors, verdict
 
 from rrm_extract.rrm import RecurrentNetwork, overall_sparsity
 from rrm_extract.video.synthetic import write_demo_clip
-from tests.clips import replace_packets, write_clip
+from tests.clips import write_clip
 from tests.tiny import MODEL
 
 THRESHOLDS = (0.0, 0.1)
@@ -210,16 +210,11 @@ def test_a_dataset_without_a_usable_video_has_a_row_without_figures(
 
 
 def test_a_video_that_breaks_late_is_not_timed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    breaking_late: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its first frames could be."""
-    clips, whole = tmp_path / "clips", tmp_path / "whole.mp4"
-    clips.mkdir()
-    write_clip(whole, n_frames=24)
-    replace_packets(whole, clips / "a.mp4", numbers=range(12, 24), data=b"no frame")
-    write_clip(clips / "b.mp4", n_frames=24)
     path = tmp_path / "t.json"
-    run(monkeypatch, clips, "--json", path)
+    run(monkeypatch, breaking_late, "--json", path)
     for row in json.loads(path.read_text())["rows"]:
         assert [one["video"] for one in row["videos_broken"]] == ["a.mp4"]
         assert row["measured"]["clips"] == {"b.mp4": 4}

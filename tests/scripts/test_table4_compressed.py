@@ -17,7 +17,7 @@ from subjects import load_subject
 from rrm_extract.errors import ConfigError
 from rrm_extract.models.compression import read_dcz
 from rrm_extract.video.synthetic import write_demo_clip
-from tests.clips import replace_packets, write_clip
+from tests.clips import write_clip
 from tests.tiny import MODEL
 
 THRESHOLDS = (0.0, 0.1)
@@ -128,14 +128,9 @@ def test_goes_on_where_it_was(
 
 
 def test_a_video_that_breaks_late_is_not_timed(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, breaking_late: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clips, whole = tmp_path / "clips", tmp_path / "whole.mp4"
-    clips.mkdir()
-    write_clip(whole, n_frames=24)
-    replace_packets(whole, clips / "a.mp4", numbers=range(12, 24), data=b"no frame")
-    write_clip(clips / "b.mp4", n_frames=24)
-    run(monkeypatch, made, clips, "--engine", "torch", "--json", tmp_path / "t.json")
+    run(monkeypatch, made, breaking_late, "--engine", "torch", "--json", tmp_path / "t.json")
     for row in result_of(tmp_path)["rows"]:
         assert [one["video"] for one in row["videos_broken"]] == ["a.mp4"]
         assert row["measured"]["clips"] == {"b.mp4": 4}
