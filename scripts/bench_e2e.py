@@ -12,9 +12,10 @@ clip by one in which it is shown N times, so that starting up does not decide.
 ``startup_seconds`` of it pass before the first worker is ready. ``network_frames_per_second`` is
 what the networks alone did in the same run: frames over the seconds that a worker spent in its
 network, on average. ``of_network`` is the ratio of the two, ``of_network_after_startup`` the same
-without the start-up. ``memory_mb`` is the largest memory of all processes together from a second
-after the start-up on, shared pages counted once, and ``memory_startup_mb`` the largest of all: what
-to compare with another tool's.
+without the start-up. ``memory_mb`` is the largest memory of all processes together after the
+start-up, shared pages counted once, but for the process that loads the network, which ends when it
+has kept it for later runs; and ``memory_startup_mb`` the largest of all: what to compare with
+another tool's.
 
 ``network`` is "loaded" where the run loaded its network, and with ``--kept`` "kept" where the run
 before it had. ``feature_error`` is the relative L2 distance to the plain loop's features of the
@@ -52,7 +53,8 @@ from rrm_extract.jobs.network_cache import VARIABLE
 PACKAGES = ("rrm-extract", "torch", "torchvision", "av", "h5py", "numpy")
 STAGES = ("decode", "preprocess", "network")
 PEER_BATCH = 16
-LOADER_ENDS_SECONDS = 1.0
+LOADER = "rrm_extract.jobs.loading"
+"""In the command line of the process that loads the network, and of no other."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,7 @@ class Runs:
         self.seconds.append(run.seconds)
         if startup is not None:
             self.startup.append(startup)
-        # The process that loads the network ends about when the first worker begins.
-        running = 0.0 if startup is None else startup + LOADER_ENDS_SECONDS
-        self.memory.append(run.peak(after=running))
+        self.memory.append(run.peak(after=startup or 0.0, passing=False))
         self.memory_startup.append(run.peak())
         for name, values in self.stages.items():
             values.append(stages.get(name, 0.0))
@@ -165,6 +165,7 @@ class Bench:
                 *("--workers", str(self.workers), "--threads", "1"),
             ],
             environment={**os.environ, VARIABLE: str(cache)},
+            passing=LOADER,
         )
         events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
         begin, end = events[0], events[-1]

@@ -20,8 +20,8 @@ every round, medians over rounds:
 A native lane has one thread; on two threads there are two lanes, of half a clip each.
 ``feature_error`` is the relative L2 distance to PyTorch's outputs, mean over frames.
 
-``layers`` are single layers of 4096 by 4096 with weights of growing density, a fifth of whose
-inputs change from frame to frame: where codes stop to pay is ``CODED_DENSITY`` of
+Rows with ``layer_density`` are single layers of 4096 by 4096 with weights of growing density, a
+fifth of whose inputs change from frame to frame: where codes stop to pay is ``CODED_DENSITY`` of
 rrm_extract/engine/codes.py.
 
 ``--json`` keeps each part as it is finished; the same command, or one for another network, goes on

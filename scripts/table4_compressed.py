@@ -78,9 +78,7 @@ THRESHOLDS = (1e-4, 1e-2)
 UNCOMPRESSED = "rrm-native, uncompressed"
 
 NOTES = (
-    "Networks are compressed after Deep Compression without training: pruned to the densities, "
-    "weights shared by 8 bits in convolutions and 5 in fully-connected layers. Weights kept: of "
-    "the layers up to the feature.",
+    "Weights kept: of the layers up to the feature.",
     "Counted, over all videos and all frames but key frames: overall sparsity (Eq. 9) of what "
     "layers read without the recurrence, and of the deltas; by MACs, and in brackets by elements.",
     "Theoretical speedups by MACs are ratios of those whose weight and delta are both not zero: "
@@ -280,11 +278,27 @@ def compressed_speeds(speeds: Sequence[Record], threshold: float) -> Record | No
     return {**values, "uncompressed": plain, "speedup_over_uncompressed": ratio}
 
 
+def compressed_by(result: Record) -> list[str]:
+    """Who compressed the networks, and how."""
+    models = {row["key"]["model"] for row in result["rows"]}
+    files = {model for model in models if Path(model).suffix.lower() in COMPRESSED}
+    notes = []
+    if models - files:
+        notes.append(
+            "Networks are compressed after Deep Compression without training: pruned to the "
+            f"densities ({result['settings']['density']}), weights shared by 8 bits in "
+            "convolutions and 5 in fully-connected layers."
+        )
+    if files:
+        notes.append(f"Taken as they are: {', '.join(sorted(files))}.")
+    return notes
+
+
 def page(result: Record) -> str:
     """The table and what its columns mean."""
     settings = result["settings"]
     about = (
-        f"Densities: {settings['density']}. Policy {settings['policy']}, chunks of "
+        f"Policy {settings['policy']}, chunks of "
         f"{settings['chunk']:g} s; timed: the {settings['engine']} engine, "
         f"{counted(settings['threads'], 'thread')}, {counted(settings['repeats'], 'round')}, the "
         f"first {settings['timed_frames']} frames of {counted(settings['timed_videos'], 'clip')} "
@@ -294,7 +308,7 @@ def page(result: Record) -> str:
         result,
         columns_of(result),
         title="Table 4: the recurrence on compressed networks",
-        notes=[*NOTES, about],
+        notes=[*compressed_by(result), *NOTES, about],
     )
 
 

@@ -73,4 +73,5 @@ def verify(
     if too_far and not as_json:
         found = f"largest error {worst} is over --max-error {max_error}"
         click.echo("no frame could be compared" if worst is None else found, err=True)
-    return 1 if failures or too_far else 0
+    damaged = any(clip.damage for clip in clips)  # as in extract: what is missing was not compared
+    return 1 if failures or damaged or too_far else 0

@@ -27,7 +27,8 @@ def audit_measures(
         measures[f"error_{name}"] = error_percentile(errors, share)
     for name, share in (("median", 50), ("p95", 95), ("max", 100)):
         measures[f"estimate_{name}"] = error_percentile(estimates, share)
-    measures.update({name: int(events.get(name, 0)) for name in ("breaches", "rounds", "cuts")})
+    counted = ("breaches", "rounds", "beyond_data", "cuts")
+    measures.update({name: int(events.get(name, 0)) for name in counted})
     return measures
 
 
@@ -56,9 +57,13 @@ def audit_lines(measures: Mapping[str, Any]) -> list[str]:
             f"{measures['breaches']} measured error{' was' if one else 's were'} over the target; "
             "thresholds follow what was measured"
         )
-    if measures["rounds"]:
+    reached = measures["rounds"] - measures["beyond_data"]  # a round ends for one or the other
+    if reached:
+        lines.append(f"{reached} times the accumulated error reached its limit: a key frame each")
+    if measures["beyond_data"]:
         lines.append(
-            f"{measures['rounds']} times the accumulated error reached its limit: a key frame each"
+            f"{measures['beyond_data']} times the accumulated truncation went beyond the "
+            "calibration's data: a key frame each; calibrate on clips with as much movement"
         )
     return lines
 

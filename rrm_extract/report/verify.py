@@ -301,12 +301,21 @@ def verification_text(
     ]
     if totals["frames"]:
         lines.append(
-            f"time in the networks: {totals['seconds_ordinary']:.1f} s ordinary, "
-            f"{totals['seconds_rrm']:.1f} s recurrent ({recipe.engine} engine)"
+            f"time in the networks: {totals['seconds_ordinary']:.1f} s ordinary "
+            f"(torch, {_processor(config, 'torch')}), {totals['seconds_rrm']:.1f} s recurrent "
+            f"({recipe.engine}, {_processor(config, recipe.engine)})"
         )
     lines += weights_notes(verifier.model)
     lines += [f"{Path(clip.clip).name}: {clip.damage}" for clip in clips if clip.damage]
     return "\n".join(lines)
+
+
+def _processor(config: JobConfig, engine: str) -> str:
+    """What an engine has to itself; the native one has one thread, whatever was asked for."""
+    if config.device != "cpu":
+        return config.device
+    count = 1 if engine == "native" else config.threads
+    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 class _Core:

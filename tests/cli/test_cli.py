@@ -22,6 +22,7 @@ from tests.command import extraction
 from tests.hostile.networks import NAN_MODEL
 from tests.store.helpers import IDENTITY, ROOT, chunk, source
 from tests.tiny import MODEL, network
+from tests.video.test_damage import cut, write_index_first
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +209,32 @@ def test_verify_names_a_broken_clip(
     code, _, err = output_of(capsys, "verify", bad, "--model", MODEL, "--max-error", "1")
     assert code == 1
     assert err.splitlines()[-1] == "no frame could be compared"
+
+
+def test_verify_of_a_clip_that_ends_early_is_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = write_index_first(tmp_path / "a.mp4", n_frames=96, noise=20)
+    cut(clip, 0.6)
+    code, out, _ = output_of(capsys, "verify", clip, "--model", MODEL, "--max-error", "10")
+    assert code == 1
+    assert out.splitlines()[-1].startswith("a.mp4: ")
+
+
+def test_verify_says_how_many_threads_each_network_had(
+    clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
+    before = torch.get_num_threads()
+    try:
+        _, out, _ = output_of(
+            capsys, "verify", clip, "--model", MODEL, "--max-frames", "3", "--threads", "2"
+        )
+    finally:
+        torch.set_num_threads(before)
+    (line,) = (line for line in out.splitlines() if line.startswith("time in the networks"))
+    assert "ordinary (torch, 2 threads)" in line
+    assert "recurrent (native, 1 thread)" in line
 
 
 @pytest.mark.parametrize("layout", ["npy", "flat", "activitynet"])

@@ -52,3 +52,25 @@ def test_nothing_audited_is_nothing_to_say() -> None:
     assert found["audited"] == found["infinite"] == 0
     assert found["error_max"] is None
     assert audit_lines(found) == []
+
+
+@pytest.mark.parametrize(
+    ("rounds", "beyond", "expected"),
+    [
+        (3, 0, ["3 times the accumulated error reached its limit"]),
+        (2, 2, ["2 times the accumulated truncation went beyond the calibration's data"]),
+        (
+            5,
+            1,
+            [
+                "4 times the accumulated error reached its limit",
+                "1 times the accumulated truncation went beyond the calibration's data",
+            ],
+        ),
+    ],
+)
+def test_a_round_ends_at_the_limit_or_where_the_data_end(
+    rounds: int, beyond: int, expected: list[str]
+) -> None:
+    lines = audit_lines(audit_measures(NOTHING, NOTHING, {"rounds": rounds, "beyond_data": beyond}))
+    assert [line.partition(":")[0] for line in lines] == expected

@@ -46,11 +46,13 @@ def test_a_file_that_is_no_clip_fails(tmp_path: Path) -> None:
 def test_memory_of_children_counts() -> None:
     child = "import time; x = bytearray(b'x') * (64 << 20); time.sleep(1.5)"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}]); print('ok')"
-    run = watched_run([sys.executable, "-c", code])
+    run = watched_run([sys.executable, "-c", code], passing="time.sleep(1.5)")
     assert run.output == "ok\n"
-    peak = run.peak()
+    peak, others = run.peak(), run.peak(passing=False)
     assert peak is not None
+    assert others is not None
     assert 64 < peak < 200
+    assert peak - others > 60
     assert run.peak(after=run.seconds + 1) is None
 
 
@@ -63,7 +65,7 @@ def test_a_command_that_fails() -> None:
 
 def test_ratios_of_a_run() -> None:
     runs = Runs()
-    megabytes = ((1.0, 300 << 20), (3.0, 100 << 20))
+    megabytes = ((1.0, 300 << 20, 100 << 20), (3.0, 200 << 20, 110 << 20))
     stages = {"decode": 1.0, "preprocess": 1.0, "network": 12.0}
     runs.add(100, Watched(10.0, "", megabytes), stages, 2.0)
     record = runs.record(2)
@@ -71,7 +73,7 @@ def test_ratios_of_a_run() -> None:
     assert record["network_frames_per_second"] == pytest.approx(100 / 6)
     assert record["of_network"] == pytest.approx(0.6)
     assert record["of_network_after_startup"] == pytest.approx(0.75)
-    assert (record["memory_mb"], record["memory_startup_mb"]) == (100, 300)
+    assert (record["memory_mb"], record["memory_startup_mb"]) == (110, 300)
 
 
 def test_all_of_it(

@@ -163,3 +163,23 @@ def test_compressed_file_is_made_once(tmp_path: Path) -> None:
 def test_unknown_density_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no density"):
         compressed_file(MODEL, "default", tmp_path, density="much")
+
+
+@pytest.mark.parametrize(
+    ("models", "expected"),
+    [
+        (["alexnet", "vgg16"], ["pruned to the densities (0.3)"]),
+        (["AlexNet_compressed.net"], ["Taken as they are: AlexNet_compressed.net."]),
+        (
+            ["x.dcz", "alexnet"],
+            ["pruned to the densities (0.3)", "Taken as they are: x.dcz."],
+        ),
+    ],
+)
+def test_a_page_says_of_each_network_who_compressed_it(
+    models: list[str], expected: list[str]
+) -> None:
+    rows = [{"key": {"model": model}} for model in models]
+    notes = table4_compressed.compressed_by({"rows": rows, "settings": {"density": "0.3"}})
+    assert len(notes) == len(expected)
+    assert all(part in note for part, note in zip(expected, notes, strict=True))
