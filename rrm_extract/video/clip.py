@@ -11,7 +11,7 @@ import av
 
 from rrm_extract.errors import ClipOpenError
 from rrm_extract.video._bits import Entry, EntryFinder
-from rrm_extract.video._matroska import is_cut_off, tagged_end
+from rrm_extract.video._matroska import is_cut_off, is_whole, tagged_end
 from rrm_extract.video._open import check_regular_file, data_packets, describe, open_video
 from rrm_extract.video._packets import PacketColumns, PacketTable, build_table
 
@@ -126,6 +126,8 @@ def scan_clip(path: Path, *, on_packet: Callable[[], None] | None = None) -> Cli
         damage = failure or _say_what_is_missing(
             table.span * time_base, declared, table.frame_span * time_base
         )
+        if damage and not failure and "matroska" in names and is_whole(path):
+            damage = ""
         if damage:
             table = build(ends_early=True)
         return ClipInfo(

@@ -13,11 +13,13 @@ import pytest
 
 from rrm_extract.errors import ClipDamagedError, ClipOpenError
 from rrm_extract.video import ClipReader, scan_clip
+from rrm_extract.video._matroska import is_whole
 from tests.clips import (
     NOT_CODED,
     decode_all,
     flip_bytes,
     packet_places,
+    remux,
     replace_packets,
     write_clip,
 )
@@ -296,3 +298,30 @@ def test_a_truncated_file_with_sound(tmp_path: Path, name: str, tags: bool, seco
     result = read_clip(path)
     assert result.reason is not None
     assert result.numbers == list(range(len(result.frames)))
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm"])
+def test_a_last_frame_that_stays_for_long_is_no_damage(tmp_path: Path, name: str) -> None:
+    """FFmpeg says when the file ends, and not of every frame how long it stays."""
+    codec = "libx264" if name.endswith("mkv") else "libvpx-vp9"
+    plain = write_clip(tmp_path / f"plain.{name[2:]}", codec=codec, n_frames=48, noise=20)
+
+    def stay(number: int, packet: av.Packet) -> av.Packet:
+        if number == 47:
+            packet.duration = int(5 / packet.time_base)
+        return packet
+
+    path = remux(plain, tmp_path / name, edit=stay)
+    with av.open(str(path)) as container:
+        assert container.duration > 6 * av.time_base
+    assert is_whole(path)
+    assert scan_clip(path).damage == ""
+    frames = read_clip(path).frames
+    assert (len({frame.frame_index for frame in frames}), frames[-1].frame_index) == (48, 47)
+    # As long as it was, but of zeros: what a download has not fetched yet.
+    size = path.stat().st_size
+    cut(path, 0.6)
+    with path.open("ab") as file:
+        file.truncate(size)
+    assert not is_whole(path)
+    assert "the file ends after" in scan_clip(path).damage
