@@ -310,7 +310,7 @@ def _best_affixes(
     ``own`` are all names of the network, those of integer buffers too.
 
     Raises:
-        WeightsError: there are several whole networks in ``given``.
+        WeightsError: there are several networks in ``given``.
     """
     best, best_score = ("", ""), (-1, -1, 0)
     equal: dict[frozenset[str], str] = {}  # what is taken of the file, and by which prefix
@@ -327,7 +327,8 @@ def _best_affixes(
                 equal.setdefault(frozenset(mapping[name] for name in shared), strip)
             if score > best_score:
                 best, best_score = (strip, add), score
-    if len(equal) > 1 and best_score[0] == len(wanted):
+    # Backbones without a classifier are sets, too; what fits by chance is less.
+    if len(equal) > 1 and 2 * best_score[0] > len(wanted):
         raise WeightsError(
             f"{what} holds {len(equal)} sets of weights that fit, with names that begin with "
             f"{_some(map(repr, equal.values()))}; expected one: save the one meant by itself"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,14 @@ def inputs_of(proto: Any) -> list[Any]:
 
 
 def graph_text(proto: Any) -> str:
-    """What a file computes but for its weights: networks with equal ones may differ in it."""
+    """What a file computes; its numbers by digests.
+
+    Networks with equal weights may differ in it, and in numbers that are no weights to PyTorch:
+    bounds, sizes, places.
+    """
     parts = [f"{opset.domain} {opset.version}" for opset in proto.opset_import]
+    for numbers in [*proto.graph.initializer, *proto.graph.sparse_initializer]:
+        parts.append(hashlib.sha256(numbers.SerializeToString(deterministic=True)).hexdigest())
     for node in [*proto.graph.node, *proto.functions]:
         copy = type(node)()
         copy.CopyFrom(node)

@@ -199,4 +199,7 @@ def _check_rows(name: str, single: list[list[Tensor]]) -> None:
 
 
 def _outputs(value: Any) -> list[Tensor]:
-    return [value] if isinstance(value, Tensor) else list(value)
+    """In the order of the file; those of one operation may come as a tuple among others."""
+    return (
+        [value] if isinstance(value, Tensor) else [one for part in value for one in _outputs(part)]
+    )

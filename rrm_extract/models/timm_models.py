@@ -212,7 +212,8 @@ def _pretrained(timm: ModuleType, name: str, timm_name: str) -> nn.Module:
             _check_hub(name, repository)
         else:
             # Named outright: asked for by repository, the hub is called even for a cached file.
-            overlay = {"file": str(cached)}
+            # Nor is it of the kind that some networks read by themselves where a file is named.
+            overlay = {"file": str(cached), "custom_load": False}
     try:
         with seeded(None), network_timeout():
             module: nn.Module = timm.create_model(

@@ -320,8 +320,14 @@ def test_tensors_without_data_fail() -> None:
 
 
 @pytest.mark.parametrize("names", [("model", "ema"), ("teacher", "student")])
-def test_of_two_whole_networks_none_is_taken(names: tuple[str, str]) -> None:
-    state = {f"{name}.{key}": value for name in names for key, value in small_state().items()}
+@pytest.mark.parametrize("classifier", [True, False])
+def test_of_two_networks_none_is_taken(names: tuple[str, str], classifier: bool) -> None:
+    state = {
+        f"{name}.{key}": value
+        for name in names
+        for key, value in small_state().items()
+        if classifier or not key.startswith("fc")
+    }
     with pytest.raises(WeightsError, match=r"w\.pth holds 2 sets of weights that fit, with names"):
         fit_checkpoint(Small(), state, what="w.pth")
 

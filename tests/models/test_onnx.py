@@ -292,6 +292,29 @@ def test_networks_with_equal_weights_are_told_apart(tmp_path: Path) -> None:
     assert saved(0.1) == saved(0.1) != saved(0.9)
 
 
+def test_numbers_that_are_no_weights_tell_networks_apart(tmp_path: Path) -> None:
+    def saved(most: float) -> str:
+        b = Builder()
+        bounds = [b.const(np.float32(bound)) for bound in (-0.1, most)]
+        path = b.save(tmp_path / "n.onnx", b.add("Clip", conv(b, "image", 4, 3), *bounds))
+        return load_model(path, preprocess=PREPROCESS).weights_sha256
+
+    assert saved(0.1) == saved(0.1) != saved(0.9)
+
+
+def test_several_outputs_of_one_operation_beside_another(tmp_path: Path) -> None:
+    b = Builder()
+    logits = b.add("Flatten", conv(b, "image", 4, 3))
+    values, indices = b.add("TopK", logits, b.const(np.array([3])), outputs=2)
+    path = Path(b.save(tmp_path / "n.onnx", logits))
+    proto = b.onnx.load(str(path))
+    for name, kind in ((values, b.onnx.TensorProto.FLOAT), (indices, b.onnx.TensorProto.INT64)):
+        proto.graph.output.append(b.onnx.helper.make_tensor_value_info(name, kind, None))
+    b.onnx.save(proto, str(path))
+    loaded = load_model(str(path), preprocess=PREPROCESS)
+    assert loaded.source == "onnx"
+
+
 def test_missing_external_data_fails(tmp_path: Path) -> None:
     b = Builder()
     path = Path(b.save(tmp_path / "n.onnx", conv(b, "image", 4, 3)))

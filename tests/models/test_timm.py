@@ -94,6 +94,23 @@ def test_cached_weights_need_no_network(
     assert loaded.weights_id == "timm:resnet10t.c3_in1k"
 
 
+def test_cached_weights_are_no_file_of_another_kind(
+    timm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Big Transfer's networks read .npz files by themselves; the hub has others."""
+    asked: list[dict[str, Any]] = []
+
+    def create(name: str, *, pretrained: bool, pretrained_cfg_overlay: dict[str, Any]) -> None:
+        asked.append(pretrained_cfg_overlay)
+        raise RuntimeError("that is all")
+
+    monkeypatch.setattr(timm_models, "_find_in_hub_cache", lambda _: tmp_path / "model.safetensors")
+    monkeypatch.setattr(timm, "create_model", create)
+    with pytest.raises(WeightsError, match="that is all"):
+        load_model("timm/resnetv2_50x1_bit")
+    assert asked == [{"file": str(tmp_path / "model.safetensors"), "custom_load": False}]
+
+
 def test_offline_fails_quickly(timm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
         raise urllib.error.URLError("Name or service not known")
