@@ -261,6 +261,8 @@ class NativeNetwork:
         for lane in self._lanes:
             if lane is not None:
                 lane.track(True)
+        for other in self._others:
+            other.track()
         self._fresh = True
         self._passes.reset()
         self._repeats.forget()
@@ -403,9 +405,10 @@ class NativeNetwork:
     def stats(self) -> tuple[LayerCost, ...]:
         """Cost of each linear layer, averaged over all frames since construction.
 
-        ``density_delta`` is over the frames that were not key frames (NaN if there were none). That
-        of an island, which is always dense and where nobody counts, is 1 in each of them, and 0 in
-        those that repeat the one before.
+        ``density_delta`` is over all frames but those computed from nothing, at the beginning and
+        where a key frame was asked for (NaN if there were no others). That of an island, which is
+        always dense and where nobody counts, is 1 in each of them, and 0 in those that repeat the
+        one before.
         """
         names = self._shared.program.linear_names()
         maps = {op.name: op.linear_map for op in self._shared.program.linear_ops}

@@ -249,7 +249,7 @@ class RecurrentNetwork:
                 "reset() before"
             )
             raise EngineError(msg)
-        self._lanes = lanes
+        is_first, self._lanes = self._lanes is None, lanes
         call = _Call(frames)
 
         def compute(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -257,7 +257,12 @@ class RecurrentNetwork:
                 return self._linear(op, args[0] if args else kwargs["input"], call)
             return op.call(*args, **kwargs)
 
-        outputs = execute(self.program, x, compute)
+        try:
+            outputs = execute(self.program, x, compute)
+        except Exception:
+            if is_first:  # no frame was taken: the next one need not have its shape
+                self.reset()
+            raise
         return outputs, self._densities(call)
 
     def _linear(self, op: Op, flat: Tensor, call: _Call) -> Tensor:

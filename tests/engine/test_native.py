@@ -468,6 +468,15 @@ def test_a_bad_frame_does_not_spoil_the_next(name: str, bad: float, batch: int) 
         assert relative_l2(result, values[5:]) < EXACT_RECURRENCE
 
 
+def test_the_frame_after_track_is_a_key_frame_each_time() -> None:
+    frames = moving_frames(4, 64)
+    network = opened("resnet18", threshold=0.1, adaptive=False)
+    for part in (frames[:2], frames[2:]):
+        network.track()
+        seen = network.run(part)[1]
+        assert seen.key_frame.tolist() == [True, False]
+
+
 @pytest.mark.parametrize("batch", [1, 4])
 def test_what_is_truncated_is_counted_around_a_bad_frame(batch: int) -> None:
     frames = moving_frames(9, 64)

@@ -57,3 +57,14 @@ def test_lanes_stay_as_many_as_they_are(lanes: int) -> None:
         network.run(FRAMES)
     network.reset()
     assert len(network.step(FRAMES[:lanes])) == lanes
+
+
+def test_frames_that_could_not_be_computed_were_not_taken() -> None:
+    network = _network()
+    with pytest.raises(RuntimeError, match="channels"):
+        network.step(FRAMES.movedim(1, -1))
+    assert len(network.step(FRAMES[:2])) == 2
+    with pytest.raises(RuntimeError, match="must match"):
+        network.step(FRAMES[:2].movedim(1, -1))
+    with pytest.raises(EngineError, match="frames of 3 lanes after frames of 2"):
+        network.step(FRAMES)

@@ -258,7 +258,6 @@ void State::key_frame() {
 }
 
 void State::track(bool on) {
-    if (on == tracked_) return;
     tracked_ = on;
     reset();
 }
