@@ -25,7 +25,7 @@ def file_digest(path: Path) -> str:
 
 
 def digest_of_code() -> str:
-    """SHA-256 of all of this package, compiled or not: other code has other digits.
+    """SHA-256 of all of this package, networks described in its data too: other code, other digits.
 
     Raises:
         OSError: a file cannot be read.
@@ -33,7 +33,8 @@ def digest_of_code() -> str:
     root = Path(str(rrm_extract.__file__)).parent
     native = find_spec("rrm_extract.engine._native")  # need not lie beside the rest
     compiled = [] if native is None or native.origin is None else [Path(native.origin)]
+    ours = [path for path in sorted(root.rglob("*")) if path.suffix in {".py", ".cfg", ".names"}]
     digest = hashlib.sha256()
-    for path in [*sorted(root.rglob("*.py")), *compiled]:
+    for path in [*ours, *compiled]:
         digest.update(f"{path.name}\0{file_digest(path)}\0".encode())
     return digest.hexdigest()

@@ -20,6 +20,9 @@ __all__ = ["check_figure", "draw_fit", "matplotlib_module", "save_figure"]
 FORMATS = (".svg", ".png", ".pdf")
 """Endings of a figure's name."""
 
+_WITHOUT_TIME = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+"""Metadata with which matplotlib writes no time."""
+
 
 def check_figure(path: Path) -> None:
     """Finds out before a long measurement what :func:`save_figure` would find after it.
@@ -56,7 +59,7 @@ def save_figure(figure: Any, path: Path) -> None:
     """
     try:
         with matplotlib_module("matplotlib").rc_context({"svg.hashsalt": "rrm-extract"}):
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+            figure.savefig(path, metadata=_WITHOUT_TIME.get(path.suffix.lower()))
     except OSError as error:
         msg = f"cannot write {path}: {error.strerror or error}; choose another --plot"
         raise StoreWriteError(msg) from error

@@ -207,7 +207,6 @@ def _run_job(
         ) as store,
         Progress(videos=len(videos), show=config.progress, json_log=config.json_log) as progress,
     ):
-        run = _Run(config, plan, loader, pool, store, progress, videos)
         progress.event(
             "start",
             videos=len(videos),
@@ -215,6 +214,7 @@ def _run_job(
             output=config.output,
             network_kept=isinstance(loader, KeptNetwork),
         )
+        run = _Run(config, plan, loader, pool, store, progress, videos)
         run.work()
         failures = tuple(run.failures[key] for key in sorted(run.failures))
         with held_back():  # HDF5 does not survive an interrupt while it writes
@@ -444,9 +444,12 @@ class _Run:
             self._told.pop(worker, None)
             self.accounting.seconds["write"] += answer.seconds_write
             self.peak_memory = max(self.peak_memory, answer.peak_memory)
+            if answer.damage:
+                _count_attempt(state, task)
             self._chunk_done(state, answer.index, answer.frames, answer.damage)
         else:
             self._take_back(worker)
+            _count_attempt(state, task)
             self._give_up(state, task, answer.stage, answer.error_type, answer.message)
 
     def _scanned(self, state: VideoState, message: Scanned) -> None:
@@ -494,9 +497,8 @@ class _Run:
         if state.closed:
             state.running.discard(getattr(task, "index", -1))
             return
-        # Counted for each chunk: a long video may well outlive more workers than a short one.
         index = task.index if isinstance(task, ChunkTask) else None
-        attempts = state.attempts[index] = state.attempts.get(index, 0) + 1
+        attempts = _count_attempt(state, task)
         if attempts <= self.config.retries:
             self.schedule.put_back(state, task)
             return
@@ -591,11 +593,22 @@ class _Run:
 
     def _close(self, state: VideoState) -> None:
         state.closed = True
+        state.info = None  # the packets of all videos would be a gigabyte at last
         if state.key in self._expected:
             self._expected[state.key] = sum(state.done.values())
         self.schedule.close(state)
         self._expect()
         self.progress.video_done()
+
+
+def _count_attempt(state: VideoState, task: Task) -> int:
+    """Notes a try that came to nothing, or to damage; how many there are now.
+
+    Counted for each chunk: a long video may well outlive more workers than a short one.
+    """
+    index = task.index if isinstance(task, ChunkTask) else None
+    count = state.attempts[index] = state.attempts.get(index, 0) + 1
+    return count
 
 
 def _source_of(video: Video) -> tuple[Source, str]:

@@ -27,7 +27,7 @@ class VideoState:
         earlier: those of them that an interrupted run has left.
         damaged: the first chunk that ends early; later ones do not count.
         damage, damage_stage, damage_type: why, where, and the error's name.
-        attempts: how often a worker was lost over each chunk, and over the scan (None).
+        attempts: how often each chunk, and the scan (None), came to nothing or to damage.
         closed: its outcome is settled.
     """
 

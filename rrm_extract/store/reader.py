@@ -466,7 +466,8 @@ class FeatureFile(Mapping[str, VideoFeatures]):
 
 
 def _why_missing(path: Path) -> str:
-    parts = parts_dir_of(path)
+    # Where the writer keeps them: beside what a link points at.
+    parts = parts_dir_of(path.resolve() if path.is_symlink() else path)
     if parts.is_dir():
         done = sum(1 for part in parts.glob("*.h5") if not part.name.startswith("."))
         videos = "1 video is" if done == 1 else f"{done} videos are"

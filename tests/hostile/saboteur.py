@@ -10,6 +10,7 @@ It is imported before the workers' own module and changes how clips are read:
     stuck       the same, and no other thread of the process can run
     crash       a segmentation fault in the first chunk
     raise       the first chunk raises what nobody expects
+    crash-raise a segmentation fault, and when it is tried again as raise
 
 What happens in the first chunk happens in the third with "-late" behind the word, and while the
 clip is opened with "-scan".
@@ -34,9 +35,9 @@ SLOW_SECONDS, CRAWL_SECONDS = 0.05, 0.15
 LATE_CHUNK = 2
 
 
-def _act(name: str, chunk: int | None) -> None:
+def _act(path: Path, chunk: int | None) -> None:
     """What happens at a clip with these words in its name."""
-    words = name.split(".")[0].split("_")
+    words = path.name.split(".")[0].split("_")
     if chunk is None:
         due = [word.removesuffix("-scan") for word in words if word.endswith("-scan")]
     elif chunk == LATE_CHUNK:
@@ -47,9 +48,11 @@ def _act(name: str, chunk: int | None) -> None:
         time.sleep(3600)
     if "stuck" in due:
         ctypes.PyDLL(None).sleep(3600)  # with the interpreter's lock held
-    if "crash" in due:
+    tried = path.with_name(f"{path.name}.tried")
+    if "crash" in due or ("crash-raise" in due and not tried.exists()):
+        tried.touch()
         os.kill(os.getpid(), signal.SIGSEGV)
-    if "raise" in due:
+    if "raise" in due or "crash-raise" in due:
         raise LookupError("nobody\nexpects this")
     if "slow" in words and chunk is not None:
         time.sleep(SLOW_SECONDS)
@@ -60,7 +63,7 @@ def _sabotage() -> None:
 
     def reading(self: ClipReader, chunk: int) -> Iterator[SampledFrame]:
         path = self._info.path
-        _act(path.name, chunk)
+        _act(path, chunk)
         if chunk > 0 and "wait" in path.name:
             path.with_name(f"{path.name}.waits").touch()
             while not path.with_name(f"{path.name}.go").exists():
@@ -68,7 +71,7 @@ def _sabotage() -> None:
         yield from read(self, chunk)
 
     def scanning(path: Path, **options: Any) -> ClipInfo:
-        _act(path.name, None)
+        _act(path, None)
         return scan(path, **options)
 
     def crawling(container: Any, stream: Any) -> Iterator[Any]:

@@ -152,6 +152,7 @@ def test_each_good_one_is_complete_and_each_bad_one_listed(
     assert f"{len(failures)} of them failed or partial" in capsys.readouterr().out
     assert output.stat().st_mtime_ns == written
     absent = {"absent.mp4", "dangling.mp4", "null\0.mp4"}
+    assert [e["event"] for e in events(log)].index("start") == 0
     assert {e["video_id"] for e in events(log) if e["event"] == "failure"} == absent
 
     log.unlink()

@@ -25,6 +25,7 @@ from rrm_extract.jobs.calibration import (
     parse,
     save,
 )
+from rrm_extract.jobs.fit_plot import save_figure
 from rrm_extract.rrm.aecs import AccumulatedError
 
 SUBJECT = Subject(
@@ -249,3 +250,16 @@ def test_control_of_both() -> None:
         TARGET.control(["fc", "conv2"])
     assert ACCUMULATED.control(0.3).limit == 0.3
     assert ACCUMULATED.control(0.3).model == ACCUMULATED.model
+
+
+@pytest.mark.parametrize("name", ["fit.svg", "fit.SVG", "fit.png", "fit.pdf"])
+def test_equal_figures_give_equal_files(tmp_path: Path, name: str) -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    figure.subplots().plot([0, 1], [1, 0])
+    written = []
+    for time in ("1000000000", "2000000000"):  # what matplotlib takes for now
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SOURCE_DATE_EPOCH", time)
+            save_figure(figure, tmp_path / name)
+        written.append((tmp_path / name).read_bytes())
+    assert written[0] == written[1]

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+import rrm_extract
 from rrm_extract.config import JobConfig
 from rrm_extract.errors import LayerError
 from rrm_extract.jobs import loading, network_cache
+from rrm_extract.jobs.digests import digest_of_code
 from rrm_extract.jobs.loading import KeptNetwork, Loader, network_of
 from rrm_extract.jobs.network_cache import (
     NOT_OF_THE_NETWORK,
@@ -104,6 +106,20 @@ def test_the_code_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     key = network_key(job())
     monkeypatch.setattr(network_cache, "digest_of_code", lambda: "another")
     assert network_key(job()) not in {key, None}
+
+
+def test_code_is_also_what_describes_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rrm_extract, "__file__", str(tmp_path / "__init__.py"))
+    seen = {digest_of_code()}
+    for name, text in (("a.py", "1"), ("a.py", "2"), ("data/n.cfg", "[net]"), ("data/n.cfg", "")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        seen.add(digest_of_code())
+    assert len(seen) == 5
+    (tmp_path / "notes.txt").write_text("of no consequence")
+    assert digest_of_code() in seen
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from pathlib import Path
 
 from helpers import IDENTITY, LAYERS, chunk, source  # type: ignore[import]
 
+from rrm_extract.jobs.memory import peak_memory
 from rrm_extract.store import FeatureFile, OutputStore, export, same_content
-
-
-def peak_mib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def write_run(output: Path, n_chunks: int) -> None:
@@ -31,6 +27,6 @@ def write_run(output: Path, n_chunks: int) -> None:
 
 out = Path(sys.argv[1])
 write_run(out / "short.h5", 1)
-print(peak_mib())
+print(peak_memory() >> 20)
 write_run(out / "long.h5", 41)
-print(peak_mib())
+print(peak_memory() >> 20)

@@ -128,8 +128,12 @@ def test_missing_file_fails(tmp_path: Path) -> None:
         FeatureFile(tmp_path / "none.h5")
 
 
-def test_unfinished_file_fails(tmp_path: Path) -> None:
+@pytest.mark.parametrize("link", [False, True])
+def test_unfinished_file_fails(tmp_path: Path, link: bool) -> None:
     path = tmp_path / "feats.h5"
+    if link:
+        (tmp_path / "disk").mkdir()
+        path.symlink_to(tmp_path / "disk" / "feats.h5")
     with OutputStore(path, IDENTITY) as store:
         write_video(store, source("a.mp4"))
     with pytest.raises(StoreFormatError) as caught:
