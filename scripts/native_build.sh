@@ -17,3 +17,21 @@ build_native() {
         return 1
     fi
 }
+
+# build_sanitized FOLDER PYTHON MODULE: the module and rrm_kernel_test, with sanitizers, for the
+# instruction sets of this processor, which MODULE, any build of the same, knows.
+build_sanitized() {
+    local folder="$1" python="$2" module="$3" isas
+    isas="$("$python" - "$module" <<'EOF'
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+
+spec = spec_from_file_location("_native", sys.argv[1])
+native = module_from_spec(spec)
+spec.loader.exec_module(native)
+print(*(name for name in native.available_isas() if name.startswith("avx")), sep=";")
+EOF
+    )"
+    build_native "$folder" -DRRM_SANITIZE=ON -DRRM_KERNEL_TEST=ON "-DRRM_ISAS=$isas" \
+        -DPython_EXECUTABLE="$python" -DCMAKE_CXX_COMPILER="${CXX:-c++}"
+}

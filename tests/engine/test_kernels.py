@@ -1091,6 +1091,8 @@ def test_tiles_equal_the_direct_sum(
     module = Wide()
     generator = torch.Generator().manual_seed(1)
     changes = ("all", "pixel", "corner", "same", "few", "pixel", "all", "all", "corner")
+    if isa == "reference":  # which takes its time
+        changes = changes[: batch + 1]
     frames = clip((20, height, width), changes, generator=generator, exact=False)
     options: dict[str, Any] = {"precision": precision, "batch": batch}
     with mock.patch.dict(forms.BREAK_EVEN, dict.fromkeys(forms.BREAK_EVEN, -1.0)):
