@@ -14,8 +14,9 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The tests' modules can be imported, in workers too."""
-    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    """The tests' modules can be imported, in workers too; see tests/every_process."""
+    folders = [str(REPOSITORY / "tests" / "every_process"), str(REPOSITORY)]
+    path = os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), **(extra or {})}
 
 

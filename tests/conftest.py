@@ -1,15 +1,36 @@
-"""No test finds a network that another has kept, or leaves one in the folder of whoever runs it."""
+"""What holds for all tests."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 
+import pytest
 from hypothesis import settings
 
+import tests.kept  # noqa: F401 - it does what it does when it is imported
 from rrm_extract.jobs.network_cache import VARIABLE
-
-os.environ[VARIABLE] = "off"  # before any process is started
 
 # How long an example takes says nothing on a busy machine.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+IS_FIRST = "PYTEST_XDIST_WORKER" not in os.environ
+"""Not one of several processes that run tests side by side for another."""
+
+if IS_FIRST:
+    # Networks that tests keep are of this run, and never in the folder of whoever runs it.
+    os.environ[VARIABLE] = tempfile.mkdtemp(prefix="rrm-extract-tests-")
+
+
+def pytest_unconfigure() -> None:
+    """Nothing of it stays."""
+    if IS_FIRST:
+        shutil.rmtree(os.environ[VARIABLE], ignore_errors=True)
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs load their network themselves, and keep none."""
+    monkeypatch.setenv(VARIABLE, "off")

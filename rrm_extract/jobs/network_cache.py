@@ -63,6 +63,9 @@ ON_ITS_WAY = ".rrm-"
 OWN = re.compile(rf"[0-9a-f]{{64}}|{re.escape(ON_ITS_WAY)}.+")
 """Names of the cache's own folders; nothing else is ever deleted, whatever folder was named."""
 
+KNOWN = re.compile(r"\w+")
+"""Models whose code is this package's, or that of a package whose version is looked at."""
+
 COMPUTATION, PLAN, ABOUT = "computation", "plan", "about.json"
 
 
@@ -73,7 +76,7 @@ def network_key(config: JobConfig) -> str | None:
         Hexadecimal digits; None where something else could decide than what is looked at here:
         the user's own code, files that refer to other files, other devices than the CPU.
     """
-    plain = re.fullmatch(r"\w+", config.model)
+    plain = KNOWN.fullmatch(config.model)
     timm = config.model.startswith("timm/") and (
         config.weights.startswith("random") or Path(config.weights).is_file()
     )

@@ -20,9 +20,6 @@ import psutil
 
 from tests.command import command, environment
 
-SABOTAGE = Path(__file__).parent / "every_process"
-"""What is in PYTHONPATH so that tests.hostile.saboteur reaches the workers."""
-
 PATIENCE_SECONDS = 120.0
 """How long anything may take before the test fails."""
 
@@ -139,8 +136,7 @@ def started(
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))
 
     output = Path(arguments[list(arguments).index("-o") + 1])
-    variables = environment(extra)
-    variables["PYTHONPATH"] = os.pathsep.join([str(SABOTAGE), variables["PYTHONPATH"]])
+    variables = environment({"RRM_TESTS_SABOTAGE": "1", **(extra or {})})
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         with out.open("wb") as to, err.open("wb") as errors:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from rrm_extract.store import same_content
 from tests.hostile.conftest import job
 from tests.hostile.jobs import expect_clean, finished, started
@@ -20,6 +22,7 @@ LIMITS = {
 """What cannot be written any more, and the limit at which it is the first."""
 
 
+@pytest.mark.usefixtures("loads")  # the loader writes the recipe
 def test_a_full_disk_loses_nothing(videos: Path, whole: Path, tmp_path: Path) -> None:
     output = tmp_path / "feats.h5"
     arguments = job(videos, output, "--workers", "1")

@@ -37,6 +37,7 @@ def test_interrupted_jobs_keep_what_is_done(videos: Path, whole: Path, tmp_path:
     expect_clean(tmp_path, "feats.h5")
 
 
+@pytest.mark.usefixtures("loads")
 @pytest.mark.parametrize("pause", [0, 0.05, 0.2])
 def test_interrupted_while_workers_start(pause: float, videos: Path, tmp_path: Path) -> None:
     with started(job(videos, tmp_path / "feats.h5"), cwd=tmp_path) as run:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-import rrm_extract
 from rrm_extract.config import JobConfig
 from rrm_extract.errors import LayerError
 from rrm_extract.jobs import loading, network_cache
@@ -27,6 +26,7 @@ from rrm_extract.jobs.recipe import load_plan
 from rrm_extract.jobs.run import RunSummary, run_job
 from rrm_extract.store import same_content
 from rrm_extract.video.synthetic import write_demo_clip
+from tests.command import extraction, rrm_extract
 
 pytest.importorskip("rrm_extract.engine._native", reason="keys name the native engine")
 
@@ -111,7 +111,7 @@ def test_the_code_decides(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_code_is_also_what_describes_a_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rrm_extract, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr("rrm_extract.__file__", str(tmp_path / "__init__.py"))
     seen = {digest_of_code()}
     for name, text in (("a.py", "1"), ("a.py", "2"), ("data/n.cfg", "[net]"), ("data/n.cfg", "")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -122,10 +122,19 @@ def test_code_is_also_what_describes_a_network(
     assert digest_of_code() in seen
 
 
+def test_the_tests_own_jobs_keep_the_tiny_network(tmp_path: Path) -> None:
+    clip = write_demo_clip(tmp_path / "clip.mp4", seconds=0.5, size=(64, 48))
+    for name, words in (("a.h5", "loading the network took"), ("b.h5", "was kept by an earlier")):
+        arguments = extraction(clip, tmp_path / name, "--workers", "1")
+        done = rrm_extract(*arguments, cwd=tmp_path, extra={VARIABLE: str(tmp_path / "cache")})
+        assert words in done.stdout, done.stderr
+    assert same_content(tmp_path / "a.h5", tmp_path / "b.h5") == []
+
+
 @pytest.mark.parametrize(
     "options",
     [
-        {"model": "tests.tiny:network"},
+        {"model": "tests.hostile.networks:network"},
         {"model": "network.onnx", "preprocess": "imagenet"},
         {"model": "darknet:yolo.cfg"},
         {"model": "timm/resnet18", "weights": "default"},

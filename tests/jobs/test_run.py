@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rrm_extract import FeatureFile
+from rrm_extract.jobs.network_cache import VARIABLE
 from rrm_extract.store import same_content
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.command import extraction, rrm_extract
@@ -29,7 +30,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def output(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The features of one run with one worker."""
     path = tmp_path_factory.mktemp("out") / "feats.h5"
-    done = rrm_extract(*extraction(videos, path, "--workers", "1"), cwd=path.parent)
+    arguments = extraction(videos, path, "--workers", "1")
+    done = rrm_extract(*arguments, cwd=path.parent, extra={VARIABLE: "off"})
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "quiet when not a terminal"
     assert "loading the network took" in done.stdout

@@ -16,6 +16,7 @@ from watched import Watched, watched_run
 from rrm_extract.video import ClipReader, Sampling, count_chunks, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.command import environment
+from tests.hostile.networks import NAN_MODEL
 from tests.tiny import MODEL
 
 
@@ -116,7 +117,7 @@ def test_networks_that_are_kept(
     monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     weights = arguments.index("random:0")
     arguments[weights] = "default"
-    monkeypatch.setattr(sys, "argv", ["bench_e2e.py", *arguments, MODEL])
+    monkeypatch.setattr(sys, "argv", ["bench_e2e.py", *arguments, NAN_MODEL])
     with pytest.raises(SystemExit, match="leave --kept away"):
         main()
 
