@@ -18,20 +18,20 @@ build_native() {
     fi
 }
 
-# build_sanitized FOLDER PYTHON MODULE: the module and rrm_kernel_test, with sanitizers, for the
-# instruction sets of this processor, which MODULE, any build of the same, knows.
-build_sanitized() {
-    local folder="$1" python="$2" module="$3" isas
-    isas="$("$python" - "$module" <<'EOF'
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
+# Instruction sets of this processor for which there are kernels, as the compiler knows it; in
+# CMake's form.
+isas_of_processor() {
+    local known isas=()
+    known="$("${CXX:-c++}" -march=native -dM -E -x c++ /dev/null)"
+    has() { for macro; do [[ "$known" == *" __${macro}__ "* ]] || return; done; }
+    if has AVX2 FMA; then isas+=(avx2); fi
+    if has AVX512F AVX512BW AVX512VL AVX512DQ; then isas+=(avx512); fi
+    if has AVX512BF16 AVX512VBMI2 AVX512VPOPCNTDQ AVX512VNNI; then isas+=(avx512bf16); fi
+    (IFS=";" && echo "${isas[*]-}")
+}
 
-spec = spec_from_file_location("_native", sys.argv[1])
-native = module_from_spec(spec)
-spec.loader.exec_module(native)
-print(*(name for name in native.available_isas() if name.startswith("avx")), sep=";")
-EOF
-    )"
-    build_native "$folder" -DRRM_SANITIZE=ON -DRRM_KERNEL_TEST=ON "-DRRM_ISAS=$isas" \
-        -DPython_EXECUTABLE="$python" -DCMAKE_CXX_COMPILER="${CXX:-c++}"
+# build_sanitized FOLDER PYTHON: the module and rrm_kernel_test, with sanitizers, for this processor.
+build_sanitized() {
+    build_native "$1" -DRRM_SANITIZE=ON -DRRM_KERNEL_TEST=ON "-DRRM_ISAS=$(isas_of_processor)" \
+        -DPython_EXECUTABLE="$2" -DCMAKE_CXX_COMPILER="${CXX:-c++}"
 }
