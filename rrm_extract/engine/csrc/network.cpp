@@ -59,7 +59,7 @@ constexpr int kAskedInDoubt = 2;
 
 // Above this share of outputs that may have changed, those that have not are not worth keeping: where
 // a dense frame skips them, and where it computes all the same.
-constexpr double kNearlyAll = 0.7, kMost = 0.5;
+constexpr double kNearlyAll = 0.7, kMost = 0.2;
 
 }  // namespace
 
