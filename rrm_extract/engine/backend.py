@@ -20,6 +20,9 @@ __all__ = ["ENGINES", "PRECISIONS", "Choice", "Network", "choose_engine", "open_
 ENGINES = ("auto", "native", "torch")
 PRECISIONS = ("fp32", "bf16")
 
+BF16_ISA = "avx512bf16"
+"""The instruction set that multiplies bfloat16."""
+
 Network = NativeNetwork | RecurrentNetwork
 
 
@@ -30,7 +33,7 @@ class Choice:
     Attributes:
         engine: "native" or "torch".
         isa: instruction set of the native kernels, "" for torch.
-        reason: one line for a person; empty when there was nothing to decide.
+        reason: one line for a person; empty where nothing is to be said.
     """
 
     engine: str
@@ -75,7 +78,14 @@ def choose_engine(engine: str, *, device: str = "cpu", precision: str = "fp32") 
         if engine == "native" or precision != "fp32":
             raise
         return Choice(engine="torch", reason=f"running on PyTorch alone: {error}")
-    return Choice(engine="native", isa=isa_of_this_process())
+    isa = isa_of_this_process()
+    reason = ""
+    if precision == "bf16" and isa != BF16_ISA:
+        reason = (
+            f"bf16 on {isa}, which has no instructions for it: fp32 can be as fast or faster here, "
+            "and is more exact"
+        )
+    return Choice(engine="native", isa=isa, reason=reason)
 
 
 def open_network(

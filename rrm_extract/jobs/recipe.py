@@ -86,7 +86,7 @@ class Recipe:
         layers: the linear layers with their sizes; densities are not filled in.
         engine: "native" or "torch".
         isa: instruction set of the native kernels.
-        engine_note: why the engine is not the one that could be expected; mostly empty.
+        engine_note: why the engine, or its speed, is not what could be expected; mostly empty.
         precision: "fp32" or "bf16".
         input_shape: (C, h, w) of a frame after the transform.
         packed: weights in the order of the native kernels.

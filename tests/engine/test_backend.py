@@ -67,7 +67,8 @@ def test_choice(engine: str, device: str, precision: str, index: str) -> None:
     expected = EXPECTED[engine, device, precision]
     if expected in ENGINES:
         choice = choose_engine(engine, device=device + index, precision=precision)
-        assert (choice.engine, choice.reason) == (expected, "")
+        assert choice.engine == expected
+        assert bool(choice.reason) is (precision == "bf16" and ISAS[-1] != "avx512bf16")
         assert choice.isa == (ISAS[-1] if expected == "native" else "")
         return
     with pytest.raises(ConfigError, match=expected) as caught:
@@ -81,6 +82,16 @@ def test_choice(engine: str, device: str, precision: str, index: str) -> None:
 def test_unknown_names_fail(wrong: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="is unknown; expected one of"):
         choose_engine(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_bf16_without_instructions_for_it_is_told(
+    isa: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RRM_ISA", isa)
+    reason = choose_engine("auto", precision="bf16").reason
+    assert reason == "" if isa == "avx512bf16" else f"bf16 on {isa}" in reason
+    assert choose_engine("auto").reason == ""
 
 
 @pytest.mark.usefixtures("missing")
