@@ -16,18 +16,18 @@ from rrm_extract.jobs.network_cache import VARIABLE
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
-IS_FIRST = "PYTEST_XDIST_WORKER" not in os.environ
-"""Not one of several processes that run tests side by side for another."""
+KEPT: str | None = None
+"""The folder of networks that tests keep: of this run, and never that of whoever runs it. None in
+one of several processes that run tests side by side for another, which has made it."""
 
-if IS_FIRST:
-    # Networks that tests keep are of this run, and never in the folder of whoever runs it.
-    os.environ[VARIABLE] = tempfile.mkdtemp(prefix="rrm-extract-tests-")
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ[VARIABLE] = KEPT = tempfile.mkdtemp(prefix="rrm-extract-tests-")
 
 
 def pytest_unconfigure() -> None:
     """Nothing of it stays."""
-    if IS_FIRST:
-        shutil.rmtree(os.environ[VARIABLE], ignore_errors=True)
+    if KEPT is not None:
+        shutil.rmtree(KEPT, ignore_errors=True)
 
 
 @pytest.fixture

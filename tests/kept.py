@@ -1,6 +1,6 @@
 """Jobs of tests keep the tiny network for each other: its code stays as it is while they run.
 
-Loading takes PyTorch, and three quarters of the time of such a job. So it is not imported here.
+Loading takes PyTorch, and most of the time of such a job. So it is not imported here.
 """
 
 from __future__ import annotations

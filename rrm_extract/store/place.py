@@ -7,7 +7,7 @@ from pathlib import Path
 from rrm_extract.errors import StoreError, StoreWriteError
 from rrm_extract.store.job import load_job
 from rrm_extract.store.lock import WriterLock
-from rrm_extract.store.schema import parts_dir_of
+from rrm_extract.store.schema import file_behind, parts_dir_of
 
 
 class OutputPlace:
@@ -30,7 +30,7 @@ class OutputPlace:
             output: The file, or a link to it.
         """
         # The file is renamed into place, which must replace what a link points at, not the link.
-        self.output = output.resolve() if output.is_symlink() else output
+        self.output = file_behind(output)
         """The file."""
         self.parts_dir = parts_dir_of(self.output)
         """Where unfinished work is kept."""

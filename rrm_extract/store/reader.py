@@ -43,6 +43,7 @@ from rrm_extract.store.schema import (
     VIDEOS,
     Array,
     FailureRecord,
+    file_behind,
     parts_dir_of,
     sha256_of,
 )
@@ -466,8 +467,7 @@ class FeatureFile(Mapping[str, VideoFeatures]):
 
 
 def _why_missing(path: Path) -> str:
-    # Where the writer keeps them: beside what a link points at.
-    parts = parts_dir_of(path.resolve() if path.is_symlink() else path)
+    parts = parts_dir_of(file_behind(path))
     if parts.is_dir():
         done = sum(1 for part in parts.glob("*.h5") if not part.name.startswith("."))
         videos = "1 video is" if done == 1 else f"{done} videos are"

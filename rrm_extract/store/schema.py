@@ -111,6 +111,11 @@ def storable(text: str) -> str:
     return whole.replace("\0", "\\x00")
 
 
+def file_behind(output: Path) -> Path:
+    """Where an output really lies: a link's target, there or not."""
+    return output.resolve() if output.is_symlink() else output
+
+
 def parts_dir_of(output: Path) -> Path:
     """The folder beside `output` where unfinished work is kept."""
     return output.parent / f"{output.name}.parts"  # "." and "/" have no name, and are refused later

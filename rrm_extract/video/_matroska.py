@@ -80,14 +80,11 @@ def _segment(file: BinaryIO) -> tuple[int, int] | None:
     at = 0
     while at < _HEAD_BYTES:
         element = _element(file, at)
-        if element is None:
+        if element is None or element[2] is None:
             return None
-        kind, begin, end = element
+        kind, begin, at = element[0], element[1], element[2]
         if kind == _SEGMENT:
-            return None if end is None else (begin, end)
-        if end is None:
-            return None
-        at = end
+            return begin, at
     return None
 
 
