@@ -17,7 +17,7 @@ from torchvision.models.feature_extraction import NodePathTracer
 from rrm_extract.errors import TraceError
 from rrm_extract.graph.binary import BINARY_MODULES, BinaryConv2d, BinaryLinear, Sign
 from rrm_extract.graph.dtypes import type_of, type_of_frames
-from rrm_extract.graph.evaluation import evaluating_copy, evaluation
+from rrm_extract.graph.evaluation import evaluating_copy, evaluation, unchanged_buffers
 from rrm_extract.graph.hooks import make_weights, refuse_hooks, refuse_root_hooks
 from rrm_extract.graph.kinds import (
     NORM_ACTIVATION_CHILDREN,
@@ -43,6 +43,12 @@ __all__ = ["MethodCall", "trace"]
 
 _LIBRARIES = (torch, nn.functional)
 """Where a function whose name ends in "_" works in place, and has a twin that does not."""
+
+for _public, _function in vars(nn.functional).items():
+    # max_pool2d and others that choose between two have the name of an inner function, by which
+    # nobody who reads a pickled Program would find them, nor a digest tell them apart.
+    if getattr(_function, "__qualname__", "").startswith("boolean_dispatch."):
+        _function.__qualname__ = _public
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ def trace(
     Raises:
         TraceError: it is no network, the control flow depends on the data, there is more than one
             input, memory is read that was written in place through a view of it, a layer has
-            hooks, or it computes under ``torch.autocast``.
+            hooks, it changes its parameters or buffers, or computes under ``torch.autocast``.
     """
     if not isinstance(module, nn.Module):
         msg = f"a {type(module).__name__} is no network; expected a torch.nn.Module"
@@ -93,7 +99,8 @@ def trace(
         leaf_modules=[*leaf_modules, *BINARY_MODULES, Sign],
     )
     with evaluation(module):
-        graph = _graph(module, tracer)
+        with unchanged_buffers(module):
+            graph = _graph(module, tracer)
         memory = Memory(module, tuple(leaf_functions))
         return _Translation(module, tracer, graph, memory).program()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -26,7 +27,13 @@ from rrm_extract.engine.build import Packed
 from rrm_extract.engine.compiled import CompiledPlan
 from rrm_extract.engine.lower import results_of
 from rrm_extract.engine.seen import Seen, seen_of
-from rrm_extract.errors import CalibrationError, ConfigError, StoreWriteError, WeightsError
+from rrm_extract.errors import (
+    CalibrationError,
+    ConfigError,
+    ModelError,
+    StoreWriteError,
+    WeightsError,
+)
 from rrm_extract.graph import (
     Program,
     default_layer,
@@ -524,6 +531,7 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
     Raises:
         StoreWriteError: no space or no permission.
+        ModelError: a part of the network cannot be pickled.
     """
     try:
         with path.open("wb") as file:
@@ -532,6 +540,12 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
             plain = replace(recipe, compiled=None, exact=None)
             torch.save(plain, cast(BinaryIO, kept))
             kept.check()
+    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        msg = (
+            f"the network cannot be handed to workers ({error}); expected functions and classes "
+            "that can be imported, none made inside of others"
+        )
+        raise ModelError(msg) from error
     except OSError as error:
         reason = error.strerror or str(error)
         msg = f"cannot write {path}: {reason}; make room, then run the same command again"

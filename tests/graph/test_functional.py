@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
 
 from rrm_extract.graph import Program, fold_batch_norm, trace
+from rrm_extract.graph.digest import digest_of
 from rrm_extract.rrm import RecurrentNetwork
 from tests.closeness import EXACT_RECURRENCE, relative_l2
 from tests.engine.running import native
@@ -70,3 +72,23 @@ def test_a_vector_of_weights() -> None:
         Net(lambda net, y: F.linear(F.adaptive_avg_pool2d(y, 1).flatten(1), net.vector)[:, None])
     )
     assert [op.name for op in program.linear_ops] == ["first"]
+
+
+@pytest.mark.parametrize("name", ["max_pool2d", "adaptive_max_pool2d"])
+def test_a_program_with_a_function_that_chooses_is_pickled(name: str) -> None:
+    program = trace(Net(lambda net, y: getattr(F, name)(y, 2)).eval())
+    again = pickle.loads(pickle.dumps(program))
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(again(x)[0], program(x)[0])
+
+
+def test_functions_that_choose_are_told_apart() -> None:
+    torch.manual_seed(0)
+    weights = Net(lambda net, y: y).state_dict()
+
+    def digest(name: str) -> str:
+        module = Net(lambda net, y: getattr(F, name)(y, 2))
+        module.load_state_dict(weights)
+        return digest_of(trace(module.eval()))
+
+    assert digest("max_pool2d") == digest("max_pool2d") != digest("adaptive_max_pool2d")

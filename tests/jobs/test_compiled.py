@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,23 @@ pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ co
 from rrm_extract.config import JobConfig
 from rrm_extract.engine.compiled import CompiledNetwork
 from rrm_extract.engine.mapped import is_mapped, load_mapped, save_mapped
-from rrm_extract.errors import StoreWriteError
+from rrm_extract.errors import ModelError, StoreWriteError
 from rrm_extract.jobs import ChunkExtractor, make_recipe
 from rrm_extract.jobs.compiled import load_compiled, save_compiled
 from rrm_extract.jobs.network_cache import copied
-from rrm_extract.jobs.recipe import Recipe, load_recipe, sampling_of, save_computation
+from rrm_extract.jobs.recipe import (
+    Recipe,
+    load_recipe,
+    sampling_of,
+    save_computation,
+    save_recipe,
+)
 from rrm_extract.models import load_model
 from rrm_extract.video import ClipReader, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.command import environment
 from tests.hostile.networks import MODEL as WITH_AN_ISLAND
+from tests.jobs import branching
 from tests.memory import assert_mapped_not_copied
 from tests.tiny import MODEL
 
@@ -47,7 +55,13 @@ def pictures(count: int, size: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("model", "layer"),
-    [(MODEL, "fc"), (MODEL, "features"), ("squeezenet1_1", None), ("mnasnet0_5", None)],
+    [
+        (MODEL, "fc"),
+        (MODEL, "features"),
+        (branching.MODEL, None),
+        ("squeezenet1_1", None),
+        ("mnasnet0_5", None),
+    ],
 )
 def test_the_same_numbers_as_with_torch(model: str, layer: str | None, tmp_path: Path) -> None:
     weights = "default" if model == MODEL else "random:0"
@@ -167,3 +181,12 @@ def test_no_room_fails(tmp_path: Path) -> None:
     assert compiled is not None
     with pytest.raises(StoreWriteError, match=r"cannot write .*no-such-folder"):
         save_compiled(compiled, tmp_path / "no-such-folder/file")
+
+
+def test_what_workers_cannot_read_is_refused(tmp_path: Path) -> None:
+    made = recipe()
+    (first, *rest) = made.program.ops
+    bad = replace(first, call=lambda x: x)
+    program = replace(made.program, ops=(bad, *rest))
+    with pytest.raises(ModelError, match="cannot be handed to workers"):
+        save_recipe(replace(made, program=program), tmp_path / "recipe")

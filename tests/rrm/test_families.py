@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import pickle
+
 import pytest
 import torch
+from torch import Tensor
 
 from rrm_extract.models import list_models
 from rrm_extract.rrm import RecurrentNetwork, overall_density
@@ -53,6 +57,15 @@ def test_the_networks_answer_to_their_input(network: Lively) -> None:
     # equalled by one that never updates.
     for values in network.expected:
         assert 0.03 < relative_l2(values[1:], values[:-1]) < 1
+
+
+class _WithoutTensors(pickle.Pickler):
+    def persistent_id(self, item: object) -> str | None:
+        return "tensor" if isinstance(item, Tensor) else None
+
+
+def test_workers_can_be_told_of_them(network: Lively) -> None:
+    _WithoutTensors(io.BytesIO()).dump(network.program)
 
 
 def test_threshold_0_equals_the_ordinary_network(network: Lively) -> None:
