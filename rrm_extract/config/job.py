@@ -35,7 +35,8 @@ class JobConfig:
     inputs: tuple[str, ...] = option_field(
         kinds.PATHS,
         (),
-        "Videos: files, folders (searched recursively), globs, or a .txt or .csv list of files.",
+        "Videos: files, folders (searched recursively), globs, or a .txt or .csv list of files; "
+        "lines of a .txt list that begin with # are passed over.",
         "videos/",
     )
     output: str | None = option_field(
@@ -291,7 +292,7 @@ class JobConfig:
         8,
         "Frames taken through one layer before the next layer.",
         "16",
-        decides_result=True,  # in the last bits
+        decides_result=True,  # and, above threshold 0, which layers run dense
     )
     timeout: float = option_field(
         kinds.SECONDS,

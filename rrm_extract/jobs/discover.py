@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rrm_extract.errors import InputError
-from rrm_extract.jobs.folders import files_below, is_there
+from rrm_extract.jobs.folders import files_below, folders_below, is_there
 
 __all__ = ["VIDEO_EXTENSIONS", "Video", "discover"]
 
@@ -29,6 +29,9 @@ VIDEO_EXTENSIONS = frozenset(
 """What is taken from a folder when no pattern is given; a file that is named is always taken."""
 
 LIST_EXTENSIONS = frozenset({".txt", ".csv", ".lst"})
+ANY_FOLDERS = "**"
+"""Of a glob: folders to any depth."""
+
 LIST_COLUMNS = ("path", "video", "file", "filename", "video_path")
 
 
@@ -63,7 +66,7 @@ def discover(
         include: glob patterns, matched against a file's name and its path below the folder.
 
     Returns:
-        Each video once, sorted by id.
+        Each video once, sorted by id; of inputs that overlap the first names it.
 
     Raises:
         InputError: an input does not exist or holds no video, a video is outside ``root``, or
@@ -73,8 +76,11 @@ def discover(
         msg = "no input was given; expected video files, folders, globs or a list"
         raise InputError(msg)
     by_id: dict[str, Video] = {}
+    given_by: dict[str, str] = {}  # the input that gave a path first
     for given in inputs:
         for base, path in _expand(given, include):
+            if given_by.setdefault(os.path.abspath(path), given) != given:  # noqa: PTH100
+                continue
             video = Video(_video_id(path, Path(root) if root else base, given), path)
             other = by_id.setdefault(video.video_id, video)
             if other.path != path and os.path.realpath(other.path) != os.path.realpath(path):
@@ -115,20 +121,36 @@ def _matched(pattern: str, include: Sequence[str]) -> Iterator[tuple[Path, Path]
             break
         fixed.append(part)
     base = Path(*fixed) if fixed else Path()
-    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute patterns too
+    matches = sorted(set(_globbed(pattern, base)))
     is_folder = {match: os.path.isdir(match) for match in matches}  # noqa: PTH112 - as above
     files = [Path(match) for match in matches if not is_folder[match]]
     folders = [Path(match) for match in matches if is_folder[match]]
     if not matches:
         msg = f"glob {pattern} matches no file; expected a pattern such as 'videos/**/*.mp4'"
         raise InputError(msg)
-    # Folders that are matched beside videos are those of other things, such as earlier outputs.
-    found = [file for file in files if _wanted(file.name, file.name, include)] or [
-        file for folder in folders for file in _walk(folder, include)
-    ]
+    found = [file for file in files if _wanted(file.name, file.name, include)]
+    found += [file for folder in folders for file in _walk(folder, include)]
     if not found:
         raise _none_wanted(f"glob {pattern} matches", include)
     yield from ((base, file) for file in found)
+
+
+def _globbed(pattern: str, base: Path) -> Iterator[str]:
+    """What a glob matches; for ** links are not followed back into a folder that they are in."""
+    parts = Path(pattern).parts
+    if ANY_FOLDERS not in parts:
+        yield from glob.glob(pattern)  # noqa: PTH207 - absolute patterns too
+        return
+    place = parts.index(ANY_FOLDERS)
+    behind = parts[place + 1 :]
+    for above in glob.glob(str(Path(*parts[:place]))) if place else ["."]:  # noqa: PTH207
+        for folder in folders_below(Path(above), base=base):
+            within = glob.escape(str(folder))
+            if behind:
+                yield from _globbed(str(Path(within, *behind)), base)
+            else:  # all files, whose folders have their own turn
+                matches = glob.glob(str(Path(within, "*")))  # noqa: PTH207
+                yield from (match for match in matches if not os.path.isdir(match))  # noqa: PTH112
 
 
 def _none_wanted(what: str, include: Sequence[str]) -> InputError:
@@ -158,12 +180,13 @@ def _listed(listing: Path) -> Iterator[tuple[Path, Path]]:
     except OSError as error:
         msg = f"list {listing} cannot be read: {error.strerror}; expected one path a line"
         raise InputError(msg) from error
-    rows: list[str]
+    rows: Iterable[str]
     if listing.suffix.lower() == ".csv":
         rows = _column(listing, text)
     else:  # not splitlines(), which also cuts at characters that names may have
-        rows = [line.strip() for line in text.split("\n")]
-    paths = [row for row in rows if row and not row.startswith("#")]
+        lines = (line.strip() for line in text.split("\n"))
+        rows = (line for line in lines if not line.startswith("#"))
+    paths = [row for row in rows if row]
     if not paths:
         msg = f"list {listing} is empty; expected one path a line"
         raise InputError(msg)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rrm_extract.errors import InputError
 
-__all__ = ["files_below", "is_there"]
+__all__ = ["files_below", "folders_below", "is_there"]
 
 NOT_OF_USERS = frozenset({"lost+found"})
 """Folders that a file system makes for itself, and that only its owner may read."""
@@ -32,6 +32,17 @@ def files_below(folder: Path) -> Iterator[Path]:
     yield from _below(folder, names, frozenset({_identity(folder)}))
 
 
+def folders_below(folder: Path, *, base: Path) -> Iterator[Path]:
+    """A folder and all folders below it that can be read, as :func:`files_below` looks at them.
+
+    Args:
+        folder: ``base``, or below it.
+        base: links back into folders from here on are not followed.
+    """
+    above = [parent for parent in folder.parents if parent.is_relative_to(base)]
+    yield from _folders(folder, frozenset(_identity(parent) for parent in above))
+
+
 def is_there(path: Path) -> bool:
     """Whether there is something of that name, also if it cannot be looked at."""
     try:
@@ -41,6 +52,22 @@ def is_there(path: Path) -> bool:
     except OSError:
         return True
     return True
+
+
+def _folders(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    try:
+        identity = _identity(folder)
+        names = os.listdir(folder)  # noqa: PTH208 - the same call as above
+    except OSError:
+        return
+    if identity in above:
+        return
+    yield folder
+    for name in sorted(names):
+        if not name.startswith(".") and name not in NOT_OF_USERS:
+            path = folder / name
+            if os.path.isdir(path):  # noqa: PTH112 - as below
+                yield from _folders(path, above | {identity})
 
 
 def _below(parent: Path, names: list[str], above: frozenset[tuple[int, int]]) -> Iterator[Path]:

@@ -59,6 +59,12 @@ def test_a_csv_list_with_a_header(folder: Path) -> None:
     assert ids(listing) == ["a/c.AVI", "b.mp4"]
 
 
+def test_a_csv_list_has_no_comments(folder: Path) -> None:
+    listing = folder / "list.csv"
+    listing.write_text("path\n#1.mp4\nb.mp4\n", encoding="utf-8")
+    assert ids(listing) == ["#1.mp4", "b.mp4"]
+
+
 def test_a_csv_list_without_a_header(folder: Path) -> None:
     listing = folder / "list.csv"
     listing.write_text("b.mp4,3\na/c.AVI,4\n", encoding="utf-8")
@@ -192,3 +198,22 @@ def test_a_csv_that_is_no_table_fails(folder: Path) -> None:
     listing.write_text('path\n"' + "x" * 200_000)
     with pytest.raises(InputError, match=r"list\.csv is no table: field larger.*quotes closed"):
         ids(listing)
+
+
+@pytest.mark.parametrize("pattern", ["{}/**/*.mp4", "{}/**", "{}/**/deep/**"])
+def test_a_glob_follows_no_link_back(folder: Path, pattern: str) -> None:
+    """Two such links give it no end."""
+    (folder / "loop").symlink_to(".")
+    (folder / "a/deep/up").symlink_to("../..")
+    found = ids(pattern.format(folder), root=str(folder))
+    assert len(found) == len(set(found)) <= 4
+    assert found
+
+
+def test_a_glob_takes_folders_beside_files(folder: Path) -> None:
+    assert ids(f"{folder}/*") == ids(folder)
+
+
+def test_inputs_that_overlap_give_each_video_once(folder: Path) -> None:
+    assert ids(folder, folder / "a/c.AVI", folder / "a") == ids(folder)
+    assert ids(folder / "a/c.AVI", folder) == ["a/deep/d.mkv", "b.mp4", "c.AVI"]
