@@ -1,4 +1,4 @@
-"""Standard output that is full, closed, or read no further."""
+"""Standard streams that are full, closed, or read no further."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ __all__ = ["checked_output"]
 def checked_output() -> Iterator[None]:
     """Meanwhile a write to ``sys.stdout`` that fails raises a StoreWriteError, one line.
 
-    A reader that has gone (``| head``) is no error: the rest is dropped. Streams that were closed
-    (``>&-``) lead nowhere.
+    A reader that has gone (``| head``) is no error: the rest is dropped. So is what ``sys.stderr``
+    does not take, whatever the reason: a terminal that was closed must not end a job. Streams that
+    were closed (``>&-``) lead nowhere.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             # In this order each takes the number of its own stream, which no file of ours must get.
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
-    before = sys.stdout
-    if isinstance(before, io.TextIOWrapper):
+    out, err = sys.stdout, sys.stderr
+    if isinstance(out, io.TextIOWrapper):
         # Names of files may hold bytes that are no text; stderr is like this already.
-        before.reconfigure(errors="backslashreplace")
-    sys.stdout = cast("TextIO", _CheckedStream(before))
+        out.reconfigure(errors="backslashreplace")
+    sys.stdout = cast("TextIO", _CheckedStream(out))
+    sys.stderr = cast("TextIO", _UncheckedStream(err))
     try:
         yield
     finally:
-        sys.stdout = before
+        sys.stdout, sys.stderr = out, err
 
 
-class _CheckedStream:
-    """A text stream whose errors name it."""
+class _Stream:
+    """A text stream, tried first."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -64,6 +66,20 @@ class _CheckedStream:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             if not isinstance(error, BrokenPipeError):
                 self._problem = error.strerror or str(error)
+        self._report()
+
+    def _report(self) -> None:
+        """What becomes of a problem."""
+
+
+class _UncheckedStream(_Stream):
+    """A text stream whose errors nobody hears of."""
+
+
+class _CheckedStream(_Stream):
+    """A text stream whose errors name it."""
+
+    def _report(self) -> None:
         if self._problem:  # at every call: click passes over those of its first, which is a trial
             msg = (
                 f"standard output cannot be written: {self._problem}; what is in files is kept, "

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
 import filelock
 
-from rrm_extract.errors import StoreLockedError
+from rrm_extract.errors import StoreLockedError, StoreWriteError
 from rrm_extract.store.files import writing
+
+NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
+HELD = frozenset({errno.EWOULDBLOCK, errno.EACCES})
 
 
 class WriterLock:
@@ -35,7 +40,11 @@ class WriterLock:
         """
         with writing(self._output):
             # Where a file cannot be made the system says why; filelock might only wait.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666))
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                self._try_locks(descriptor)
+            finally:
+                os.close(descriptor)
             try:
                 self._lock.acquire()
             except filelock.Timeout as error:
@@ -43,6 +52,20 @@ class WriterLock:
                     f"{self._output} is being written by {holder or 'another process'}; "
                     "wait until it ends or choose another -o"
                 ) from error
+
+    def _try_locks(self, descriptor: int) -> None:
+        """That the file system keeps locks: filelock would take the file itself for one instead."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                raise StoreWriteError(
+                    f"cannot write {self._output}: the file system there keeps no locks "
+                    f"({error.strerror}), so that two jobs could write at once; choose another "
+                    "-o, or mount it with locks (flock)"
+                ) from error
+            if error.errno not in HELD:
+                raise
 
     def release(self) -> None:
         """Let the next one in."""

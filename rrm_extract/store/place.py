@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from rrm_extract.errors import StoreError, StoreWriteError
+from rrm_extract.store.files import writing
 from rrm_extract.store.job import load_job
 from rrm_extract.store.lock import WriterLock
 from rrm_extract.store.schema import file_behind, parts_dir_of
+
+LONGEST_ADDED = "..4194304.tmp"
+"""What the name of a file of ours beside the output has more than its own; see ``temp_path``."""
 
 
 class OutputPlace:
@@ -20,7 +25,8 @@ class OutputPlace:
 
     Raises:
         StoreLockedError: On entering: another process writes this output.
-        StoreWriteError: On entering: the folder is missing or cannot be written to.
+        StoreWriteError: The folder is missing, cannot be looked into or written to, or the name is
+            too long.
     """
 
     def __init__(self, output: Path) -> None:
@@ -30,7 +36,8 @@ class OutputPlace:
             output: The file, or a link to it.
         """
         # The file is renamed into place, which must replace what a link points at, not the link.
-        self.output = file_behind(output)
+        with writing(output):
+            self.output = file_behind(output)
         """The file."""
         self.parts_dir = parts_dir_of(self.output)
         """Where unfinished work is kept."""
@@ -53,6 +60,10 @@ class OutputPlace:
         return "" if job is None else job.writer
 
     def _check(self) -> None:
+        with writing(self.output):
+            self._look()
+
+    def _look(self) -> None:
         folder = self.output.parent
         if not folder.is_dir():
             what = "is no folder" if folder.exists() else "does not exist"
@@ -66,4 +77,12 @@ class OutputPlace:
             raise StoreWriteError(
                 f"cannot write {self.output}: {self.parts_dir} is in the way, "
                 "a folder of that name is needed; choose another -o"
+            )
+        # Now, and not after a night, when the file gets its name.
+        longest = os.pathconf(folder, "PC_NAME_MAX") - len(LONGEST_ADDED)
+        length = len(os.fsencode(self.output.name))
+        if length > longest:
+            raise StoreWriteError(
+                f"cannot write {self.output}: its name has {length} bytes, expected at most "
+                f"{longest}; choose a shorter -o"
             )

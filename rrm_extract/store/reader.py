@@ -426,11 +426,11 @@ class FeatureFile(Mapping[str, VideoFeatures]):
         return int(major), int(minor)
 
     def _open(self, stack: ExitStack) -> Any:
-        if not self.path.exists():
-            raise StoreFormatError(_why_missing(self.path))
-        if self.path.is_dir():
-            raise StoreFormatError(f"{self.path} is a folder; expected a feature file")
         try:
+            if not self.path.exists():
+                raise StoreFormatError(_why_missing(self.path))
+            if self.path.is_dir():
+                raise StoreFormatError(f"{self.path} is a folder; expected a feature file")
             return stack.enter_context(reading(self.path))
         except StoreError:
             raise

@@ -89,3 +89,17 @@ def test_the_exit_code_is_that_of_the_command(tmp_path: Path) -> None:
     done = redirected("| head -n 1", "stats", tmp_path / "nothing.h5")
     assert done.returncode == 3
     assert "does not exist" in done.stderr
+
+
+def test_errors_that_cannot_be_printed_end_no_job(features: Path, tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    (clips / "bad.mp4").write_bytes(b"")
+    (clips / "good.mp4").symlink_to(features.with_name("clip.mp4"))
+    output = tmp_path / "f.h5"
+    done = redirected("2>/dev/full", *extraction(clips, output, "--workers", "1"))
+    assert done.returncode == 1
+    assert "1 of them failed" in done.stdout
+    with FeatureFile(output) as file:
+        assert (list(file), [one.video_id for one in file.failures]) == (["good.mp4"], ["bad.mp4"])
+    assert redirected("2>/dev/full", "stats", tmp_path / "nothing.h5").returncode == 3

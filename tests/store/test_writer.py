@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -567,3 +568,52 @@ def test_system_trouble_does_not_cost_a_part(
         with pytest.raises(StoreError, match=r"cannot read .*Too many open files"):
             store.status(source("a.mp4"))
         assert part.exists()
+
+
+@pytest.mark.parametrize("length", [243, 260])
+def test_a_name_that_is_too_long_is_refused_at_once(tmp_path: Path, length: int) -> None:
+    with pytest.raises(StoreWriteError, match=r"too long|its name has 243 bytes"):
+        OutputStore(tmp_path / ("f" * (length - 3) + ".h5"), IDENTITY).__enter__()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_longest_name_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("f" * 239 + ".h5")
+    with OutputStore(path, IDENTITY) as store:
+        store.finish([], [], ROOT, complete=True)
+    with FeatureFile(path) as file:
+        assert file.complete
+
+
+@pytest.mark.parametrize("name", ["is_symlink", "is_dir"])
+def test_a_folder_that_may_not_be_entered_is_told(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, name, refused)
+    with pytest.raises(StoreWriteError, match="Permission denied"):
+        OutputStore(tmp_path / "f.h5", IDENTITY).__enter__()
+
+
+def test_a_file_that_may_not_be_looked_at_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refused)
+    with pytest.raises(StoreError, match="Permission denied"):
+        FeatureFile(tmp_path / "f.h5")
+
+
+def test_a_file_system_without_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(StoreWriteError, match="keeps no locks"):
+        OutputStore(tmp_path / "f.h5", IDENTITY).__enter__()
