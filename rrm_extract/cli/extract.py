@@ -47,10 +47,14 @@ def run(job: str, overrides: tuple[str, ...]) -> int:
 
 
 def _run(config: JobConfig) -> int:
-    # Here and in the other commands: importing torch takes seconds, and --help needs none of it.
-    from rrm_extract.jobs import run_job
-    from rrm_extract.report.summary import summary_text
+    try:
+        # Here, as in other commands: importing torch takes seconds, and --help needs none of it.
+        from rrm_extract.jobs import run_job
+        from rrm_extract.report.summary import summary_text
 
-    summary = run_job(config)
+        summary = run_job(config)
+    except KeyboardInterrupt as interrupt:
+        msg = "finished videos are kept, the same command goes on"
+        raise KeyboardInterrupt(msg) from interrupt
     click.echo(summary_text(summary))
     return summary.exit_code

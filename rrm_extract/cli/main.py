@@ -106,12 +106,12 @@ def _main(arguments: Sequence[str] | None) -> int:
     except RrmError as error:
         _complain(error)
         return EXIT_FAILED
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as interrupt:
         if arguments is None:  # the process ends
             interrupts.ignore()
-        click.echo(
-            "rrm-extract: interrupted; finished videos are kept, the same command goes on", err=True
-        )
+        # Click has put its own in the place of the one that knows what is kept.
+        kept = str(interrupt.__cause__ or interrupt)
+        click.echo("; ".join(filter(None, ["rrm-extract: interrupted", kept])), err=True)
         return EXIT_INTERRUPTED
     finally:
         interrupts.leave()

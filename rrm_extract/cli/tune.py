@@ -45,7 +45,8 @@ THRESHOLDS = "0,1e-4,3e-4,1e-3,3e-3,1e-2,3e-2,1e-1"
     default=96,
     show_default=True,
     metavar="N",
-    help="Sampled frames of each, from the middle; at most a chunk. Example: --frames 48",
+    help="Sampled frames of each, the first of its middle chunk and at most that chunk's. "
+    "Example: --frames 48",
 )
 @click.option(
     "--repeats",

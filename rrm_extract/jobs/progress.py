@@ -117,10 +117,8 @@ class Progress:
             raise StoreWriteError(msg) from error
 
     def _describe(self) -> None:
-        density = f", density {self._work / self._frames:.2f}" if self._frames else ""
-        self._bar.set_postfix_str(
-            f"videos {self._videos_done}/{self._videos}{density}", refresh=False
-        )
+        work = f", work {self._work / self._frames:.2f}" if self._frames else ""
+        self._bar.set_postfix_str(f"videos {self._videos_done}/{self._videos}{work}", refresh=False)
 
 
 def _is_log(path: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rrm_extract.config import FEATURES, OPTIONS, JobConfig
 from rrm_extract.jobs.tuning import DENSE_BATCH, TriedThreshold, Tuning
+from rrm_extract.report.delta_frames import delta_frame_lines
 from rrm_extract.report.table import number, table
 
 __all__ = ["PERCENT", "SMALL_ERROR", "best_of", "tuning_json", "tuning_text"]
@@ -122,6 +123,9 @@ def tuning_text(tuning: Tuning, config: JobConfig, *, engine: str) -> str:
         f"thread{'' if config.threads == 1 else 's'}, median of {len(exact.seconds)}; dense "
         f"PyTorch (fp32, batches of {DENSE_BATCH}): {tuning.frames_per_second_dense:.1f}",
     ]
+    for each in tuning.tried:
+        few = delta_frame_lines(tuning.frames, tuning.frames - each.key_frames)
+        lines += [f"threshold {each.threshold:g}: {line}" for line in few]
     if tuning.spread > BUSY:
         lines.append(
             f"the rounds of one differ by a factor of {tuning.spread:.1f}: something else was "

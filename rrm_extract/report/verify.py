@@ -20,7 +20,7 @@ from rrm_extract.config import JobConfig
 from rrm_extract.engine import NativeNetwork, Network
 from rrm_extract.engine.seen import Seen, seen_of
 from rrm_extract.errors import ClipDamagedError
-from rrm_extract.graph import Program, fold_batch_norm, select
+from rrm_extract.graph import Program, default_layer, fold_batch_norm, select
 from rrm_extract.jobs import (
     Recipe,
     batches,
@@ -34,6 +34,7 @@ from rrm_extract.jobs.control import ControlledNetwork, relative_errors
 from rrm_extract.jobs.recipe import load_job_model
 from rrm_extract.models import LoadedModel
 from rrm_extract.report.audit import error_percentile
+from rrm_extract.report.delta_frames import delta_frame_lines
 from rrm_extract.report.setting import setting_text
 from rrm_extract.report.table import number, table
 from rrm_extract.rrm import OrdinaryNetwork, RecurrentNetwork
@@ -65,8 +66,9 @@ class Verification:
             frames; p95 is their 95th percentile.
         cosine_min: smallest cosine between the two features of a frame.
         worst_frame, worst_timestamp: the frame with the largest error, and its seconds.
-        top1_agreement: share of frames with the same best class; None without a classifier.
-        top5_agreement: mean share of the five best classes in common; None without one.
+        top1_agreement: share of frames with the same best class; None without a classifier, and
+            with a layer that is not what the classifier reads.
+        top5_agreement: mean share of the five best classes in common; None as well.
         delta_frames: number of them that were not key frames.
         density: MAC-weighted density of the deltas over these, of the layers up to the feature.
         speedup_theoretical: dense MACs over MACs done, key frames included.
@@ -114,7 +116,7 @@ class Verifier:
         self.model: LoadedModel = load_job_model(config)
         self.recipe: Recipe = make_recipe(self.model, config)
         whole = self.model.trace()
-        # The feature, and the classifier's output where there is one that can be trusted.
+        # The feature, and the classifier's output where that one can be trusted.
         logits = self._classifier(whole)
         outputs = (self.recipe.layer,) if logits is None else (self.recipe.layer, logits)
         ordinary = select(whole, outputs)
@@ -146,6 +148,12 @@ class Verifier:
         return self._native.fork()
 
     def _classifier(self, whole: Program) -> str | None:
+        """The output that says the best class, where next to nothing lies before it.
+
+        With an earlier layer, what is behind it would be most of the work and of the time.
+        """
+        if self.recipe.layer not in (default_layer(whole), *whole.outputs):
+            return None
         used = {name for op in whole.ops for name in op.parameters}
         if used & self.model.missing_keys or len(whole.outputs) != 1:
             return None
@@ -300,6 +308,7 @@ def verification_text(
         "speedup: theoretical (MACs), key frames included",
     ]
     if totals["frames"]:
+        lines += delta_frame_lines(totals["frames"], totals["delta_frames"])
         lines.append(
             f"time in the networks: {totals['seconds_ordinary']:.1f} s ordinary "
             f"(torch, {_processor(config, 'torch')}), {totals['seconds_rrm']:.1f} s recurrent "
@@ -363,7 +372,7 @@ class _Core:
 def overall(clips: Sequence[Verification]) -> dict[str, Any]:
     """The measures over all frames of all clips; None for what does not exist."""
     if not clips:
-        return {"frames": 0, **dict.fromkeys(_MEASURES)}
+        return {"frames": 0, "delta_frames": 0, **dict.fromkeys(_MEASURES)}
     frames = sum(clip.frames for clip in clips)
 
     every = [clip.frames for clip in clips]
@@ -378,8 +387,10 @@ def overall(clips: Sequence[Verification]) -> dict[str, Any]:
         return sum(value * count for value, count in known) / total if total else None
 
     work = sum(clip.frames / clip.speedup_theoretical for clip in clips)
+    delta_frames = [clip.delta_frames for clip in clips]
     return {
         "frames": frames,
+        "delta_frames": sum(delta_frames),
         "relative_l2_mean": mean([clip.relative_l2_mean for clip in clips]),
         # Of clips, not of their frames together: no clip is to hide behind the others.
         "relative_l2_p95": max(clip.relative_l2_p95 for clip in clips),
@@ -387,7 +398,7 @@ def overall(clips: Sequence[Verification]) -> dict[str, Any]:
         "cosine_min": float(np.min([clip.cosine_min for clip in clips])),  # NaN if one of them is
         "top1_agreement": mean([clip.top1_agreement for clip in clips]),
         "top5_agreement": mean([clip.top5_agreement for clip in clips]),
-        "density": mean([clip.density for clip in clips], [clip.delta_frames for clip in clips]),
+        "density": mean([clip.density for clip in clips], delta_frames),
         "speedup_theoretical": frames / work if work else None,
         "seconds_ordinary": sum(clip.seconds_ordinary for clip in clips),
         "seconds_rrm": sum(clip.seconds_rrm for clip in clips),

@@ -221,6 +221,55 @@ def test_verify_of_a_clip_that_ends_early_is_no_success(
     assert out.splitlines()[-1].startswith("a.mp4: ")
 
 
+def test_verify_counts_what_an_extraction_of_the_layer_does(
+    clip: Path, features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--model", MODEL, "--layer", "features.1", "--engine", "torch", "--threshold", "0.1")
+    _, out, _ = output_of(capsys, "verify", clip, *options, "--json")
+    values = json.loads(out)
+    assert values["top1_agreement"] is None
+    output = tmp_path / "f.h5"
+    assert output_of(capsys, clip, *options, "-o", output, "--workers", "1")[0] == 0
+    _, out, _ = output_of(capsys, "stats", output, "--json")
+    totals = json.loads(out)["totals"]
+    assert values["speedup_theoretical"] == pytest.approx(totals["speedup_theoretical"], rel=1e-5)
+    assert values["density"] == pytest.approx(totals["density_delta"], rel=1e-5)
+
+
+def test_verify_and_tune_say_where_few_frames_have_deltas(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A chunk of a few frames, the first of which is a key frame."""
+    path = write_demo_clip(tmp_path / "c.mp4", seconds=1, size=(64, 48))
+    options = (path, "--model", MODEL, "--fps", "2", "--chunk", "0.5")
+    _, out, _ = output_of(capsys, "verify", *options)
+    assert "figures of deltas" not in out, "there are none"
+    _, out, _ = output_of(capsys, "verify", path, "--model", MODEL, "--fps", "3", "--chunk", "0.5")
+    assert "figures of deltas are of 1 of 3 frames" in out
+
+
+@pytest.mark.parametrize(
+    ("command", "where", "words"),
+    [
+        (["{clip}", "-o", "{folder}/f.h5"], "rrm_extract.jobs.run_job", "; finished videos are"),
+        (["verify", "{clip}"], "rrm_extract.report.verify.Verifier.__init__", ""),
+    ],
+)
+def test_an_interrupt_says_what_is_kept_where_something_is(
+    command: list[str], where: str, words: str, clip: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, interrupted)
+    arguments = [word.format(clip=clip, folder=tmp_path) for word in command]
+    code, _, err = output_of(capsys, *arguments, "--model", MODEL)
+    assert code == 130
+    assert err.strip().startswith(f"rrm-extract: interrupted{words}")
+    assert ("kept" in err) == bool(words)
+
+
 def test_verify_says_how_many_threads_each_network_had(
     clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -158,4 +158,4 @@ def test_progress_is_shown_where_it_is_asked_for(clip: Path, tmp_path: Path) -> 
     done = rrm_extract(*job(clip, tmp_path / "o.mp4", "--progress"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "8/8" in done.stderr
-    assert "density" in done.stderr
+    assert "work" in done.stderr
