@@ -12,6 +12,7 @@ from torch import Tensor
 from rrm_extract.engine.pictures import PictureTransform
 from rrm_extract.errors import PreprocessError
 from rrm_extract.models import Preprocess
+from rrm_extract.models.frames import check_tensor
 
 __all__ = ["NativeTransform", "supports"]
 
@@ -87,8 +88,9 @@ class NativeTransform:
             (T, 3, h, w) float32, contiguous.
 
         Raises:
-            PreprocessError: ``frames`` has another dtype or shape.
+            PreprocessError: ``frames`` is no tensor, or has another dtype or shape.
         """
+        check_tensor(frames)
         by_channel = frames.ndim == 4 and frames.shape[1] == 3
         by_pixel = frames.ndim == 4 and frames.shape[3] == 3
         if frames.dtype != torch.uint8 or not (by_channel or by_pixel):

@@ -20,6 +20,7 @@ __all__ = [
     "Program",
     "Ref",
     "execute",
+    "ordinary_values",
     "references",
     "substitute",
 ]
@@ -121,9 +122,8 @@ class Program:
             self, ops=tuple(replace(op, call=_moved(op.call, device)) for op in self.ops)
         )
 
-    @torch.inference_mode()
     def __call__(self, x: Tensor) -> tuple[Any, ...]:
-        """Runs the ordinary network.
+        """Runs the ordinary network, without gradients.
 
         Args:
             x: (N, C, H, W) float tensor.
@@ -131,7 +131,9 @@ class Program:
         Returns:
             The values of ``outputs``, in order.
         """
-        return execute(self, x, lambda op, args, kwargs: op.call(*args, **kwargs))
+        with torch.inference_mode():
+            values = execute(self, x, lambda op, args, kwargs: op.call(*args, **kwargs))
+        return ordinary_values(values)
 
 
 def execute(
@@ -157,6 +159,16 @@ def execute(
             if last_reader.get(name, position) <= position:
                 values.pop(name, None)
     return tuple(values[name] for name in program.outputs)
+
+
+def ordinary_values(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same as tensors of their own that may be changed, and trained on."""
+    if torch.is_inference_mode_enabled():  # of the caller's, who knows what he does
+        return values
+    return tuple(
+        value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+        for value in values
+    )
 
 
 def references(tree: Any) -> Iterator[str]:

@@ -17,7 +17,7 @@ from .onnx_check import check_conversion, graph_text, inputs_of, is_close
 from .onnx_graph import inline_constants
 from .onnx_plain import RuntimeSlice, make_plain, repair_slices
 from .preprocess import EXAMPLE
-from .weights import WeightsChoice
+from .weights import WeightsChoice, seeded
 
 __all__ = ["load_onnx"]
 
@@ -50,10 +50,11 @@ def load_onnx(name: str, choice: WeightsChoice, preprocess: Transform | None) ->
             f"--preprocess imagenet, or such as --preprocess {EXAMPLE}"
         )
     batch = _check_dims(name, declared, preprocess.output_shape)
-    converted = _convert(name, proto)
-    freeze(converted)
-    example = _noise((batch, *preprocess.output_shape))
-    module, leaf_modules, outputs = _simplify(name, converted, example)
+    with seeded(None):  # the layers are made with random weights first
+        converted = _convert(name, proto)
+        freeze(converted)
+        example = _noise((batch, *preprocess.output_shape))
+        module, leaf_modules, outputs = _simplify(name, converted, example)
     check_conversion(name, path, proto, example, outputs)
     _check_batches(name, module, preprocess.output_shape)
     return LoadedModel(

@@ -58,9 +58,10 @@ def keeps_frames_apart(program: Program, like: Tensor) -> bool:
     """
     if _is_known_to(program):
         return True
-    generator = torch.Generator().manual_seed(0)
-    scales = torch.tensor(SCALES).reshape(2, *[1] * (like.dim() - 1))
-    drawn = (torch.rand(2, *like.shape[1:], generator=generator) * 2 - 1) * scales
+    generator = torch.Generator("cpu").manual_seed(0)
+    scales = torch.tensor(SCALES, device="cpu").reshape(2, *[1] * (like.dim() - 1))
+    noise = torch.rand(2, *like.shape[1:], generator=generator, device="cpu")
+    drawn = (noise * 2 - 1) * scales
     frames = drawn.to(like)
     with torch.random.fork_rng(devices=[]):
         alone = [_seen(program, frame[None]) for frame in frames]

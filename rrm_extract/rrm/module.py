@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rrm_extract.errors import ConfigError, EngineError, LayerError
 from rrm_extract.graph import Op, Program, execute, sign_readers
-from rrm_extract.graph.program import LINEAR_KINDS
+from rrm_extract.graph.program import LINEAR_KINDS, ordinary_values
 from rrm_extract.rrm.apart import keeps_frames_apart
 from rrm_extract.rrm.cost import Channels, LayerCost
 from rrm_extract.rrm.frames import by_frame
@@ -56,6 +56,10 @@ class _LayerState:
 
     snapshot: Tensor | None = None  # (N, ...) the input that was propagated
     accumulator: Tensor | None = None  # (N, ...) W * snapshot + b
+
+
+_ON_CPU: Any = {"dtype": torch.float64, "device": "cpu"}
+"""Of what is counted, whatever torch's default device is."""
 
 
 @dataclass
@@ -239,9 +243,13 @@ class RecurrentNetwork:
             self._apart = keeps_frames_apart(self.program, frames)
         return self._apart
 
-    @torch.inference_mode()
     def _advance(self, x: Tensor, *, frames: int) -> tuple[tuple[Tensor, ...], FrameDensities]:
         """Runs ``x`` (frames * lanes, C, H, W), time first."""
+        with torch.inference_mode():
+            outputs, seen = self._compute(x, frames=frames)
+        return ordinary_values(outputs), seen
+
+    def _compute(self, x: Tensor, *, frames: int) -> tuple[tuple[Any, ...], FrameDensities]:
         lanes = len(x) // frames
         if self._lanes not in (None, lanes):
             msg = (
@@ -292,7 +300,7 @@ class RecurrentNetwork:
             self._states[op.name] = _LayerState()
             if self._tracks:
                 call.truncated[-1].zero_()
-        dense = torch.full((call.frames,), not finite)
+        dense = torch.full((call.frames,), not finite, device="cpu")
         dense[0] = dense[0] or begins
         if self._observer is not None:
             self._observer(op, deltas, dense)
@@ -305,7 +313,7 @@ class RecurrentNetwork:
 
     def _held_back(self, x: Tensor, deltas: Tensor, snapshot: Tensor | None) -> Tensor:
         """Sums of squares of what ``deltas`` (T, N, ...) leaves out of each frame, (T,) float64."""
-        sums = torch.zeros(len(x), dtype=torch.float64)
+        sums = torch.zeros(len(x), **_ON_CPU)
         for time in range(len(x)):
             if snapshot is not None:
                 passed = deltas[time] != 0
@@ -346,10 +354,10 @@ class RecurrentNetwork:
         call.dense.append(dense)
 
     def _densities(self, call: _Call) -> FrameDensities:
-        tracked = torch.zeros((call.frames, 0), dtype=torch.float64) if self._tracks else None
+        tracked = torch.zeros((call.frames, 0), **_ON_CPU) if self._tracks else None
         if not call.density:
-            empty = torch.zeros((call.frames, 0), dtype=torch.float64)
-            ones = torch.ones(call.frames, dtype=torch.float64)
+            empty = torch.zeros((call.frames, 0), **_ON_CPU)
+            ones = torch.ones(call.frames, **_ON_CPU)
             return FrameDensities(
                 density=empty,
                 density_delta=empty,
@@ -359,7 +367,7 @@ class RecurrentNetwork:
             )
         density_delta = torch.stack(call.density_delta, dim=1)
         dense = torch.stack(call.dense, dim=1)
-        macs = torch.tensor([t.macs for t in self._totals.values()], dtype=torch.float64)
+        macs = torch.tensor([t.macs for t in self._totals.values()], **_ON_CPU)
         share = torch.where(dense, 1.0, density_delta)
         return FrameDensities(
             density=torch.stack(call.density, dim=1),

@@ -70,6 +70,7 @@ class ClipReader:
         self._sampling = sampling
         self._cursor: _Cursor | None = None
         self._next_chunk: int | None = None
+        self._begun = 0  # chunks; what another one has moved on cannot be read any further
         self._trusts_seeking = info.seekable
         self._n_decoded = 0
         self._n_decode_errors = 0
@@ -133,6 +134,7 @@ class ClipReader:
             ClipDamagedError: After the good frames, where the clip is damaged in this chunk, or
                 where this is the last chunk and the file ends before its declared end.
             ClipOpenError: The file is gone, or was changed since it was scanned.
+            ValueError: Another chunk has been begun since.
         """
         span = chunk_span(self._info, self._sampling, chunk)
         if span is None:
@@ -142,25 +144,31 @@ class ClipReader:
         else:
             self._cursor.enter(span)
         self._next_chunk = None
+        self._begun = begun = self._begun + 1
         go_on = False
         try:
-            if self._sampling.fps is None:
-                yield from self._read_native(span)
-            else:
-                yield from self._read_samples(span, self._sampling.fps)
+            fps = self._sampling.fps
+            for frame in self._read_native(span) if fps is None else self._read_samples(span, fps):
+                yield frame
+                if self._begun != begun:
+                    msg = f"chunk {chunk} of {self.path} cannot go on: another chunk is being read"
+                    raise ValueError(msg)
             self._check_last(span)
             go_on = self._open_cursor.is_clean
         finally:
-            if self._cursor is not None:
-                self._n_decoded += self._cursor.n_taken
-                self._n_decode_errors += sum(
-                    span.contains(tick) for tick in self._cursor.error_ticks
-                )
-                self._cursor.n_taken = 0
-            if go_on:
-                self._next_chunk = chunk + 1
-            else:  # also when the caller stops early: a decoder left to itself can hang
-                self.close()
+            if self._begun == begun:
+                self._end(chunk, span, go_on=go_on)
+
+    def _end(self, chunk: int, span: Span, *, go_on: bool) -> None:
+        """Counts what was read of a chunk."""
+        if self._cursor is not None:
+            self._n_decoded += self._cursor.n_taken
+            self._n_decode_errors += sum(span.contains(tick) for tick in self._cursor.error_ticks)
+            self._cursor.n_taken = 0
+        if go_on:
+            self._next_chunk = chunk + 1
+        else:  # also when the caller stops early: a decoder left to itself can hang
+            self.close()
 
     def _read_samples(self, span: Span, fps: Fraction) -> Iterator[SampledFrame]:
         for sample in span.samples:

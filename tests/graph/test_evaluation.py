@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import rrm_extract
+from rrm_extract.errors import TraceError
 from rrm_extract.graph import fold_batch_norm, layer_names, trace
 from tests.closeness import EXACT_RECURRENCE, relative_l2
 from tests.graph import nets
@@ -141,3 +142,79 @@ def test_parameters_are_shared() -> None:
 def test_a_layer_of_constants_is_not_recurrent() -> None:
     program = trace(nets.LearnedTable())
     assert [op.name for op in program.linear_ops] == ["conv"]
+
+
+class Counts(nn.Module):
+    """Counts its calls in a buffer, which is part of what it computes."""
+
+    def __init__(self, *, in_place: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.register_buffer("seen", torch.zeros(()))
+        self.in_place = in_place
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_place:
+            self.seen += 1
+        else:
+            self.seen = self.seen + 1
+        return self.conv(x) * self.seen
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_network_that_changes_its_buffers_is_refused_and_left_alone(in_place: bool) -> None:
+    module = nn.Sequential(Counts(in_place=in_place)).eval()
+    before = module[0].seen
+    with pytest.raises(TraceError, match=r"changes its buffer .0\.seen. in forward"):
+        trace(module)
+    assert module[0].seen is before
+    assert before == 0
+
+
+class Remembers(nn.Module):
+    """Leaves what it computes in its attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.maps: list[Tensor] = []
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.maps, self.last = [self.conv(x)], {"input": x}
+        return self.maps[0]
+
+
+def test_nothing_stays_in_the_attributes_of_a_network() -> None:
+    module = Remembers()
+    trace(module)
+    assert (module.maps, module.calls, hasattr(module, "last")) == ([], 0, False)
+    assert module.training
+
+
+class Merges(nn.Module):
+    """Weights that are merged in evaluation mode, as adapters do it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1, bias=False)
+        self.merged = False
+
+    def train(self, mode: bool = True) -> nn.Module:
+        if self.merged == mode:
+            with torch.no_grad():
+                self.conv.weight *= 0.5 if mode else 2
+            self.merged = not mode
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+def test_what_evaluation_mode_changes_training_mode_changes_back() -> None:
+    module = Merges()
+    before = module.conv.weight.detach().clone()
+    trace(module)
+    assert (module.training, module.merged) == (True, False)
+    assert torch.equal(module.conv.weight, before)

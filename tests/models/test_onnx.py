@@ -391,3 +391,10 @@ def test_not_installed_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pa
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ModelError, match=r'pip install "rrm-extract\[onnx\]"'):
         load_model(path, preprocess=PREPROCESS)
+
+
+def test_the_random_state_stays(tmp_path: Path) -> None:
+    path = simple(tmp_path)
+    before = torch.get_rng_state()
+    load_model(path, preprocess=PREPROCESS)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -6,6 +6,7 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -175,3 +176,9 @@ def test_given_description_replaces_the_models_own() -> None:
     loaded = load_model("squeezenet1_1", weights="random:0", preprocess=INLINE)
     assert loaded.preprocess == parse_preprocess(INLINE).describe()
     assert loaded.input_shape == (224, 224, 3)
+
+
+def test_an_array_is_no_tensor() -> None:
+    frames = np.zeros((2, 3, 8, 8), np.uint8)
+    with pytest.raises(PreprocessError, match=r"ndarray; expected a torch.Tensor"):
+        parse_preprocess("resize=4,crop=4,mean=0/0/0,std=1/1/1")(frames)  # type: ignore[arg-type]

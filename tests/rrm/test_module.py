@@ -256,3 +256,35 @@ def test_runs_on_the_gpu() -> None:
     network = rrm_extract.accelerate(module.cuda(), threshold=0)
     result = torch.stack([network.step(frame.cuda()) for frame in frames]).cpu()
     assert relative_l2(result, expected) < EXACT_RECURRENCE
+
+
+def test_outputs_may_be_changed_and_trained_on() -> None:
+    module = nets.randomised(nets.Classifier())
+    frames = moving_frames(4, 16)
+    network, other = (rrm_extract.accelerate(module, threshold=0) for _ in range(2))
+    head = nn.Linear(network.step(frames[0]).numel(), 2)
+    network.reset()
+    for frame in frames:
+        feature = network.step(frame)
+        assert torch.equal(feature, other.step(frame)), "what was done to the last one harms none"
+        head(feature).sum().backward()
+        feature /= feature.norm()
+        feature *= 0
+    (rows,), _ = network.run(frames)
+    rows += 1
+    (values,) = trace(module)(frames)
+    values += 1
+
+
+def test_torchs_default_device_is_not_asked() -> None:
+    module = nets.randomised(nets.Classifier())
+    frames = moving_frames(3, 16)
+    network, other = (rrm_extract.accelerate(module, threshold=0.1) for _ in range(2))
+    other.track()
+    network.track()
+    (expected,), _ = other.run(frames)
+    with torch.device("meta"):  # whatever is made there has no numbers
+        (result,), seen = network.run(frames)
+    assert torch.equal(result, expected)
+    assert seen.truncated is not None
+    assert {seen.density.device.type, seen.work.device.type, seen.truncated.device.type} == {"cpu"}

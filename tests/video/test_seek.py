@@ -12,7 +12,14 @@ import pytest
 from rrm_extract.errors import ClipOpenError
 from rrm_extract.video import ClipReader, _decode, _seek, count_chunks, scan_clip
 from tests.clips import decode_all, flip_bytes, packet_places, write_clip
-from tests.video.reading import assert_any_order, read_chunk, read_fresh, sampling
+from tests.video.reading import (
+    Chunk,
+    assert_any_order,
+    assert_same,
+    read_chunk,
+    read_fresh,
+    sampling,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -231,3 +238,31 @@ def test_track_lost_behind_the_last_sample_hides_no_damage(
     (part,) = read_fresh(info, setting, [2]).values()
     assert lost == [87]
     assert (part.numbers, part.reason) == (whole.numbers, whole.reason)
+
+
+@pytest.mark.parametrize("fps", [None, 8])
+def test_a_chunk_cannot_go_on_once_another_has_begun(tmp_path: Path, fps: int | None) -> None:
+    path, setting = tmp_path / "a.mp4", sampling(fps, chunk=1)
+    write_clip(path, n_frames=72)
+    info = scan_clip(path)
+    with ClipReader(info, setting) as reader:
+        first, second = reader.read(0), reader.read(1)
+        next(first)
+        given = Chunk([next(second)])
+        with pytest.raises(ValueError, match="another chunk is being read"):
+            next(first)
+        given.frames += second
+    assert_same(given, read_fresh(info, setting, [1])[1])
+
+
+def test_a_chunk_that_is_given_up_late_does_not_end_another(tmp_path: Path) -> None:
+    path, setting = tmp_path / "a.mp4", sampling(None, chunk=1)
+    write_clip(path, n_frames=72)
+    info = scan_clip(path)
+    with ClipReader(info, setting) as reader:
+        first, second = reader.read(0), reader.read(1)
+        next(first)
+        given = Chunk([next(second)])
+        first.close()
+        given.frames += second
+    assert_same(given, read_fresh(info, setting, [1])[1])
