@@ -40,8 +40,8 @@ BREAK_EVEN = {
 where there are enough products, in bfloat16 for several and for one, see
 scripts/break_even_in_networks.py.
 
-A depthwise layer computes the same way either way: above its density, and where nearly every pixel
-changes, its input need not be compared with the one before.
+A depthwise layer computes the same way either way: above its density, and where more than a fifth
+of its pixels change, its input need not be compared with the one before.
 """
 
 BF16_SHARE = 0.62

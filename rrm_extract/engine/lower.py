@@ -367,25 +367,22 @@ class _Lowering:
             if self.results[op.name].shape != a.shape:
                 raise NoStepError("a constant of another shape")
             number = torch.as_tensor(unwrapped(b), dtype=torch.float64)
-            if a.dim() != 4:
-                if number.numel() != 1:
-                    raise NoStepError("a product with a constant of this shape")
-                a_tensor = self.places.whole(a)
-                if a_tensor is None:
-                    raise NoStepError("a rearranged operand")
-            channels = a.shape[1]
-            if number.numel() not in (1, channels) or number.numel() != max(
-                1, *number.shape[-3:-2] or (1,)
-            ):
-                raise NoStepError("a constant that is no number by channel")
-            number = number.flatten()
             one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
             if a.dim() == 4:
+                if number.numel() not in (1, a.shape[1]) or number.numel() != max(
+                    1, *number.shape[-3:-2] or (1,)
+                ):
+                    raise NoStepError("a constant that is no number by channel")
+                number = number.flatten()
                 return self._by_channel(
                     a, number if multiply else one, zero if multiply else number
                 )
+            if number.numel() != 1:
+                raise NoStepError("a product with a constant of this shape")
             source = self.places.whole(a)
-            assert source is not None  # noqa: S101 - checked above
+            if source is None:
+                raise NoStepError("a rearranged operand")
+            number = number.flatten()
             scale = _numbers(number if multiply else one, source.channels)
             shift = _numbers(zero if multiply else number, source.channels)
             return self._elementwise(a, scale=scale, shift=shift)

@@ -72,9 +72,9 @@ class _Totals:
 class NativeNetwork:
     """A network that computes only what changed since the frame before, on the native kernels.
 
-    Stands for :class:`rrm_extract.rrm.RecurrentNetwork`: the same results up to the rounding of a
-    sum's order, the same statistics. Layers where most inputs change run dense; they truncate
-    nothing, and count as computed in full.
+    Stands for :class:`rrm_extract.rrm.RecurrentNetwork`: without ``adaptive`` the same results up
+    to the rounding of a sum's order, and the same statistics. With it, layers where most inputs
+    change run dense; they truncate nothing, and count as computed in full.
 
     Args:
         program: the network, on the CPU, batch normalisation folded.

@@ -221,13 +221,14 @@ def _gains(bench: Bench, threshold: float, floor: float) -> Floats:
     groups = bench.shared_snapshots()
     macs = sum(layer.macs for layer in bench.recipe.layers)
     each = round(GAIN_WORK / (macs * len(groups) * len(bench.samples)))
+    still = dict.fromkeys(position, 0.0)  # each by its own name, also of a module called twice
     few = max(each, -(-FEWEST_GAIN_FRAMES // len(bench.samples)), 2)
     some = [sample.first(few) for sample in bench.samples]
     firsts = [position[names[0]] for names in groups]
     found = np.full(len(groups), np.nan)
     for number, (names, first) in enumerate(zip(groups, firsts, strict=True)):
         # The others' thresholds are 0, or they would have no snapshot of their own to differ from.
-        core = bench.core({"default": 0.0, **dict.fromkeys(names, threshold)})
+        core = bench.core({**still, **dict.fromkeys(names, threshold)})
         core.track()
         trial = bench.run(core, some)
         held = np.concatenate(trial.truncated)[:, first]

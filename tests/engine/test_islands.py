@@ -78,6 +78,14 @@ NETS: dict[str, Callable[[], nn.Module]] = {
         weight=nn.Parameter(torch.linspace(-1, 1, 32).reshape(2, 16, 1, 1)),
     ),
     "squeeze": lambda: _Net(lambda n, x: n.head(_pooled(n, x).squeeze()), head=nn.Linear(16, 4)),
+    "one score": lambda: _Net(
+        lambda n, x: n.head(_pooled(n, x).flatten(1)).squeeze(1) * 100, head=nn.Linear(16, 1)
+    ),
+    "one shifted score": lambda: _Net(
+        lambda n, x: n.head(_pooled(n, x).flatten(1)).view(-1) + n.shift,
+        head=nn.Linear(16, 1),
+        shift=_number(0.5),
+    ),
     "squeezed output": lambda: _Net(lambda n, x: torch.squeeze(_pooled(n, x))),
     "squeezed island": lambda: _Net(lambda n, x: F.gelu(_pooled(n, x)).double().squeeze().float()),
     "squeezed parameter": lambda: _Net(

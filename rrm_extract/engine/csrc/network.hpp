@@ -200,7 +200,7 @@ struct DeltaState {
     bool valid = false;               // the snapshot belongs to this clip
     bool was_dense = false;           // in the last frame before this batch
     bool dense_mode = false;          // too much changes: the layers run dense
-    // Nearly every pixel changes: dense layers then compute all of them, and keep no accumulators.
+    // So many pixels change that dense layers compute all of them, and keep no accumulators.
     bool everywhere = false;
     bool kept = false;                // the accumulators are those of the last frame before
     int age = 0;                      // frames since the accumulators were made
