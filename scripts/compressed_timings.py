@@ -33,6 +33,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -55,6 +56,7 @@ from torch import Tensor, nn
 from rrm_extract.engine import NativeNetwork
 from rrm_extract.engine import lower as lowering
 from rrm_extract.engine.build import Packed
+from rrm_extract.errors import RrmError
 from rrm_extract.graph import Program, fold_batch_norm, trace
 from rrm_extract.models import load_model
 
@@ -178,7 +180,20 @@ def main() -> None:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="keeps what is finished; goes on there"
     )
+    parser.add_argument("--anew", action="store_true", help="forget what --json has")
     options = parser.parse_args()
+    try:
+        make_records(options)
+    except RrmError as error:
+        sys.exit(f"compressed_timings: {error}")
+
+
+def make_records(options: argparse.Namespace) -> None:
+    """All records; prints them.
+
+    Raises:
+        RrmError: the request is wrong, or a file cannot be used.
+    """
     head = {
         "machine": machine(),
         "versions": versions(["rrm-extract", "torch", "openvino"]),
@@ -189,7 +204,7 @@ def main() -> None:
             "repeats": options.repeats,
         },
     }
-    table = RowFile(options.json, head)
+    table = RowFile(options.json, head, anew=options.anew)
     for density in DENSITIES:
         table.row({"layer_density": density}, {}, partial(layer_record, density, options.repeats))
     for name in options.models:

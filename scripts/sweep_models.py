@@ -26,7 +26,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from benchmarking import versions
 from torch import Tensor, nn
 
 from rrm_extract.engine import NativeNetwork
@@ -280,11 +280,9 @@ def _load(path: Path, settings: Row) -> Row:
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
     }
-    versions = {"python": platform.python_version()}
-    versions |= {name: version(name) for name in ("rrm-extract", "torch", "torchvision")}
     fresh = {
         "settings": settings,
-        "versions": versions,
+        "versions": versions(("rrm-extract", "torch", "torchvision")),
         "machine": here,
         "threads": torch.get_num_threads(),
         "seconds": 0.0,
@@ -293,7 +291,7 @@ def _load(path: Path, settings: Row) -> Row:
     if not path.exists():
         return fresh
     table: Row = json.loads(path.read_text(encoding="utf-8"))
-    for key in ("settings", "versions", "machine"):
+    for key in ("settings", "versions", "machine", "threads"):
         if table[key] != fresh[key]:
             sys.exit(f"{path}: made with {key} {table[key]}, now {fresh[key]}; name another --json")
     return table
@@ -330,7 +328,7 @@ def to_markdown(table: Row) -> str:
     exact = [row for row in cnns if is_exact(row)]
     worst = [max((row["at"]["0"]["errors"][i] for row in exact), default=math.nan) for i in (0, 1)]
     short = [row for row in rows if not is_exact(row)]
-    tried = ", ".join(f"{name} {number}" for name, number in versions.items())
+    tried = ", ".join(f"{name} {number}" for name, number in versions.items() if name != "code")
     frames = settings["frames"]
     return f"""# Networks
 

@@ -24,6 +24,7 @@ from network_bench import (
     recurrent_peers,
 )
 from peers import BASELINES, Peer
+from peers.base import consecutive_parts
 from peers.rrm_peer import RrmPeer
 from recognition_options import whole_number
 from subjects import BATCHES, Clip, Subject, load_clip, load_subject, usable_batches
@@ -282,7 +283,9 @@ class Timer:
             frames = clip.frames
             say(f"  {name}: {counted(self._plan.repeats, 'round')} of {len(frames)} frames")
             reference = self._reference(frames)
-            kept = kept_errors(reference, chunk=clip.chunk)
+            # Each thread's part of the clip begins with a key frame of its own.
+            shares = consecutive_parts(reference, self._threads)
+            kept = torch.cat([kept_errors(share, chunk=clip.chunk) for share in shares])
             for one in self._measure(clip, reference, thresholds):
                 seconds = (
                     one.peer.split(frames) if split and isinstance(one.peer, RrmPeer) else None

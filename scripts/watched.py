@@ -88,9 +88,11 @@ def _family_bytes(pid: int, passing: str | None) -> tuple[int, int]:
     total = rest = 0
     for number in _family(pid):
         try:
-            text = Path(f"/proc/{number}/smaps_rollup").read_text(encoding="ascii")
             words = Path(f"/proc/{number}/cmdline").read_bytes()
+            text = Path(f"/proc/{number}/smaps_rollup").read_text(encoding="ascii")
         except OSError:  # it has just ended, or the system has no such file
+            continue
+        if not words:  # it is ending, and cannot be told by them any more
             continue
         size = sum(1024 * int(line.split()[1]) for line in text.splitlines() if line[:4] == "Pss:")
         total += size

@@ -36,6 +36,7 @@ from unittest import mock
 import torch
 from benchmarking import counted, interleaved, machine, median, say, versions, write_json
 from network_bench import feature_errors
+from peers.dense import feature_module
 from subjects import Subject, clip_frames, load_subject
 from torch import Tensor, nn
 
@@ -128,9 +129,10 @@ def measure(
 ) -> list[dict[str, Any]]:
     """The records of one network and clip."""
     contestants = contestants_of(subject, twin, thresholds)
+    programs = {c.binary: c.program for c in contestants}
     references = {
-        binary: dense_features(next(c.program for c in contestants if c.binary == binary), frames)
-        for binary in (True, False)
+        binary: dense_features(partial(feature, program), frames)
+        for binary, program in programs.items()
     }
     results = [c.run(frames) for c in contestants]  # once, uncounted
     times = interleaved([partial(seconds, c.run, frames) for c in contestants], repeats=repeats)
@@ -191,8 +193,9 @@ def contestants_of(
     native("numbers, recurrent", program, 0.0, binary=True, bits=False)
     native("fp32 twin, recurrent", twin, 0.0, binary=False)
     native("fp32 twin, anew", twin, 0.0, binary=False, anew=True)
+    module = feature_module(twin, in_place=True).to(memory_format=torch.channels_last)
     ways.append(
-        Contestant("fp32 twin, torch", None, partial(dense_features, twin), False, None, twin)
+        Contestant("fp32 twin, torch", None, partial(dense_features, module), False, None, twin)
     )
     return ways
 
@@ -241,12 +244,18 @@ def each_anew(network: NativeNetwork, frames: Tensor) -> Tensor:
     return torch.cat(rows)
 
 
-def dense_features(program: Program, frames: Tensor) -> Tensor:
-    """Features by PyTorch, (T, D)."""
+def feature(program: Program, frames: Tensor) -> Tensor:
+    """What a Program with one output says of some frames, (T, D)."""
+    output: Tensor
+    (output,) = program(frames)
+    return output.flatten(1)
+
+
+@torch.inference_mode()
+def dense_features(network: Run, frames: Tensor) -> Tensor:
+    """Features by PyTorch, of some frames at a time, (T, D)."""
     batches = torch.split(frames, BATCH)
-    return torch.cat(
-        [program(some.to(memory_format=torch.channels_last))[0].flatten(1) for some in batches]
-    )
+    return torch.cat([network(some.to(memory_format=torch.channels_last)) for some in batches])
 
 
 def seconds(run: Run, frames: Tensor) -> float:

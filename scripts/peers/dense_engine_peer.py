@@ -33,6 +33,7 @@ class DenseEnginePeer(Peer):
         self.threads = threads
         self.settings = f"time batch {recipe.time_batch}, every layer dense, noise"
         self._recipe, self._noise = recipe, noise
+        self._as_many: dict[int, Tensor] = {}
         self._work: list[Tensor] = []
 
     def prepare(self) -> None:
@@ -53,11 +54,13 @@ class DenseEnginePeer(Peer):
         Args:
             frames: (T, *input_shape) float32, of which only the number counts.
         """
-        repeats = -(-len(frames) // len(self._noise))
-        noise = torch.cat([self._noise] * repeats)[: len(frames)]
+        count = len(frames)
+        if count not in self._as_many:  # the first run, which no time counts
+            repeats = -(-count // len(self._noise))
+            self._as_many[count] = torch.cat([self._noise] * repeats)[:count]
         self._work = []
         parts = self._workers.map(
-            self._part, self._networks, consecutive_parts(noise, self.threads)
+            self._part, self._networks, consecutive_parts(self._as_many[count], self.threads)
         )
         return torch.cat(parts)
 

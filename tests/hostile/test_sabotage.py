@@ -55,7 +55,12 @@ def test_clips_that_break_the_decoder_do_not_stop_the_others(
         assert file["crawl.mp4"].features.tobytes() == undisturbed["a.mp4"].features.tobytes()
         for video_id, video in undisturbed.items():
             assert file[video_id].features.tobytes() == video.features.tobytes()
-    lost = [event for event in events(log) if event["event"] == "worker_lost"]
+    # A healthy worker can be silent for so long as well, if the disk is.
+    lost = [
+        event
+        for event in events(log)
+        if event["event"] == "worker_lost" and Path(event.get("video_id", "")).stem in BAD
+    ]
     assert len(lost) == 2 * (len(BAD) - 2) + 1
     expect_clean(tmp_path, "feats.h5", "log.jsonl", "videos")
 

@@ -17,7 +17,7 @@ def tormented(folder: Path, patch: pytest.MonkeyPatch, *, kills: int, written: s
     whole, output = folder / "whole", folder / "killed" / "feats.h5"
     whole.write_text("all")
     output.parent.mkdir()
-    program = f"import time, pathlib; time.sleep(0.3); pathlib.Path({str(output)!r}).write_text"
+    program = f"import time, pathlib; time.sleep(2); pathlib.Path({str(output)!r}).write_text"
     command = [sys.executable, "-c", f"{program}({written!r})"]
     return torment(command, output, whole, kills=kills, seconds=0.1, seed=0)
 

@@ -241,3 +241,18 @@ def test_native_frames_are_chunked_at_each_clips_own_rate(
         assert (row["frames"], row["key_frames"]) == (16, 4 + 2)
         assert row["measured"]["work"] > (4 + 2) / 16
         assert row["measured"]["feature_error_kept"] > 0
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_what_is_kept_is_that_of_each_threads_part(
+    threads: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At such a threshold nothing is propagated: the error is that of computing nothing."""
+    pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
+    path = tmp_path / "t.json"
+    options = ("--models", MODEL, "--thresholds", "1e6", "--repeats", "1", "--timed-frames", "8")
+    more = ("--dense", "torch", "--threads", threads, "--json", path)
+    run(monkeypatch, folder / "moving", *more, options=options)
+    (row,) = (row["measured"] for row in json.loads(path.read_text())["rows"])
+    assert row["feature_error"] == pytest.approx(row["feature_error_kept"], rel=1e-3)
+    assert verdict(row) == "frozen"
