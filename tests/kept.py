@@ -1,4 +1,4 @@
-"""Jobs of tests keep the tiny network for each other: its code stays as it is while they run.
+"""Jobs of tests keep small networks for each other: their code stays as it is while they run.
 
 Loading takes PyTorch, and most of the time of such a job. So it is not imported here.
 """
@@ -9,4 +9,5 @@ import re
 
 from rrm_extract.jobs import network_cache
 
-network_cache.KNOWN = re.compile(rf"{network_cache.KNOWN.pattern}|tests\.tiny:network")
+OF_TESTS = r"tests\.(tiny|hostile\.networks):\w+"
+network_cache.KNOWN = re.compile(rf"{network_cache.KNOWN.pattern}|{OF_TESTS}")

@@ -66,6 +66,9 @@ OWN = re.compile(rf"[0-9a-f]{{64}}|{re.escape(ON_ITS_WAY)}.+")
 KNOWN = re.compile(r"\w+")
 """Models whose code is this package's, or that of a package whose version is looked at."""
 
+FROM_FILE = re.compile(r"darknet:(.+)|(.+\.(?:dcz|net))", re.DOTALL | re.IGNORECASE)
+"""Models that are a file, which refers to no other. (One in ONNX may.)"""
+
 COMPUTATION, PLAN, ABOUT = "computation", "plan", "about.json"
 
 
@@ -80,10 +83,13 @@ def network_key(config: JobConfig) -> str | None:
     timm = config.model.startswith("timm/") and (
         config.weights.startswith("random") or Path(config.weights).is_file()
     )
-    if not (plain or timm) or config.device != "cpu" or config.engine == "torch":
+    file = FROM_FILE.fullmatch(config.model)
+    if not (plain or timm or file) or config.device != "cpu" or config.engine == "torch":
         return None
     options = {k: v for k, v in config.to_mapping().items() if k not in NOT_OF_THE_NETWORK}
     try:
+        if file:
+            options["model_file"] = file_digest(Path(file[1] or file[2]))
         for option in FILES_OF_OPTIONS:
             path = options[option]
             if isinstance(path, str) and Path(path).is_file():

@@ -105,6 +105,7 @@ class WorkerPool:
         size: number of processes.
         threads: of each.
         timeout: seconds that a busy worker may be silent.
+        with_torch: whether what they compute is known to need PyTorch.
 
     Attributes:
         ready: when the first worker was ready, as ``time.monotonic`` counts; NaN before.
@@ -113,11 +114,14 @@ class WorkerPool:
         WorkerError: the system allows no more processes.
     """
 
-    def __init__(self, *, size: int, threads: int, timeout: float) -> None:
+    def __init__(
+        self, *, size: int, threads: int, timeout: float, with_torch: bool = False
+    ) -> None:
         self._context = multiprocessing.get_context("spawn")
         self._recipe_path: Path | None = None
         self._threads = threads
         self._timeout = timeout
+        self._with_torch = with_torch
         self._failed_starts = 0
         self._looked = time.monotonic()
         self.ready = math.nan
@@ -216,7 +220,8 @@ class WorkerPool:
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=work, args=(theirs, self._threads), daemon=True)
+        arguments = (theirs, self._threads, self._with_torch)
+        process = self._context.Process(target=work, args=arguments, daemon=True)
         # It comes with the first child, and would unblock Ctrl-C for that one.
         resource_tracker.ensure_running()
         try:

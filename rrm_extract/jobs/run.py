@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from rrm_extract import __version__
-from rrm_extract.config import DEFAULT_PERCENTILE, JobConfig
+from rrm_extract.config import DEFAULT_PERCENTILE, FEATURES, JobConfig
 from rrm_extract.errors import (
     CalibrationSubjectError,
     ClipOpenError,
@@ -166,7 +166,12 @@ def _load_and_run(config: JobConfig, place: OutputPlace, began: float) -> RunSum
     with (
         network_of(config) as loader,
         # They import what they need beside the loader.
-        WorkerPool(size=_pool_size(config), threads=config.threads, timeout=config.timeout) as pool,
+        WorkerPool(
+            size=_pool_size(config),
+            threads=config.threads,
+            timeout=config.timeout,
+            with_torch=_needs_torch(config),
+        ) as pool,
     ):
         return _run_job(config, place, loader, pool, began, begins_to_load)
 
@@ -181,6 +186,11 @@ def _pool_size(config: JobConfig) -> int:
     if config.device != "cpu":
         return 1
     return max(1, usable_cores() // config.threads)
+
+
+def _needs_torch(config: JobConfig) -> bool:
+    """Whether workers will, as far as can be known before the network is."""
+    return config.engine == "torch" or config.device != "cpu" or config.task != FEATURES
 
 
 def _run_job(

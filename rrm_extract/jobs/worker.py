@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -38,15 +40,19 @@ LONGEST_REASON = 500
 """Characters of an unforeseen error's text that are kept."""
 
 
-def work(connection: Connection, threads: int) -> None:
+def work(connection: Connection, threads: int, with_torch: bool) -> None:
     """Runs in the worker process; returns when the parent closes the connection.
 
     Args:
         connection: to the parent, which says where the computation lies, and then what to do.
         threads: that torch may take.
+        with_torch: whether to import it at once, while somebody still loads the network.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     threading.Thread(target=end_with_parent, daemon=True).start()
+    if with_torch:
+        with suppress(ImportError):  # it comes again, with somebody to tell
+            importlib.import_module("rrm_extract.jobs.recipe")
     try:
         recipe_path: Path = connection.recv()
     except (EOFError, OSError):  # the parent has no use for it after all, or is gone

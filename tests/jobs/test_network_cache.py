@@ -102,6 +102,18 @@ def test_the_bytes_of_a_file_decide_not_its_folder(tmp_path: Path) -> None:
     assert key("a/t.json", b"1", "thresholds") != key("a/t.json", b"2", "thresholds")
 
 
+@pytest.mark.parametrize("model", ["darknet:{}/net.cfg", "{}/net.dcz", "{}/NET.NET"])
+def test_the_bytes_of_a_model_decide(tmp_path: Path, model: str) -> None:
+    named = model.format(tmp_path)
+    path = Path(named.removeprefix("darknet:"))
+    keys = []
+    for content in (b"1", b"2", b"1"):
+        path.write_bytes(content)
+        keys.append(network_key(job(model=named)))
+    assert keys[0] is not None
+    assert keys[0] == keys[2] != keys[1]
+
+
 def test_the_code_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     key = network_key(job())
     monkeypatch.setattr(network_cache, "digest_of_code", lambda: "another")
@@ -134,9 +146,9 @@ def test_the_tests_own_jobs_keep_the_tiny_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"model": "tests.hostile.networks:network"},
+        {"model": "tests.jobs.branching:network"},
         {"model": "network.onnx", "preprocess": "imagenet"},
-        {"model": "darknet:yolo.cfg"},
+        {"model": "darknet:nowhere.cfg"},
         {"model": "timm/resnet18", "weights": "default"},
         {"device": "cuda"},
         {"engine": "torch"},
