@@ -1,13 +1,16 @@
-"""Runs the command as a user does: in a process of its own."""
+"""Runs the command: as a user does, in a process of its own, or in this one."""
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+from rrm_extract.cli import main
 from tests.tiny import MODEL
 
 REPOSITORY = Path(__file__).parents[1]
@@ -40,6 +43,19 @@ def rrm_extract(
         timeout=timeout,
         check=False,  # the exit code is what tests look at
     )
+
+
+def called(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command in this process: it has PyTorch already, which others take seconds to import."""
+    before = Path.cwd()
+    out, err = io.StringIO(), io.StringIO()
+    os.chdir(cwd)
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main([str(argument) for argument in arguments])
+    finally:
+        os.chdir(before)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def extraction(inputs: str | Path, output: str | Path, *options: str | Path) -> list[str | Path]:

@@ -861,7 +861,7 @@ def several_layers(kind: str) -> nn.Sequential:
     return nn.Sequential(*whole, nn.Conv2d(64, 512, 3, stride, 1), nn.ReLU(), nn.Conv2d(512, 8, 3))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     kind=st.sampled_from(["connected", "wide", "winograd"]),
     batch=st.integers(2, 8),

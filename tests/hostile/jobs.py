@@ -86,7 +86,7 @@ class Job:
         while self.process.poll() is None and not what():
             self.family()
             assert time.monotonic() < deadline, f"it never happened; stderr: {self.stderr}"
-            time.sleep(0.005)
+            time.sleep(0.01)
 
     def kill(self, *, group: bool) -> None:
         """SIGKILL to the whole group, or to the parent alone."""
@@ -105,7 +105,7 @@ class Job:
             if time.monotonic() > deadline:
                 self.kill(group=True)
                 raise AssertionError(f"the job did not end; stderr: {self.stderr}")
-            time.sleep(0.02)
+            time.sleep(0.1)  # to look through all processes takes milliseconds
         self.expect_no_orphans()
         return self.process.returncode
 

@@ -50,10 +50,9 @@ def test_threads_are_taken_from_workers_on_the_torch_engine_alone(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_module, "usable_cores", lambda: 4)
-    for engine, threads, workers, expected in (
-        ("native", 2, None, 4), ("torch", 2, None, 2), ("native", 3, 1, 1),
-    ):  # fmt: skip
-        config = JobConfig(
+
+    def config(engine: str, threads: int, workers: int | None) -> JobConfig:
+        return JobConfig(
             inputs=(str(clip),),
             output=str(tmp_path / f"{engine}{threads}.h5"),
             model=MODEL,
@@ -61,7 +60,20 @@ def test_threads_are_taken_from_workers_on_the_torch_engine_alone(
             threads=threads,
             workers=workers,
         )
-        assert run_job(config).workers == expected
+
+    assert run_job(config("native", 2, None)).workers == 4
+    assert run_job(config("native", 3, 1)).workers == 1
+
+    class StartedError(Exception):
+        """They would take PyTorch, and seconds."""
+
+    def started(**options: object) -> None:
+        assert (options["size"], options["threads"], options["with_torch"]) == (2, 2, True)
+        raise StartedError
+
+    monkeypatch.setattr(run_module, "WorkerPool", started)
+    with pytest.raises(StartedError):
+        run_job(config("torch", 2, None))
 
 
 def test_inputs_are_equal(clip: Path) -> None:

@@ -18,7 +18,7 @@ from rrm_extract.tasks import Detector
 from rrm_extract.video import ClipReader, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.closeness import assert_same_objects
-from tests.command import rrm_extract
+from tests.command import called, rrm_extract
 
 PREPROCESS = "letterbox=64/96"
 HEIGHT, WIDTH = 64, 90
@@ -69,7 +69,7 @@ def test_from_a_clip_to_objects(clip: Path) -> None:
 
 
 def test_verify(clip: Path) -> None:
-    done = rrm_extract(
+    done = called(
         "verify", clip, *job("--weights", "random:0", "--threshold", "0", "--max-error", "1e-5"),
         "--json", cwd=clip.parent,
     )  # fmt: skip
@@ -84,7 +84,7 @@ def test_explain(clip: Path) -> None:
         "[convolutional]\nfilters=4\nactivation=linear\n"
     )
     pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
-    done = rrm_extract("models", "darknet:net.cfg", "--explain", "--json", cwd=clip.parent)
+    done = called("models", "darknet:net.cfg", "--explain", "--json", cwd=clip.parent)
     assert done.returncode == 0, done.stderr
     explained = json.loads(done.stdout)
     assert explained["islands"] == []

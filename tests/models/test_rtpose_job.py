@@ -17,7 +17,7 @@ from rrm_extract.tasks import PoseEstimator
 from rrm_extract.video import ClipReader, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.closeness import EXACT_RECURRENCE, relative_l2
-from tests.command import rrm_extract
+from tests.command import called, rrm_extract
 
 PREPROCESS = "letterbox=48/64"
 HEIGHT, WIDTH = 64, 90
@@ -60,7 +60,7 @@ def test_from_a_clip_to_people(clip: Path) -> None:
 
 
 def test_verify(clip: Path) -> None:
-    done = rrm_extract(
+    done = called(
         "verify", clip, *job("--layer", "net_output", "--pool", "none"), "--threshold", "0",
         "--max-error", "1e-5", "--json", cwd=clip.parent,
     )  # fmt: skip
@@ -69,12 +69,12 @@ def test_verify(clip: Path) -> None:
 
 
 def test_models(clip: Path) -> None:
-    done = rrm_extract("models", cwd=clip.parent)
+    done = called("models", cwd=clip.parent)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("rtpose ")]
     assert "none: --weights pose_iter_440000.caffemodel" in line
     assert "52.3" in line
     pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
-    explained = rrm_extract(
+    explained = called(
         "models", "rtpose", "--preprocess", PREPROCESS, "--explain", "--json", cwd=clip.parent
     )
     assert explained.returncode == 0, explained.stderr

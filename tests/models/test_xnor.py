@@ -19,7 +19,7 @@ from rrm_extract.models import list_models, load_model
 from rrm_extract.models.loaded import hash_state
 from rrm_extract.models.xnor import xnor_alexnet, xnor_resnet18
 from rrm_extract.video.synthetic import write_demo_clip
-from tests.command import rrm_extract
+from tests.command import called, rrm_extract
 
 LAYERS = (
     lambda: BinaryConv2d(5, 7, 3, stride=2, padding=1),
@@ -241,14 +241,14 @@ def test_a_near_name_fails_with_a_hint() -> None:
 
 
 def test_the_commands_know_them(tmp_path: Path) -> None:
-    listed = rrm_extract("models", cwd=tmp_path)
+    listed = called("models", cwd=tmp_path)
     for name in ("xnor_alexnet", "xnor_resnet18"):
         (line,) = (line for line in listed.stdout.splitlines() if line.startswith(f"{name} "))
         assert "--weights FILE.pth" in line
-    layers = rrm_extract("models", "xnor_resnet18", "--layers", cwd=tmp_path)
+    layers = called("models", "xnor_resnet18", "--layers", cwd=tmp_path)
     assert "layer1.0.conv1" in layers.stdout.splitlines()
     explained = json.loads(
-        rrm_extract("models", "xnor_resnet18", "--explain", "--json", cwd=tmp_path).stdout
+        called("models", "xnor_resnet18", "--explain", "--json", cwd=tmp_path).stdout
     )
     assert explained["engine"] in ("native", "torch")
     assert explained["islands"] == []
@@ -266,7 +266,7 @@ def test_a_clip_is_extracted_and_verified(tmp_path: Path) -> None:
     with FeatureFile(output) as file:
         assert file["c.mp4"].features.shape == (4, 512)
         assert file.attrs["weights_id"] == "random:0"
-    verified = rrm_extract("verify", clip, *network, "--json", cwd=tmp_path)
+    verified = called("verify", clip, *network, "--json", cwd=tmp_path)
     assert verified.returncode == 0, verified.stderr
     assert json.loads(verified.stdout)
 
@@ -280,7 +280,7 @@ def test_nothing_is_extracted_without_weights(tmp_path: Path) -> None:
 
 def test_signs_cannot_be_pruned(tmp_path: Path) -> None:
     output = tmp_path / "x.dcz"
-    done = rrm_extract(
+    done = called(
         "compress", "--model", "xnor_resnet18", "--weights", "random:0", "-o", output, cwd=tmp_path
     )
     assert done.returncode == 2

@@ -16,7 +16,7 @@ from watched import Watched, watched_run
 from rrm_extract.video import ClipReader, Sampling, count_chunks, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.command import environment
-from tests.hostile.networks import NAN_MODEL
+from tests.jobs import branching
 from tests.tiny import MODEL
 
 
@@ -105,21 +105,20 @@ def test_networks_that_are_kept(
 ) -> None:
     pytest.importorskip("rrm_extract.engine._native", reason="those of the native engine are")
     clip = write_demo_clip(tmp_path / "clip.mp4", seconds=0.5, size=(64, 48))
-    arguments = ["--videos", str(clip), "--weights", "random:0", "--thresholds", "0", "--kept"]
-    arguments += ["--precisions", "fp32", "--workers", "1", "--repeats", "1"]
-    arguments += ["--json", str(tmp_path / "e2e.json"), "--models"]
-    monkeypatch.setattr(sys, "argv", ["bench_e2e.py", *arguments, "shufflenet_v2_x0_5"])
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+    arguments = ["--videos", str(clip), "--weights", "default", "--thresholds", "0", "--kept"]
+    arguments += ["--precisions", "fp32", "--workers", "1", "--repeats", "1", "--models", MODEL]
+    arguments += ["--json", str(tmp_path / "e2e.json")]
+    monkeypatch.setattr(sys, "argv", ["bench_e2e.py", *arguments])
     main()
     capsys.readouterr()
     _, loaded, kept = json.loads((tmp_path / "e2e.json").read_text(encoding="utf-8"))["records"]
     assert (loaded["network"], kept["network"]) == ("loaded", "kept")
     assert kept["feature_error"] == loaded["feature_error"] < 1e-5
-    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
-    weights = arguments.index("random:0")
-    arguments[weights] = "default"
-    monkeypatch.setattr(sys, "argv", ["bench_e2e.py", *arguments, NAN_MODEL])
+    job = bench_e2e.Bench(branching.MODEL, "default", (clip,), 1, 10.0, 1)
+    side = bench_e2e.Side(engine="native", precision="fp32", threshold=0.0, kept=True)
     with pytest.raises(SystemExit, match="leave --kept away"):
-        main()
+        job.run_tool(side, tmp_path / "f.h5")
 
 
 def test_a_run_that_fails_says_what_it_said(

@@ -25,7 +25,7 @@ from rrm_extract.tasks import Detector
 from rrm_extract.video import ClipReader, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.closeness import assert_same_objects
-from tests.command import rrm_extract
+from tests.command import called, rrm_extract
 from tests.hostile.jobs import expect_clean, finished, started
 from tests.hostile.test_kill import MARK_SECONDS, mark
 from tests.tasks.jobs import detection, write_detector
@@ -230,7 +230,7 @@ def test_stats(output: Path, folder: Path) -> None:
     assert measures["classes"] == {
         str(kind): (kinds == kind).sum() for kind in range(3) if (kinds == kind).any()
     }
-    done = rrm_extract("stats", output, cwd=folder)
+    done = called("stats", output, cwd=folder)
     assert f"found {counts.sum():,} objects, {counts.mean():.2f} per frame, " in done.stdout
     most = int(np.bincount(kinds).argmax())
     assert f"by class, {most}: {(kinds == most).sum():,}" in done.stdout
@@ -238,7 +238,7 @@ def test_stats(output: Path, folder: Path) -> None:
 
 
 def test_export(output: Path, folder: Path) -> None:
-    done = rrm_extract("export", output, "--layout", "coco", "-o", "out", cwd=folder)
+    done = called("export", output, "--layout", "coco", "-o", "out", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "out: 2 videos, 32 frames as coco" in done.stdout
     for layout in ("npz", "csv"):
