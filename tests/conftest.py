@@ -38,7 +38,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays: to look through it again and again would take a tenth of the time."""
+    """What was imported stays: to look through it time and again would take a tenth of the time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
