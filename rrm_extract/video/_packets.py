@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     import av
 
+MOST_UNSTAMPED = 0.75
+"""Share of packets without any time up to which the others tell theirs. Of fields it is a half."""
+
 
 class PacketColumns:
     """Collects the packets of a stream, in the order of the file.
@@ -69,7 +72,8 @@ class PacketTable:
     """
 
     stamps: Int64s
-    """(P,) int64: the packet's timestamp as in the file, in decoding order, in time base units."""
+    """(P,) int64: the packet's timestamp as in the file, in decoding order, in time base units;
+    where it has none, one behind that of the packet before."""
     sizes: npt.NDArray[np.int32]
     """(P,) int32: bytes. With the stamp it tells whether a packet is the expected one."""
     hidden: npt.NDArray[np.bool_]
@@ -163,6 +167,8 @@ def build_table(
       (AVI). Decoding times are then the times at which frames are shown, in order.
     - "rate": there are no usable times at all; packet n is at n / rate.
 
+    A packet without any time is a little behind the one before, unless most of them have none.
+
     Args:
         columns: The packets, at least one.
         time_base: The unit of the timestamps, seconds.
@@ -174,6 +180,7 @@ def build_table(
     """
     pts = np.array(columns.pts, dtype=np.int64)
     dts = np.array(columns.dts, dtype=np.int64)
+    _fill(pts, dts, usual=max(1, round(1 / (rate * time_base))))
     hidden = np.array(columns.hidden, dtype=np.bool_)
     stamped_by, by_slot = _choose_stamps(pts, dts, guesses_pts=guesses_pts)
     stamps = {"pts": pts, "dts": dts, "rate": np.arange(len(pts), dtype=np.int64)}[stamped_by]
@@ -254,6 +261,30 @@ def _behind_a_gap(
     if not gaps.any():
         return np.zeros_like(shown)
     return np.asarray(shown & (ticks >= times[1:][gaps][0]))
+
+
+def _fill(pts: Int64s, dts: Int64s, *, usual: int) -> None:
+    """Gives packets (P,) without any time, where others have some, one behind the packet before.
+
+    So it is with the second field of an interlaced frame, which FFmpeg takes for a packet of its
+    own, and where a broadcast has lost a few bytes.
+    """
+    without = (pts == NO_TIME) & (dts == NO_TIME)
+    if not without.any() or np.count_nonzero(without) > MOST_UNSTAMPED * len(without):
+        return
+    stamped, missing = np.flatnonzero(~without), np.flatnonzero(without)
+    behind = np.searchsorted(stamped, missing)
+    before = stamped[np.maximum(behind - 1, 0)]
+    after = stamped[np.minimum(behind, len(stamped) - 1)]
+    clock = pts if np.any(dts[stamped] == NO_TIME) else dts
+    # Evenly between both, but no further apart than frames are; at the ends as elsewhere.
+    room = (clock[after] - clock[before]) // np.maximum(after - before, 1)
+    inside = room[(before != after) & (room > 0)]
+    room[before == after] = np.median(inside) if len(inside) else usual
+    step = np.where((room > 0) & (room < usual), room, usual)
+    for times in (pts, dts):
+        known = times[before] != NO_TIME
+        times[missing[known]] = (times[before] + step * (missing - before))[known]
 
 
 def _choose_stamps(pts: Int64s, dts: Int64s, *, guesses_pts: bool) -> tuple[str, bool]:

@@ -9,16 +9,22 @@ import numpy as np
 import numpy.typing as npt
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
+from av.video.reformatter import Colorspace
 
 if TYPE_CHECKING:
     import av
+
+
+_KNOWN_MATRICES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
+"""Of ITU-T H.273, which swscale converts; it refuses a frame that names another."""
 
 
 def to_upright_rgb(frame: av.VideoFrame) -> tuple[npt.NDArray[np.uint8], int]:
     """Convert a frame and turn it as the file asks for.
 
     The conversion is FFmpeg's (swscale through PyAV): the frame's own colour matrix and range
-    where it names them; otherwise BT.601 and limited range, whatever the size of the picture.
+    where it names them, and swscale knows the matrix (not YCgCo or ICtCp); otherwise BT.601 and
+    limited range, whatever the size of the picture. Grey is taken as full range.
     Chroma is scaled bilinearly, samples of more than 8 bits are reduced to 8, nothing is
     deinterlaced and pixels keep their shape. One thread converts.
 
@@ -33,7 +39,8 @@ def to_upright_rgb(frame: av.VideoFrame) -> tuple[npt.NDArray[np.uint8], int]:
         degrees by which it was turned counter-clockwise: 0, 90, 180 or -90.
     """
     # By default PyAV scales with a thread per processor, in every worker process.
-    converted = frame.reformat(format="rgb24", threads=1)
+    instead = None if frame.colorspace in _KNOWN_MATRICES else Colorspace.ITU601
+    converted = frame.reformat(format="rgb24", threads=1, src_colorspace=instead)
     image = np.asarray(converted.to_ndarray(), dtype=np.uint8)
     matrix = _display_matrix(frame)
     if matrix is None:

@@ -67,6 +67,8 @@ def is_packet(packet: av.Packet[Any], index: int, table: PacketTable) -> bool:
         return False
     if table.stamped_by == "rate":
         return True
+    if packet.pts is None and packet.dts is None:  # the table's time was made for it
+        return True
     stamp = packet.pts if table.stamped_by == "pts" else packet.dts
     return stamp is not None and stamp == table.stamps[index]
 

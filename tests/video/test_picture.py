@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from rrm_extract.video import ClipReader, scan_clip
+from rrm_extract.video._picture import to_upright_rgb
 from tests.clips import write_clip
 from tests.video.reading import assert_any_order, read_clip, sampling
 
@@ -159,3 +160,15 @@ def test_colours_are_those_the_file_names(tmp_path: Path, matrix: str, full: boo
     g = (y - of_red * r - of_blue * b) / (1 - of_red - of_blue)
     expected = 255 * np.array([r, g, b])
     assert np.abs(image[4:-4, 4:-4] - expected).max() <= 2
+
+
+@pytest.mark.parametrize("matrix", [3, 8, 10, 12, 14])
+def test_a_matrix_that_ffmpeg_does_not_convert_is_taken_for_bt601(matrix: int) -> None:
+    levels = np.full((48, 32), 128, np.uint8)
+    levels[:32] = 90
+    frame = av.VideoFrame.from_ndarray(levels, format="yuv420p")
+    expected, _ = to_upright_rgb(frame)
+    frame.colorspace = matrix
+    image, _ = to_upright_rgb(frame)
+    assert np.array_equal(image, expected)
+    assert frame.colorspace == matrix

@@ -11,6 +11,7 @@ import pytest
 from rrm_extract.video import scan_clip
 from rrm_extract.video._clock import _places_to_be
 from tests.clips import NOT_CODED, remux, replace_packets, write_clip, write_edit_list
+from tests.fields import write_fields
 from tests.video.reading import assert_any_order, read_clip, sampling
 
 if TYPE_CHECKING:
@@ -330,3 +331,31 @@ def test_a_broken_time_goes_where_a_frame_is_missing(
     usual = 3000 if times[1] == 3000 else 60
     found = _places_to_be(np.array(times), np.array([earliest]), usual=usual)
     assert found.tolist() == [place]
+
+
+@pytest.mark.parametrize("fps", [None, 25])
+def test_fields_that_share_a_time(tmp_path: Path, fps: int | None) -> None:
+    path = tmp_path / "fields.ts"
+    write_fields(path, n_frames=30)
+    info = scan_clip(path)
+    assert (info.timestamps, float(info.duration)) == ("pts", pytest.approx(1.2))
+    frames = read_clip(path, sampling(fps)).frames
+    assert [float(frame.timestamp) for frame in frames] == pytest.approx(
+        [n / 25 for n in range(30)]
+    )
+    levels = [int(frame.image[0, 0, 0]) for frame in frames]
+    assert np.all(np.diff(levels) > 0)
+    assert_any_order(path, sampling(fps, chunk=Fraction(2, 5)))
+
+
+@pytest.mark.parametrize("lost", [[7], [7, 8], [0], [29], [3, 10, 20]])
+def test_packets_without_a_time_among_others(tmp_path: Path, lost: list[int]) -> None:
+    """As where a broadcast has lost a few bytes."""
+    path, whole = tmp_path / "lost.ts", tmp_path / "whole.ts"
+    write_fields(path, n_frames=30, unstamped=lost)
+    write_fields(whole, n_frames=30)
+    assert scan_clip(path).timestamps == "pts"
+    frames, expected = (read_clip(one, sampling(None)).frames for one in (path, whole))
+    for frame, one in zip(frames, expected, strict=True):
+        assert float(frame.timestamp) == pytest.approx(float(one.timestamp), abs=0.021)
+        assert np.array_equal(frame.image, one.image)
