@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rrm_extract.errors import InputError
-from rrm_extract.jobs.folders import files_below, folders_below, is_there
+from rrm_extract.jobs.folders import files_below, files_of_match, folders_below, is_there
 
 __all__ = ["VIDEO_EXTENSIONS", "Video", "discover"]
 
@@ -96,7 +96,7 @@ def _expand(given: str, include: Sequence[str]) -> Iterator[tuple[Path, Path]]:
     """(folder that ids are relative to, path) of each video of one input."""
     path = Path(given)
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir() fails where nothing may be read
-        found = [(path, file) for file in _walk(path, include)]
+        found = [(path, file) for file in _walk(path, files_below(path), include)]
         if not found:
             raise _none_wanted(f"folder {given} holds", include)
         yield from found
@@ -129,7 +129,8 @@ def _matched(pattern: str, include: Sequence[str]) -> Iterator[tuple[Path, Path]
         msg = f"glob {pattern} matches no file; expected a pattern such as 'videos/**/*.mp4'"
         raise InputError(msg)
     found = [file for file in files if _wanted(file.name, file.name, include)]
-    found += [file for folder in folders for file in _walk(folder, include)]
+    for folder in folders:
+        found += _walk(folder, files_of_match(folder, base=base), include)
     if not found:
         raise _none_wanted(f"glob {pattern} matches", include)
     yield from ((base, file) for file in found)
@@ -158,9 +159,9 @@ def _none_wanted(what: str, include: Sequence[str]) -> InputError:
     return InputError(f"{what} no file with {wanted}; expected videos, or give --include")
 
 
-def _walk(folder: Path, include: Sequence[str]) -> Iterable[Path]:
+def _walk(folder: Path, files: Iterable[Path], include: Sequence[str]) -> list[Path]:
     found = []
-    for path in files_below(folder):
+    for path in files:
         relative = path.relative_to(folder).as_posix()
         # What else is a folder here is one that cannot be read: its videos are not known.
         if _wanted(path.name, relative, include) or os.path.isdir(path):  # noqa: PTH112

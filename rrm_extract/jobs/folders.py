@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rrm_extract.errors import InputError
 
-__all__ = ["files_below", "folders_below", "is_there"]
+__all__ = ["files_below", "files_of_match", "folders_below", "is_there"]
 
 NOT_OF_USERS = frozenset({"lost+found"})
 """Folders that a file system makes for itself, and that only its owner may read."""
@@ -32,6 +32,12 @@ def files_below(folder: Path) -> Iterator[Path]:
     yield from _below(folder, names, frozenset({_identity(folder)}))
 
 
+def files_of_match(folder: Path, *, base: Path) -> Iterator[Path]:
+    """The files below a folder that a pattern has matched, as if it were met below ``base``."""
+    above = frozenset(_identity(parent) for parent in _parents(folder, base))
+    yield from _inside(folder, above)
+
+
 def folders_below(folder: Path, *, base: Path) -> Iterator[Path]:
     """A folder and all folders below it that can be read, as :func:`files_below` looks at them.
 
@@ -39,8 +45,7 @@ def folders_below(folder: Path, *, base: Path) -> Iterator[Path]:
         folder: ``base``, or below it.
         base: links back into folders from here on are not followed.
     """
-    above = [parent for parent in folder.parents if parent.is_relative_to(base)]
-    yield from _folders(folder, frozenset(_identity(parent) for parent in above))
+    yield from _folders(folder, frozenset(_identity(parent) for parent in _parents(folder, base)))
 
 
 def is_there(path: Path) -> bool:
@@ -72,21 +77,29 @@ def _folders(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
 
 def _below(parent: Path, names: list[str], above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     for name in sorted(names):
-        if name.startswith(".") or name in NOT_OF_USERS:
+        if name.startswith("."):
             continue
         path = parent / name
-        if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir() fails where nothing may be read
+        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir() fails where nothing may be read
+            yield from _inside(path, above)
+        elif name not in NOT_OF_USERS:
             yield path
-            continue
-        identity = _identity(path)
-        if identity in above:
-            continue
-        try:
-            inside = os.listdir(path)  # noqa: PTH208
-        except OSError:
-            yield path
-            continue
-        yield from _below(path, inside, above | {identity})
+
+
+def _inside(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    identity = _identity(folder)
+    if identity in above or folder.name in NOT_OF_USERS:
+        return
+    try:
+        names = os.listdir(folder)  # noqa: PTH208
+    except OSError:
+        yield folder
+    else:
+        yield from _below(folder, names, above | {identity})
+
+
+def _parents(folder: Path, base: Path) -> list[Path]:
+    return [parent for parent in folder.parents if parent.is_relative_to(base)]
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -200,7 +200,7 @@ def test_a_csv_that_is_no_table_fails(folder: Path) -> None:
         ids(listing)
 
 
-@pytest.mark.parametrize("pattern", ["{}/**/*.mp4", "{}/**", "{}/**/deep/**"])
+@pytest.mark.parametrize("pattern", ["{}/**/*.mp4", "{}/**", "{}/**/deep/**", "{}/**/*", "{}/*"])
 def test_a_glob_follows_no_link_back(folder: Path, pattern: str) -> None:
     """Two such links give it no end."""
     (folder / "loop").symlink_to(".")
@@ -217,3 +217,20 @@ def test_a_glob_takes_folders_beside_files(folder: Path) -> None:
 def test_inputs_that_overlap_give_each_video_once(folder: Path) -> None:
     assert ids(folder, folder / "a/c.AVI", folder / "a") == ids(folder)
     assert ids(folder / "a/c.AVI", folder) == ["a/deep/d.mkv", "b.mp4", "c.AVI"]
+
+
+def test_a_folder_that_a_glob_matches_is_looked_into_as_in_its_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "lost+found").mkdir()
+    (folder / "lost+found/f.mp4").write_bytes(b"x")
+    assert ids(f"{folder}/*") == ids(folder)
+    listed = os.listdir
+
+    def refuse(path: str | Path) -> list[str]:
+        if Path(path).name == "a":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert ids(f"{folder}/*") == ids(folder) == ["a", "b.mp4"]
