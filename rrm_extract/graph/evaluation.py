@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from rrm_extract.errors import TraceError
@@ -25,12 +27,12 @@ def evaluation(module: nn.Module) -> Iterator[None]:
     modes = {part: part.training for part in module.modules()}
     module.eval()
     # Only from here on: what eval() has changed, train() changes back.
-    attributes = {part: dict(vars(part)) for part in modes}
+    attributes = [_Attributes(part) for part in modes]
     try:
         yield
     finally:
-        for part, before in attributes.items():
-            _tidy(part, before)
+        for each in attributes:
+            each.put_back()
         # By train(), which networks override, as long as that does it; a parent before its parts.
         for part, mode in modes.items():
             if part.training != mode:
@@ -43,27 +45,28 @@ def evaluation(module: nn.Module) -> Iterator[None]:
 def unchanged_buffers(module: nn.Module) -> Iterator[None]:
     """Refuses what changes a buffer meanwhile, after putting back what was there.
 
+    One that is made meanwhile is no such change: it is made once.
+
     Raises:
         TraceError: On leaving: one was changed, or another tensor put in its place.
     """
-    before = {part: dict(part._buffers) for part in module.modules()}
-    contents = {
-        buffer: (buffer._version, buffer.clone())
-        for buffer in module.buffers()
-        if not buffer.is_inference()
-    }
+    before = [
+        (f"{name}.{key}" if name else key, part, key, buffer)
+        for name, part in module.named_modules()
+        for key, buffer in part._buffers.items()
+        if buffer is not None and not buffer.is_inference()
+    ]
+    contents = [(buffer._version, buffer.clone()) for *_, buffer in before]
     changed = ""
     try:
         yield
     finally:
-        for name, part in module.named_modules():
-            for key, buffer in part._buffers.items():
-                if buffer is not before[part].get(key) or not _is_as_before(buffer, contents):
-                    changed = f"{name}.{key}" if name else key
-            part._buffers.clear()
-            part._buffers.update(before[part])
-        for buffer, (version, content) in contents.items():
+        for (name, part, key, buffer), (version, content) in zip(before, contents, strict=True):
+            if key not in part._buffers or part._buffers[key] is not buffer:
+                changed = name
+                part._buffers[key] = buffer
             if buffer._version != version:
+                changed = name
                 with torch.no_grad():
                     buffer.copy_(content)
     if changed:
@@ -74,15 +77,47 @@ def unchanged_buffers(module: nn.Module) -> Iterator[None]:
         raise TraceError(msg)
 
 
-def _is_as_before(buffer: Tensor | None, contents: Mapping[Tensor, tuple[int, Tensor]]) -> bool:
-    return buffer is None or buffer not in contents or buffer._version == contents[buffer][0]
+_CONTAINERS = (dict, OrderedDict, list, set)
 
 
-def _tidy(part: nn.Module, before: dict[str, object]) -> None:
-    own = vars(part)
-    for name in own.keys() - before.keys():
-        del own[name]
-    own.update(before)
+class _Attributes:
+    """What a module's attributes are, and what is in those that hold others."""
+
+    def __init__(self, part: nn.Module) -> None:
+        self._part = part
+        self._values = dict(vars(part))
+        self._contents = {
+            name: copy.copy(value)
+            for name, value in self._values.items()
+            if type(value) in _CONTAINERS
+        }
+
+    def put_back(self) -> None:
+        """Makes them so again."""
+        own = vars(self._part)
+        for name in own.keys() - self._values.keys():
+            del own[name]
+        own.update(self._values)
+        for name, content in self._contents.items():
+            value: Any = self._values[name]
+            if _is_same(value, content):
+                continue
+            value.clear()
+            if isinstance(value, list):
+                value.extend(content)
+            else:
+                value.update(content)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two containers hold the same objects; no value is asked whether it equals another."""
+    pair = [
+        [id(item) for each in container.items() for item in each]
+        if isinstance(container, dict)
+        else [id(item) for item in container]
+        for container in (one, other)
+    ]
+    return pair[0] == pair[1]
 
 
 def evaluating_copy(module: nn.Module) -> nn.Module:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import OrderedDict
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from rrm_extract.errors import TraceError
 
-__all__ = ["make_weights", "refuse_hooks", "refuse_root_hooks"]
+__all__ = ["make_weights", "put_weights", "refuse_hooks", "refuse_root_hooks"]
 
 _MAKE_WEIGHTS = (WeightNorm, SpectralNorm, BasePruningMethod)
 """Hooks that set a weight from other parameters before each call, and do nothing else."""
@@ -30,6 +32,29 @@ def make_weights(module: nn.Module) -> None:
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, _MAKE_WEIGHTS):
                 hook(module, ())
+
+
+def put_weights(module: nn.Module) -> None:
+    """Puts the weights that parametrizations compute in their place, in a module and its parts.
+
+    As they are they could not be handed to another process.
+
+    Args:
+        module: from ``evaluating_copy``: its parts are its own, its parameters are not.
+    """
+    for part in list(module.modules()):
+        if not is_parametrized(part):
+            continue
+        with torch.no_grad():
+            names = cast(nn.ModuleDict, part.parametrizations)
+            weights = {name: getattr(part, name) for name in names}
+        # Not by remove_parametrizations, which changes the class, and the caller's with it.
+        part.__class__ = type(part).__bases__[0]
+        del part._modules["parametrizations"]
+        part._parameters = dict(part._parameters)
+        for name, weight in weights.items():
+            part._parameters[name] = nn.Parameter(weight.detach(), requires_grad=False)
+        part._load_state_dict_pre_hooks = OrderedDict()
 
 
 def refuse_hooks(module: nn.Module, name: str) -> None:

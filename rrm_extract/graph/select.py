@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+
+from torch import nn
 
 from rrm_extract.errors import LayerError
 from rrm_extract.graph.binary import Sign
-from rrm_extract.graph.program import LINEAR_KINDS, Program
+from rrm_extract.graph.program import LINEAR_KINDS, Op, Program
 
 __all__ = ["default_layer", "layer_names", "prune", "resolve_layer", "select", "sign_readers"]
 
@@ -47,11 +49,16 @@ def default_layer(program: Program) -> str:
     """The penultimate feature: what the last convolution or fully-connected layer reads.
 
     Dropout and other identities are looked through: 512 numbers for ResNet-18, the activated
-    fc7 for AlexNet and VGG-16. The last value itself when nothing linear precedes the output.
+    fc7 for AlexNet and VGG-16. The last value itself where there is no classifier: nothing linear
+    precedes the output, or a residual sum comes first, or an ``nn.Identity`` stands in its place.
     """
     by_name = {op.name: op for op in program.ops}
     op = by_name.get(program.outputs[0])
+    if _stands_for_a_classifier(op, by_name):
+        return program.outputs[0]
     while op is not None and op.kind not in LINEAR_KINDS:
+        if op.kind == "add" and not _adds_heads(op, by_name):
+            return program.outputs[0]
         op = by_name.get(op.inputs[0]) if op.inputs else None
     if op is None:
         return program.outputs[0]
@@ -59,6 +66,22 @@ def default_layer(program: Program) -> str:
     while feature in by_name and by_name[feature].kind == "identity" and by_name[feature].inputs:
         feature = by_name[feature].inputs[0]
     return feature if feature in by_name else program.outputs[0]
+
+
+def _stands_for_a_classifier(op: Op | None, by_name: Mapping[str, Op]) -> bool:
+    """Whether the output is an ``nn.Identity``'s, and not of what a linear layer gives."""
+    found = False
+    while op is not None and op.kind == "identity":
+        found = found or isinstance(op.call, nn.Identity)
+        op = by_name.get(op.inputs[0]) if op.inputs else None
+    return found and (op is None or op.kind not in LINEAR_KINDS)
+
+
+def _adds_heads(op: Op, by_name: Mapping[str, Op]) -> bool:
+    """Whether a sum is of fully-connected layers, as of two classifiers, or of one value only."""
+    moving = [by_name[name] for name in op.inputs if name in by_name]
+    moving = [each for each in moving if each.kind != "constant"]
+    return len(moving) < 2 or all(each.kind == "linear" for each in moving)
 
 
 def select(program: Program, outputs: Sequence[str]) -> Program:

@@ -18,7 +18,12 @@ from rrm_extract.errors import TraceError
 from rrm_extract.graph.binary import BINARY_MODULES, BinaryConv2d, BinaryLinear, Sign
 from rrm_extract.graph.dtypes import type_of, type_of_frames
 from rrm_extract.graph.evaluation import evaluating_copy, evaluation, unchanged_buffers
-from rrm_extract.graph.hooks import make_weights, refuse_hooks, refuse_root_hooks
+from rrm_extract.graph.hooks import (
+    make_weights,
+    put_weights,
+    refuse_hooks,
+    refuse_root_hooks,
+)
 from rrm_extract.graph.kinds import (
     NORM_ACTIVATION_CHILDREN,
     is_norm_activation,
@@ -98,9 +103,8 @@ def trace(
         autowrap_functions=tuple(leaf_functions),
         leaf_modules=[*leaf_modules, *BINARY_MODULES, Sign],
     )
-    with evaluation(module):
-        with unchanged_buffers(module):
-            graph = _graph(module, tracer)
+    with evaluation(module), unchanged_buffers(module):
+        graph = _graph(module, tracer)
         memory = Memory(module, tuple(leaf_functions))
         return _Translation(module, tracer, graph, memory).program()
 
@@ -294,6 +298,7 @@ class _Translation:
         elif is_norm_activation(module):
             return self._norm_activation(name, target, module, args), None
         else:
+            put_weights(module)
             call = module
             if getattr(module, "inplace", False) is True:
                 call.inplace = False  # type: ignore[assignment]

@@ -36,6 +36,7 @@ from rrm_extract.errors import (
 )
 from rrm_extract.graph import (
     Program,
+    channels_first,
     default_layer,
     fold_batch_norm,
     resolve_layer,
@@ -294,6 +295,8 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
     program = select(whole, (layer,))
     check_weights(program, model, f"layer {layer!r}")
     program = fold_batch_norm(program)
+    if config.pool == "avg":
+        program = channels_first(program)
     policy: Policy = "paper" if config.policy == "paper" else "bounded"
     calibration = _calibration(config, subject_of(model, config, layer, choice.engine))
     threshold: float | Mapping[str, float] = config.threshold
@@ -540,7 +543,7 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
             plain = replace(recipe, compiled=None, exact=None)
             torch.save(plain, cast(BinaryIO, kept))
             kept.check()
-    except (AttributeError, TypeError, pickle.PicklingError) as error:
+    except (AttributeError, TypeError, RuntimeError, pickle.PicklingError) as error:
         msg = (
             f"the network cannot be handed to workers ({error}); expected functions and classes "
             "that can be imported, none made inside of others"

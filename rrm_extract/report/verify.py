@@ -20,7 +20,7 @@ from rrm_extract.config import JobConfig
 from rrm_extract.engine import NativeNetwork, Network
 from rrm_extract.engine.seen import Seen, seen_of
 from rrm_extract.errors import ClipDamagedError
-from rrm_extract.graph import Program, default_layer, fold_batch_norm, select
+from rrm_extract.graph import Program, channels_first, fold_batch_norm, select
 from rrm_extract.jobs import (
     Recipe,
     batches,
@@ -67,7 +67,7 @@ class Verification:
         cosine_min: smallest cosine between the two features of a frame.
         worst_frame, worst_timestamp: the frame with the largest error, and its seconds.
         top1_agreement: share of frames with the same best class; None without a classifier, and
-            with a layer that is not what the classifier reads.
+            with a layer that is not what a fully-connected classifier reads.
         top5_agreement: mean share of the five best classes in common; None as well.
         delta_frames: number of them that were not key frames.
         density: MAC-weighted density of the deltas over these, of the layers up to the feature.
@@ -120,6 +120,8 @@ class Verifier:
         logits = self._classifier(whole)
         outputs = (self.recipe.layer,) if logits is None else (self.recipe.layer, logits)
         ordinary = select(whole, outputs)
+        if config.pool == "avg":
+            ordinary = channels_first(ordinary)
         self.device = torch.device(config.device)
         recurrent = fold_batch_norm(ordinary)
         if self.device.type != "cpu":
@@ -150,9 +152,11 @@ class Verifier:
     def _classifier(self, whole: Program) -> str | None:
         """The output that says the best class, where next to nothing lies before it.
 
-        With an earlier layer, what is behind it would be most of the work and of the time.
+        That is a fully-connected layer. More would count in the work and in the time.
         """
-        if self.recipe.layer not in (default_layer(whole), *whole.outputs):
+        behind = {op.name for op in whole.linear_ops}
+        behind -= {op.name for op in select(whole, (self.recipe.layer,)).linear_ops}
+        if len(behind) > 1 or any(whole.op(name).kind != "linear" for name in behind):
             return None
         used = {name for op in whole.ops for name in op.parameters}
         if used & self.model.missing_keys or len(whole.outputs) != 1:

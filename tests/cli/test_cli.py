@@ -15,7 +15,8 @@ import torch
 
 from rrm_extract.cli import main
 from rrm_extract.cli.main import cli
-from rrm_extract.config import OPTIONS
+from rrm_extract.config import OPTIONS, JobConfig
+from rrm_extract.report.verify import Verifier
 from rrm_extract.store import OutputStore
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.command import extraction
@@ -236,7 +237,14 @@ def test_verify_counts_what_an_extraction_of_the_layer_does(
     assert values["density"] == pytest.approx(totals["density_delta"], rel=1e-5)
 
 
-def test_verify_and_tune_say_where_few_frames_have_deltas(
+@pytest.mark.parametrize(("model", "outputs"), [("squeezenet1_1", 1), ("shufflenet_v2_x0_5", 2)])
+def test_verify_runs_a_classifier_of_one_small_layer_alone(model: str, outputs: int) -> None:
+    """SqueezeNet's is a convolution, of a quarter of the network's products."""
+    verifier = Verifier(JobConfig(model=model, weights="random:0", engine="torch"))
+    assert len(verifier.recurrent.outputs) == outputs
+
+
+def test_verify_says_where_few_frames_have_deltas(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A chunk of a few frames, the first of which is a key frame."""

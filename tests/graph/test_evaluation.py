@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 import rrm_extract
 from rrm_extract.errors import TraceError
@@ -218,3 +222,80 @@ def test_what_evaluation_mode_changes_training_mode_changes_back() -> None:
     trace(module)
     assert (module.training, module.merged) == (True, False)
     assert torch.equal(module.conv.weight, before)
+
+
+class MakesItOnce(nn.Module):
+    """A buffer that is there from the first call on, as one that depends on nothing else."""
+
+    def __init__(self, *, declared: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        if declared:
+            self.register_buffer("grid", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if getattr(self, "grid", None) is None:
+            self.register_buffer("grid", torch.linspace(-1, 1, 8))
+        return self.conv(x) * self.grid[3]
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_buffer_that_is_made_once_is_no_change(declared: bool, image: Tensor) -> None:
+    module = MakesItOnce(declared=declared).eval()
+    program = trace(module)
+    assert getattr(module, "grid", None) is None, "the network is as it was"
+    assert torch.equal(program(image)[0], module(image))
+
+
+class Collects(nn.Module):
+    """Fills what its attributes hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.maps: list[Tensor] = []
+        self.by_name: dict[str, Tensor] = {"before": torch.zeros(1)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        self.maps.append(y)
+        self.by_name["last"] = y
+        return y
+
+
+def test_nothing_stays_in_what_attributes_hold() -> None:
+    module = Collects()
+    trace(module)
+    assert module.maps == []
+    assert list(module.by_name) == ["before"]
+
+
+class MakesALayer(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        pooled: Tensor = self.pool(x)
+        return pooled
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")
+def test_what_cannot_be_traced_is_refused_and_left_alone() -> None:
+    module = MakesALayer()
+    with pytest.raises(TraceError, match="cannot be traced"):
+        trace(module)
+    assert list(module.children()) == []
+    with pytest.raises(TraceError):
+        trace(torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: parametrizations.spectral_norm(nn.ConvTranspose2d(4, 4, 2)),
+        lambda: parametrizations.weight_norm(nn.ConvTranspose2d(4, 4, 2)),
+    ],
+)
+def test_parametrized_layers_are_handed_on(layer: Callable[[], nn.Module], image: Tensor) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), layer()).eval()
+    program = pickle.loads(pickle.dumps(trace(module)))
+    assert torch.allclose(program(image)[0], module(image), rtol=1e-5, atol=1e-6)
+    assert hasattr(module[1], "parametrizations"), "the network is as it was"

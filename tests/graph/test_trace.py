@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -191,3 +192,61 @@ def test_names_that_end_in_numbers_are_those_of_the_modules() -> None:
     ]  # fmt: skip
     linear = {op.name: op.source for op in program.ops if op.kind == "conv"}
     assert linear == {"conv1_1": "conv1_1", "conv1_2": "conv1_2"}
+
+
+class _Headless(nn.Module):
+    """A network up to its last block and the mean over space."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.whole = models.get_model(name, weights=None)
+        self.whole.fc = nn.Linear(1, 1)  # not called
+
+    def forward(self, x: Tensor) -> Tensor:
+        net = self.whole
+        x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
+        x = net.layer4(net.layer3(net.layer2(net.layer1(x))))
+        return net.avgpool(x).flatten(1)
+
+
+class _TwoHeads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.one, self.other = nn.Linear(8, 5), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.trunk(x)
+        return (self.one(x) + self.other(x)) / 2
+
+
+def _without_classifier(name: str, attribute: str) -> nn.Module:
+    module = models.get_model(name, weights=None)
+    setattr(module, attribute, nn.Identity())
+    return module
+
+
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [
+        (lambda: _Headless("resnet18"), 512),
+        (lambda: _without_classifier("resnet50", "fc"), 2048),
+        (lambda: _without_classifier("mobilenet_v2", "classifier"), 1280),
+        (lambda: _without_classifier("densenet121", "classifier"), 1024),
+        (_TwoHeads, 8),
+    ],
+)
+def test_default_layer_of_networks_without_a_classifier_is_their_output(
+    make: Callable[[], nn.Module], size: int
+) -> None:
+    program = trace(make().eval())
+    (feature,) = select(program, (default_layer(program),))(torch.zeros(1, 3, 64, 64))
+    assert feature.flatten(1).shape == (1, size)
+
+
+def test_an_identity_behind_a_classifier_changes_nothing() -> None:
+    module = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        *(nn.Linear(8, 6), nn.Linear(6, 5), nn.Dropout(), nn.Identity()),
+    )
+    assert default_layer(trace(module.eval())) == "3"

@@ -1,0 +1,68 @@
+"""Maps with their channels last are averaged over space all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.ops import Permute
+
+from rrm_extract.config import JobConfig
+from rrm_extract.graph import channels_first, select, trace
+from rrm_extract.jobs import make_recipe
+from rrm_extract.models import load_model
+
+
+def back(x: Tensor) -> Tensor:
+    return x.permute(0, 3, 1, 2)
+
+
+class Moves(nn.Module):
+    """A convolution, and its channels moved about."""
+
+    def __init__(self, path: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.path = nn.Conv2d(3, 7, 1), path
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.path(self.conv(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "is_last"),
+    [
+        (lambda: nn.Conv2d(3, 7, 1), False),
+        (lambda: Moves(lambda x: x.permute(0, 2, 3, 1)), True),
+        (lambda: Moves(lambda x: torch.permute(x, (0, 2, 3, 1)).relu()), True),
+        (lambda: Moves(lambda x: x.transpose(1, 2).transpose(-1, 2)), True),
+        (lambda: Moves(lambda x: x.transpose(1, -1)), True),
+        (lambda: Moves(lambda x: x.permute(0, 2, 3, 1).permute(0, 3, 1, 2)), False),
+        (lambda: nn.Sequential(nn.Conv2d(3, 5, 1), Permute([0, 2, 3, 1]), nn.LayerNorm(5)), True),
+        (lambda: nn.Sequential(Permute([0, 2, 3, 1]), nn.Linear(3, 7), nn.GELU()), True),
+        (lambda: nn.Sequential(nn.Conv2d(3, 8, 1), nn.GroupNorm(2, 8), nn.MaxPool2d(2)), False),
+    ],
+)
+def test_channels_come_first(make: Callable[[], nn.Module], is_last: bool) -> None:
+    module = make().eval()
+    x = torch.randn(2, 3, 4, 6)
+    expected = module(x)
+    (result,) = channels_first(trace(module))(x)
+    assert torch.equal(result, back(expected) if is_last else expected)
+
+
+@pytest.mark.parametrize("layer", ["features.3", "norm", "features.7"])
+def test_transformers_that_keep_them_last(layer: str) -> None:
+    program = channels_first(select(trace(models.swin_t(weights=None).eval()), (layer,)))
+    (feature,) = program(torch.zeros(1, 3, 64, 64))
+    channels = {"features.3": 192}.get(layer, 768)
+    assert feature.shape[:2] == (1, channels)
+
+
+def test_features_are_means_over_space() -> None:
+    config = JobConfig(model="swin_t", weights="random:0", layer="features.1", engine="torch")
+    recipe = make_recipe(load_model(config.model, weights=config.weights), config)
+    assert recipe.feature_shape == (96,)
+    assert recipe.layer.startswith("features.1.")
