@@ -205,27 +205,34 @@ def serve(parent: Connection) -> None:
     """Runs in the process: loads the network, says what it is like, and writes it when asked."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     threading.Thread(target=_end_with, args=(parent.fileno(),), daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):  # nobody wants it any more
+        _serve(parent)
+
+
+def _serve(parent: Connection) -> None:
+    config: JobConfig
+    config, key = parent.recv()
     try:
-        config: JobConfig
-        config, key = parent.recv()
         # Here: the parent imports this module, and is to stay without torch.
         from rrm_extract.jobs.recipe import load_plan, prepare_process, save_computation
 
         prepare_process(config.threads)
         plan, recipe = load_plan(config)
-        parent.send(plan)
-        path = parent.recv()
-        save_computation(recipe, path)
-        parent.send(peak_memory())
-        cache = NetworkCache.of_user()
-        if cache is not None and key is not None:
-            cache.keep(key, plan, path)
-        os._exit(0)  # to take torch down would take a second
-    except (EOFError, BrokenPipeError, ConnectionError):
-        pass  # nobody wants it any more
     except Exception as error:  # noqa: BLE001 - the process boundary: the parent raises it
         parent.send(_portable(error))
-        parent.close()
+        return
+    parent.send(plan)
+    path = parent.recv()
+    try:
+        save_computation(recipe, path)
+    except Exception as error:  # noqa: BLE001 - as above
+        parent.send(_portable(error))
+        return
+    parent.send(peak_memory())
+    cache = NetworkCache.of_user()
+    if cache is not None and key is not None:
+        cache.keep(key, plan, path)
+    os._exit(0)  # to take torch down would take a second
 
 
 def _portable(error: Exception) -> Exception:

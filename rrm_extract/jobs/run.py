@@ -74,6 +74,7 @@ class RunSummary:
         peak_memory: largest resident memory of the parent, of a worker, and of the process that
             loaded the network and ended then (0 if an earlier job had), bytes.
         weights: the weights' id.
+        layer: whose value is stored, or what is found in it.
         notes: how the weights fit the network, if not whole.
         finds: what a task finds, "objects" or "people"; empty where features are stored.
     """
@@ -92,6 +93,7 @@ class RunSummary:
     workers_lost: int
     peak_memory: tuple[int, int, int]
     weights: str
+    layer: str
     notes: tuple[str, ...]
     finds: str
 
@@ -163,6 +165,8 @@ def _calibrate(config: JobConfig, path: Path) -> None:
 
 def _load_and_run(config: JobConfig, place: OutputPlace, began: float) -> RunSummary:
     begins_to_load = time.monotonic()
+    if ":" in config.model:  # of the user's own code, which workers and errors refer to
+        _make_importable(Path.cwd())
     with (
         network_of(config) as loader,
         # They import what they need beside the loader.
@@ -174,6 +178,12 @@ def _load_and_run(config: JobConfig, place: OutputPlace, began: float) -> RunSum
         ) as pool,
     ):
         return _run_job(config, place, loader, pool, began, begins_to_load)
+
+
+def _make_importable(folder: Path) -> None:
+    """As it is where the network is loaded."""
+    if not {"", str(folder)} & set(sys.path):
+        sys.path.insert(0, str(folder))
 
 
 def _say(text: str) -> None:
@@ -250,6 +260,7 @@ def _run_job(
             workers_lost=run.lost,
             peak_memory=(peak_memory(), run.peak_memory, loader.peak_memory),
             weights=plan.weights_id,
+            layer=plan.layer,
             notes=plan.notes,
             finds="" if plan.task is None else FINDS[plan.task.rows.task],
         )

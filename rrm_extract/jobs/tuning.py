@@ -17,6 +17,8 @@ from rrm_extract.graph import dense_module
 from rrm_extract.jobs.control import ControlledNetwork, relative_errors
 from rrm_extract.jobs.recipe import Recipe, RecipeNetwork, pooled
 from rrm_extract.jobs.samples import Sample, portions, run_controlled
+from rrm_extract.rrm import by_frame
+from rrm_extract.rrm.apart import keeps_frames_apart
 
 __all__ = ["DENSE_BATCH", "TriedThreshold", "Tuning", "try_thresholds"]
 
@@ -139,14 +141,17 @@ class _Dense:
         self._layout = torch.channels_last if channels < min(sides) else torch.contiguous_format
         network = dense_module(recipe.program, in_place=True).to(recipe.device)
         self._network = network.to(memory_format=torch.channels_last)
-        self._pool = recipe.pool
+        self._program, self._pool = by_frame(recipe.program), recipe.pool
 
     def seconds(self, samples: Sequence[Sample]) -> float:
         """Time for all frames."""
-        self._run(samples[0].x[:DENSE_BATCH])  # its weights come into the caches
+        first = samples[0].x[:DENSE_BATCH]
+        # Networks that would mix frames, or take only one.
+        batch = DENSE_BATCH if keeps_frames_apart(self._program, first) else 1
+        self._run(first[:batch])  # its weights come into the caches
         total = 0.0
         for sample in samples:
-            for part in portions(sample.x, DENSE_BATCH):
+            for part in portions(sample.x, batch):
                 began = time.perf_counter()
                 self._run(part)
                 total += time.perf_counter() - began
@@ -155,7 +160,9 @@ class _Dense:
     @torch.inference_mode()
     def _run(self, x: Tensor) -> NDArray[np.float32]:
         output = self._network(x.contiguous(memory_format=self._layout))
-        feature: NDArray[np.float32] = pooled(output, self._pool).flatten(1).float().cpu().numpy()
+        # One frame's feature may have lost the dimension of frames.
+        rows = pooled(output, self._pool).reshape(len(x), -1)
+        feature: NDArray[np.float32] = rows.float().cpu().numpy()
         return feature
 
 

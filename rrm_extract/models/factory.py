@@ -96,6 +96,11 @@ def _find_factory(name: str) -> Callable[[], object]:
         if not hasattr(factory, part):
             raise ModelError(f"{name}: {module_name} has no {attribute!r}")
         factory = getattr(factory, part)
+    if isinstance(factory, nn.Module):
+        raise ModelError(
+            f"{name} is a network already; expected a function that, called without arguments, "
+            "returns one"
+        )
     if not callable(factory):
         raise ModelError(
             f"{name} is {type(factory).__name__}; expected a function that, called without "

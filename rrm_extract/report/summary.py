@@ -22,7 +22,7 @@ def summary_text(summary: RunSummary) -> str:
         + (f", {summary.done_before} done before" if summary.done_before else "")
     ]
     lines += [printable(f"  {record.video_id}: {record.message}") for record in summary.failures]
-    lines += [f"weights {summary.weights}", *summary.notes]
+    lines += [f"weights {summary.weights}, layer {summary.layer}", *summary.notes]
     if accounting.frames:
         measures = accounting.measures()
         computed = accounting.frames - summary.frames_before

@@ -318,7 +318,8 @@ class RecurrentNetwork:
             if snapshot is not None:
                 passed = deltas[time] != 0
                 held = (x[time] - snapshot).masked_fill_(passed, 0)
-                sums[time] = float(held.square().sum(dtype=torch.float64))
+                # There: Apple's GPUs have no float64.
+                sums[time] = float(held.cpu().square().sum(dtype=torch.float64))
             if snapshot is None or self.policy == "paper":
                 snapshot = x[time]
             else:
@@ -338,8 +339,8 @@ class RecurrentNetwork:
     ) -> None:
         elements = x[0].numel()
         each = tuple(range(1, x.dim()))
-        density = (torch.count_nonzero(x, dim=each) / elements).double().cpu()
-        density_delta = (torch.count_nonzero(deltas, dim=each) / elements).double().cpu()
+        density = torch.count_nonzero(x, dim=each).cpu().double() / elements
+        density_delta = torch.count_nonzero(deltas, dim=each).cpu().double() / elements
         lanes = x.shape[1]
         total = self._totals[op.name]
         total.input_elements = elements // lanes

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from rrm_extract.errors import StoreWriteError
 from rrm_extract.store.files import write_atomic, writing
 from rrm_extract.store.schema import ChunkResult
 from rrm_extract.store.taskrows import FRAME_SIZE, Found
@@ -56,12 +57,22 @@ def save_chunk(path: Path, result: ChunkResult) -> None:
     buffer = io.BytesIO(bytes(_DIGEST_BYTES))
     buffer.seek(_DIGEST_BYTES)
     np.savez(buffer, meta=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
-    with writing(path):
-        path.parent.mkdir(exist_ok=True)
     # Released at once also when writing fails: a buffer that is still exported cannot be freed.
     with buffer.getbuffer() as data:
         data[:_DIGEST_BYTES] = _digest(data)
-        write_atomic(path, data)
+        try:
+            _write(path, data)
+        except StoreWriteError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            # The video has ended, at damage before this chunk say, and its folder went meanwhile.
+            _write(path, data)
+
+
+def _write(path: Path, data: memoryview) -> None:
+    with writing(path):
+        path.parent.mkdir(exist_ok=True)
+    write_atomic(path, data)
 
 
 def load_chunk(path: Path) -> ChunkResult | None:

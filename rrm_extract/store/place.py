@@ -11,7 +11,7 @@ from rrm_extract.store.job import load_job
 from rrm_extract.store.lock import WriterLock
 from rrm_extract.store.schema import file_behind, parts_dir_of
 
-LONGEST_ADDED = "..4194304.tmp"
+LONGEST_ADDED = "..calibration.json.4194304.tmp"
 """What the name of a file of ours beside the output has more than its own; see ``temp_path``."""
 
 

@@ -23,6 +23,7 @@ from rrm_extract.report.tuning import tuning_json, tuning_text
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.clips import write_clip
 from tests.closeness import EXACT_RECURRENCE
+from tests.jobs import single
 from tests.tiny import MODEL
 
 TINY = ("--model", MODEL, "--frames", "16", "--repeats", "2")
@@ -189,6 +190,14 @@ def test_rounds_that_disagree_are_mentioned() -> None:
     assert "factor of 1.5: something else" in tuning_text(busy, JobConfig(), engine="native")
 
 
+def test_the_table_says_where_few_frames_have_deltas() -> None:
+    many = replace(tried(0.0, *[0.0] * 8), key_frames=6)
+    tuning = replace(tuning_of(many, tried(1e-3, *[1e-3] * 8)), frames=8)
+    text = tuning_text(tuning, JobConfig(inputs=("a.mp4",)), engine="native")
+    assert "threshold 0: figures of deltas are of 2 of 8 frames" in text
+    assert text.count("figures of deltas") == 1
+
+
 def test_a_feature_of_zeros_has_no_relative_error() -> None:
     """It is 0 or infinite, and JSON knows no infinity."""
     tuning = tuning_of(tried(0, 0, 0), tried(1e-2, math.inf, math.inf))
@@ -272,3 +281,15 @@ def test_threads_that_one_side_has_alone_are_refused(
     code, _, err = output_of(capsys, "tune", clip, *TINY, "--threads", "2")
     assert code == 2
     assert "--threads 2: the native engine has one thread" in err
+
+
+@pytest.mark.parametrize("model", [single.TOKEN, single.SQUEEZED])
+def test_networks_that_take_one_frame_at_a_time(
+    model: str, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--model", model, "--fps", "24", "--frames", "17", "--repeats", "1", "--json")
+    code, out, _ = output_of(capsys, "tune", clip, *options, "--try", "1e-2")
+    assert code == 0
+    values = json.loads(out)
+    assert values["frames"] == 17
+    assert values["thresholds"][0]["error_max"] < 1e-5

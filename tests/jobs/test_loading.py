@@ -12,6 +12,7 @@ from rrm_extract.config import JobConfig
 from rrm_extract.errors import LayerError, ModelError, StoreWriteError, WorkerError
 from rrm_extract.jobs.loading import Loader
 from tests.command import REPOSITORY
+from tests.jobs import failing
 from tests.tiny import MODEL
 
 
@@ -39,6 +40,8 @@ def test_a_plan_and_a_computation(tmp_path: Path) -> None:
         ({"model": "resnet19"}, ModelError, "resnet18"),
         ({"model": MODEL, "layer": "fcc"}, LayerError, "nearest"),
         ({"model": "tests.no_such_module:network"}, ModelError, "no_such_module"),
+        ({"model": failing.EOF}, EOFError, "weights is empty"),
+        ({"model": failing.RESET}, ConnectionResetError, "the server has gone"),
     ],
 )
 def test_a_wrong_request_fails_as_it_would_here(

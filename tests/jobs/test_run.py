@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -14,7 +16,7 @@ from rrm_extract import FeatureFile
 from rrm_extract.jobs.network_cache import VARIABLE
 from rrm_extract.store import same_content
 from rrm_extract.video.synthetic import write_demo_clip
-from tests.command import extraction, rrm_extract
+from tests.command import environment, extraction, rrm_extract
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +185,53 @@ def test_clips_of_one_name_have_frames_of_their_own_audited(videos: Path, tmp_pa
             ]
     assert len(set(drawn["1"])) > 3
     assert drawn["1"] == drawn["3"], "wherever the folder lies, whoever computes them"
+
+
+CODE = """
+import torch
+from tests.tiny import Tiny
+
+@torch.fx.wrap
+def passing(x):
+    return x
+
+class OwnError(Exception):
+    pass
+
+class Net(Tiny):
+    def forward(self, x):
+        return self.fc(torch.flatten(self.pool(self.features(passing(x))), 1))
+
+def network():
+    return Net()
+
+def failing():
+    raise OwnError("no such weights")
+"""
+
+
+def test_code_in_the_current_directory_reaches_the_workers(tmp_path: Path) -> None:
+    """The installed command does not have it among its folders, as ``python -m`` has."""
+    (tmp_path / "own_networks.py").write_text(CODE, encoding="utf-8")
+    script = tmp_path / "bin/rrm-extract"
+    script.parent.mkdir()
+    script.write_text("import sys\nfrom rrm_extract.cli import main\nif __name__ == \"__main__\": sys.exit(main())\n")
+    clip = write_demo_clip(tmp_path / "c.mp4", seconds=0.5, size=(64, 48))
+
+    def run(name: str) -> subprocess.CompletedProcess[str]:
+        options = ("--model", f"own_networks:{name}", "--workers", "1", "--fps", "8")
+        return subprocess.run(
+            [sys.executable, str(script), str(clip), *options, "-o", "f.h5"],
+            cwd=tmp_path,
+            env=environment(),
+            timeout=240,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+
+    done = run("network")
+    assert done.returncode == 0, done.stderr
+    done = run("failing")
+    assert "OwnError: no such weights" in done.stderr
+    assert "No module named" not in done.stderr

@@ -31,6 +31,8 @@ def described():
 def wrong():
     return 3
 
+ready = nn.Identity()
+
 def scripted():
     import torch
     return torch.jit.script(Net())
@@ -95,6 +97,7 @@ def test_undescribed_input_fails() -> None:
     [
         ("mynets.small:nothing", "mynets.small has no 'nothing'"),
         ("mynets.small:value", "int; expected a function"),
+        ("mynets.small:ready", "is a network already; expected a function"),
         ("mynets.small:wrong", "returned int; expected a torch.nn.Module"),
         ("mynets.large:net", "cannot import 'mynets.large'"),
         ("nowhere:net", "cannot import 'nowhere'"),

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rrm_extract.errors import StoreWriteError
-from rrm_extract.store import ChunkResult, load_chunk, save_chunk
+from rrm_extract.store import ChunkResult, files, load_chunk, save_chunk
 
 from .helpers import chunk, flip
 
@@ -83,3 +84,24 @@ def test_save_chunk_odd_attribute_fails(tmp_path: Path) -> None:
     odd = ChunkResult(index=0, attrs={"x": object()}, **arrays)  # type: ignore[dict-item]
     with pytest.raises(TypeError, match="numbers and strings"):
         save_chunk(tmp_path / "c" / "0.npz", odd)
+
+
+def test_a_folder_that_goes_meanwhile_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where damage before this chunk has ended the video."""
+    path = tmp_path / "video.chunks/000007.npz"
+    commit, left = files.commit, [1]
+
+    def late(temp: Path, to: Path) -> None:
+        if left:
+            left.pop()
+            shutil.rmtree(to.parent)
+        commit(temp, to)
+
+    monkeypatch.setattr(files, "commit", late)
+    save_chunk(path, chunk("a.mp4"))
+    assert load_chunk(path) is not None
+    shutil.rmtree(tmp_path)
+    with pytest.raises(StoreWriteError, match="No such file"):
+        save_chunk(path, chunk("a.mp4"))

@@ -229,7 +229,8 @@ class Overlay:
         work = WorkSoFar()
         with (
             self._progress(info, count) as progress,
-            closing(self._seen(info, count)) as seen,
+            # In whole batches: where one is cut short, other frames could be computed twice.
+            closing(self._seen(info, None)) as seen,
         ):
             meant = self._first(seen, path)  # before it nothing else is shown
             canvas = self._canvas(meant.frame)  # laid out by the first frame, as the clip's

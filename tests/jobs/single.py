@@ -1,0 +1,47 @@
+"""Networks that take one frame at a time, as `package.module:factory` names them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tests.tiny import Tiny
+
+TOKEN = "tests.jobs.single:with_token"
+SQUEEZED = "tests.jobs.single:squeezed"
+
+
+class WithToken(Tiny):
+    """Something of one row is put beside each frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.ones(1, 16))
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        row = torch.flatten(self.pool(self.features(x)), 1)
+        return self.head(torch.cat([row, self.token], 1))
+
+
+class Squeezed(Tiny):
+    """Of one frame the dimension of frames is lost."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.pool(self.features(x)).squeeze())
+
+
+def with_token() -> nn.Module:
+    """The same network at every call."""
+    return _seeded(WithToken)
+
+
+def squeezed() -> nn.Module:
+    """The same network at every call."""
+    return _seeded(Squeezed)
+
+
+def _seeded(kind: type[nn.Module]) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return kind()
