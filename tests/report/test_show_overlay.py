@@ -209,6 +209,10 @@ def test_calibrated_thresholds_and_frames_computed_twice(
         assert video.attrs["n_recomputed"] > 0, "else nothing is tested"
         assert summary.work.shares == pytest.approx(np.array(video.work), rel=1e-6)
     assert len(decode_all(output)) == 32
+    # A frame that is shown alone is the clip's: no batch ends at it, and no other one is probed.
+    for number in (5, 14, 22, 30):
+        alone = overlay.write_frame(clip, tmp_path / "f.png", Moment(frame=number))
+        assert alone.work.shares == pytest.approx(summary.work.shares[: number + 1], rel=1e-6)
 
 
 def test_work_does_not_depend_on_the_painted_layer_or_the_batch(tmp_path: Path) -> None:
