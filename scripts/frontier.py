@@ -110,19 +110,21 @@ def in_words(comparison: Record) -> str:
 
 def draw(records: Sequence[Record], path: Path) -> None:
     """One panel for each network, number of threads (rows) and clip (columns)."""
-    panels = _grouped(records, ("model", "threads", "clip"))
-    rows = list(dict.fromkeys(key[:2] for key in panels))
-    columns = list(dict.fromkeys(key[2] for key in panels))
+    panels = _grouped(records, ("model", "weights", "threads", "clip"))
+    rows = list(dict.fromkeys(key[:3] for key in panels))
+    columns = list(dict.fromkeys(key[3] for key in panels))
+    weights_of = {model: {row[1] for row in rows if row[0] == model} for model, *_ in rows}
     figure = new_figure(3.6 * len(columns) + 0.6, 3.0 * len(rows) + 0.9)
     grid = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey="row")
-    for (model, threads, clip), members in panels.items():
-        row, column = rows.index((model, threads)), columns.index(clip)
+    for (model, weights, threads, clip), members in panels.items():
+        row, column = rows.index((model, weights, threads)), columns.index(clip)
         axes = grid[row][column]
         _draw_panel(axes, members)
         if row == 0:
             axes.set_title(caption(clip), fontsize="small")
         if column == 0:
-            axes.set_ylabel(f"{caption(model)}, {counted(threads, 'thread')}\n\nframes/s")
+            of = f"{caption(model)}, {weights}" if len(weights_of[model]) > 1 else caption(model)
+            axes.set_ylabel(f"{of}, {counted(threads, 'thread')}\n\nframes/s")
         if row == len(rows) - 1:
             axes.set_xlabel("feature error (relative L2)")
     handles: dict[str, Any] = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rrm_extract.config import OPTIONS, JobConfig, load_job, parse_threshold
+from rrm_extract.config import OPTIONS, JobConfig, load_job, parse_threshold, threshold_text
 from rrm_extract.errors import ConfigError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -470,3 +470,19 @@ def test_import_is_light():
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("threshold", "text"),
+    [
+        (1e-4, "0.0001"),
+        (0, "0"),
+        (1 / 255, "0.00392156862745098"),
+        ({"default": 0.0012345678, "conv1": 1e-3}, "0.0012345678,conv1=0.001"),
+    ],
+)
+def test_a_threshold_can_be_read_back_from_its_text(
+    threshold: float | dict[str, float], text: str
+) -> None:
+    assert threshold_text(threshold) == text
+    assert parse_threshold(text) == threshold

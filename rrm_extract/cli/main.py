@@ -107,6 +107,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         _complain(error)
         return EXIT_FAILED
     except (KeyboardInterrupt, click.Abort) as interrupt:
+        if isinstance(interrupt.__cause__, EOFError):  # which click takes for Ctrl-D
+            raise interrupt.__cause__ from None
         if arguments is None:  # the process ends
             interrupts.ignore()
         # Click has put its own in the place of the one that knows what is kept.

@@ -179,9 +179,15 @@ def _threshold_text(text: str) -> object:
 def threshold_text(value: float | Mapping[str, float]) -> str:
     """A threshold as the command line has it."""
     if not isinstance(value, Mapping):
-        return f"{value:g}"
-    own = [f"{name}={number:g}" for name, number in value.items() if name != "default"]
-    return ",".join([f"{value.get('default', DEFAULT_THRESHOLD):g}", *own])
+        return number_text(value)
+    own = [f"{name}={number_text(each)}" for name, each in value.items() if name != "default"]
+    return ",".join([number_text(value.get("default", DEFAULT_THRESHOLD)), *own])
+
+
+def number_text(number: float) -> str:
+    """A number as short as it can be read back."""
+    text = f"{number:g}"
+    return text if float(text) == number else repr(float(number))
 
 
 def preprocess(value: object) -> str | dict[str, Any] | None:

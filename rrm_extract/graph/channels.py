@@ -1,10 +1,10 @@
-"""Where a map has its channels, as far as a Program's operations tell."""
+"""Where a map has its channels, as far as a Program's operations and the shapes of values tell."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,75 +12,108 @@ from torch import Tensor, nn
 from torchvision.ops import Permute
 
 from rrm_extract.graph.linear import Convolution, FullyConnected
-from rrm_extract.graph.program import Op, Program, Ref
+from rrm_extract.graph.program import Op, Program, Ref, execute
 from rrm_extract.graph.trace import MethodCall
 
-__all__ = ["ChannelsFirst", "channels_first"]
-
-_FIRST, _LAST = 1, 3
-"""Dimensions of (N, C, H, W), and of (N, H, W, C)."""
+__all__ = ["channels_first"]
 
 _BY_FIRST = (
-    *(nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d),
+    *(nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d, nn.ConvTranspose2d),
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
 )
+_MOVES = ("permute", "transpose")
+_RESHAPES = ("view", "reshape", "flatten", "unflatten")
+
+_Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class ChannelsFirst:
-    """(N, H, W, C) to (N, C, H, W); what has other dimensions stays as it is."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return x.permute(0, 3, 1, 2) if x.dim() == 4 else x
-
-
-def channels_first(program: Program) -> Program:
+def channels_first(program: Program, input_shape: Sequence[int]) -> Program:
     """The same where the first output, if it is a map, has its channels as convolutions have them.
 
     Transformers such as Swin keep them last, behind fully-connected layers and normalisation by
     pixel; a mean over "space" would then be one over columns and channels.
+
+    Args:
+        program: the network.
+        input_shape: of one frame; a frame of zeros is computed where a layer works by pixel.
     """
+    if not any(_is_by_pixel(op) or _called(op) in _MOVES for op in program.ops):
+        return program
     output = program.outputs[0]
-    if _dimension(program).get(output) != _LAST:
+    try:
+        shapes = _shapes(program, input_shape)
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return program  # no such frame can be computed: said where the network is to be run
+    if len(shapes.get(output, ())) != 4 or _places(program, shapes).get(output) != 3:
         return program
     name = f"{output}.channels_first"
-    op = Op(name=name, kind="reshape", call=ChannelsFirst(), args=(Ref(output),))
+    op = Op(name=name, kind="reshape", call=MethodCall("permute"), args=(Ref(output), 0, 3, 1, 2))
     return replace(program, ops=(*program.ops, op), outputs=(name, *program.outputs[1:]))
 
 
-def _dimension(program: Program) -> dict[str, int]:
-    """The dimension of channels by the value's name, were it a map; unknown ones are left out."""
-    known: dict[str, int] = {}
+@torch.inference_mode()
+def _shapes(program: Program, input_shape: Sequence[int]) -> dict[str, _Shape]:
+    """Of the tensors that a frame makes."""
+    shapes: dict[str, _Shape] = {}
+
+    def compute(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = op.call(*args, **kwargs)
+        if isinstance(result, Tensor):
+            shapes[op.name] = tuple(result.shape)
+        return result
+
+    execute(program, torch.zeros(1, *input_shape), compute)
+    return shapes
+
+
+def _places(program: Program, shapes: Mapping[str, _Shape]) -> dict[str, int]:
+    """The dimension of channels of maps, and of sequences of pixels, by the value's name."""
+    places: dict[str, int] = {}
     for op in program.ops:
-        place = _of(op, known)
+        shape = shapes.get(op.name, ())
+        place = _place(op, shape, shapes, places) if len(shape) in (3, 4) else None
         if place is not None:
-            known[op.name] = place
-    return known
+            places[op.name] = place
+    return places
 
 
-def _of(op: Op, known: Mapping[str, int]) -> int | None:
+def _place(
+    op: Op, shape: _Shape, shapes: Mapping[str, _Shape], places: Mapping[str, int]
+) -> int | None:
     if isinstance(op.call, (Convolution, *_BY_FIRST)):
-        return _FIRST
-    if isinstance(op.call, FullyConnected) or _is_norm_by_pixel(op):
-        return _LAST
-    before = next((known[name] for name in op.inputs if name in known), None)
-    called = op.call.name if isinstance(op.call, MethodCall) else getattr(op.call, "__name__", "")
-    if called in ("flatten", "view", "reshape", "unflatten") or isinstance(op.call, nn.Flatten):
+        return 1
+    if _is_by_pixel(op):
+        return len(shape) - 1
+    known = [(places[name], shapes[name]) for name in op.inputs if name in places]
+    if not known:
         return None
-    if before is None:
+    before, of = known[0]
+    dims = _moves(op, len(of))
+    if dims is not None:
+        return dims.index(before)
+    if _called(op) in _RESHAPES or op.kind == "reshape":
+        # Pixels in a row and by rows and columns, channels last: the last dimension stays.
+        stays = before == len(of) - 1 and shape[-1] == of[-1]
+        return len(shape) - 1 if stays else None
+    alike = {place for place, each in known if len(each) == len(shape)}
+    if len(alike) != 1:
         return None
-    if isinstance(op.call, Permute):
-        return _moved(before, op.call.dims)
-    if called == "permute":
-        given = op.args[1:] or (op.kwargs.get("dims"),)
-        return _moved(before, given[0] if isinstance(given[0], (tuple, list)) else given)
-    if called == "transpose":
-        return _swapped(before, op.args[1:] or (op.kwargs.get("dim0"), op.kwargs.get("dim1")))
-    return before
+    (place,) = alike
+    sizes = {each[place] for one, each in known if one == place and len(each) == len(shape)}
+    # A concatenation may be of channels; what else changes their number is unknown.
+    return place if op.kind == "concat" or shape[place] in sizes else None
 
 
-def _is_norm_by_pixel(op: Op) -> bool:
+def _called(op: Op) -> str:
+    if isinstance(op.call, MethodCall):
+        return op.call.name
+    return "permute" if isinstance(op.call, Permute) else getattr(op.call, "__name__", "")
+
+
+def _is_by_pixel(op: Op) -> bool:
+    """A fully-connected layer, or a normalisation, over the last dimension."""
+    if isinstance(op.call, FullyConnected):
+        return True
     if type(op.call) is nn.LayerNorm:  # subclasses have the channels where they like
         return len(op.call.normalized_shape) == 1
     if op.call is F.layer_norm or op.call is torch.layer_norm:
@@ -89,13 +122,23 @@ def _is_norm_by_pixel(op: Op) -> bool:
     return False
 
 
-def _moved(before: int, dims: Any) -> int | None:
-    places = [dim % 4 for dim in dims if isinstance(dim, int)]
-    return places.index(before) if sorted(places) == [0, 1, 2, 3] else None
-
-
-def _swapped(before: int, pair: Any) -> int | None:
-    if len(pair) != 2 or not all(isinstance(dim, int) for dim in pair):
+def _moves(op: Op, count: int) -> list[int] | None:
+    """Which dimension each of the result's was before, of an operation that only moves them."""
+    called, given = _called(op), cast(Any, op.args[1:])
+    if called not in _MOVES:
         return None
-    one, other = (int(dim) % 4 for dim in pair)
-    return {one: other, other: one}.get(before, before)
+    if isinstance(op.call, Permute):
+        given = op.call.dims
+    elif called == "permute":
+        given = given or (op.kwargs.get("dims"),)
+        given = given[0] if isinstance(given[0], (tuple, list)) else given
+    else:
+        given = given or (op.kwargs.get("dim0"), op.kwargs.get("dim1"))
+    if not all(isinstance(dim, int) for dim in given):
+        return None
+    dims = [int(dim) % count for dim in given]
+    if called == "transpose":
+        one, other = dims
+        dims = list(range(count))
+        dims[one], dims[other] = other, one
+    return dims if sorted(dims) == list(range(count)) else None

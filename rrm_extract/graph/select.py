@@ -10,6 +10,7 @@ from torch import nn
 
 from rrm_extract.errors import LayerError
 from rrm_extract.graph.binary import Sign
+from rrm_extract.graph.dimensions import dimensions
 from rrm_extract.graph.program import LINEAR_KINDS, Op, Program
 
 __all__ = ["default_layer", "layer_names", "prune", "resolve_layer", "select", "sign_readers"]
@@ -53,13 +54,17 @@ def default_layer(program: Program) -> str:
     precedes the output, or a residual sum comes first, or an ``nn.Identity`` stands in its place.
     """
     by_name = {op.name: op for op in program.ops}
+    sizes, moving = dimensions(program), _moving(program)
     op = by_name.get(program.outputs[0])
-    if _stands_for_a_classifier(op, by_name):
+    if sizes.get(program.outputs[0]) == 2 and _stands_for_a_classifier(op, by_name):
         return program.outputs[0]
     while op is not None and op.kind not in LINEAR_KINDS:
-        if op.kind == "add" and not _adds_heads(op, by_name):
-            return program.outputs[0]
-        op = by_name.get(op.inputs[0]) if op.inputs else None
+        inputs = [name for name in op.inputs if name in moving]
+        if op.kind == "add" and sizes.get(op.name) != 2 and len(inputs) > 1:
+            parts = [by_name.get(name) for name in inputs]
+            if not all(part is not None and part.kind in LINEAR_KINDS for part in parts):
+                return program.outputs[0]  # a residual sum, and not one of several classifiers
+        op = by_name.get(inputs[0]) if inputs else None
     if op is None:
         return program.outputs[0]
     feature = op.inputs[0]
@@ -77,11 +82,13 @@ def _stands_for_a_classifier(op: Op | None, by_name: Mapping[str, Op]) -> bool:
     return found and (op is None or op.kind not in LINEAR_KINDS)
 
 
-def _adds_heads(op: Op, by_name: Mapping[str, Op]) -> bool:
-    """Whether a sum is of fully-connected layers, as of two classifiers, or of one value only."""
-    moving = [by_name[name] for name in op.inputs if name in by_name]
-    moving = [each for each in moving if each.kind != "constant"]
-    return len(moving) < 2 or all(each.kind == "linear" for each in moving)
+def _moving(program: Program) -> frozenset[str]:
+    """Names of the values that depend on the network's input, which is one of them."""
+    moving = {program.input}
+    for op in program.ops:
+        if not moving.isdisjoint(op.inputs):
+            moving.add(op.name)
+    return frozenset(moving)
 
 
 def select(program: Program, outputs: Sequence[str]) -> Program:

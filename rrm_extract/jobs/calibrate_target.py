@@ -135,7 +135,8 @@ def calibrate_target(
 ) -> TargetCalibration:
     """Finds a threshold that keeps the target, and what watches the error.
 
-    Where being less exact wins no time on the samples, the threshold is 0 and nothing is watched.
+    Where being less exact wins no time on the samples, the threshold is 0 and nothing is watched;
+    but on the torch engine, which wins none in any case.
     One threshold for all layers: thresholds by layer, chosen by their measured time and error,
     were tried and won less than 5 % (docs/accuracy.md); what pays is to follow the clip, which the
     governor does with the gains that are measured here.
@@ -170,7 +171,8 @@ def calibrate_target(
     report = _report(bench, estimate, threshold, target, aim, uniform, percentile)
     names = [bench.names[op.name] for op in recipe.program.linear_ops]
     times = report["milliseconds_per_frame"]
-    is_worth_it = times["governed"] <= WORTH * times["threshold_0"]
+    # The readable engine wins no time whatever is truncated: it is there to show what is saved.
+    is_worth_it = recipe.engine == "torch" or times["governed"] <= WORTH * times["threshold_0"]
     return TargetCalibration(
         target_error=target,
         percentile=percentile,
@@ -223,19 +225,26 @@ def _gains(bench: Bench, threshold: float, floor: float) -> Floats:
     each = round(GAIN_WORK / (macs * len(groups) * len(bench.samples)))
     still = dict.fromkeys(position, 0.0)  # each by its own name, also of a module called twice
     few = max(each, -(-FEWEST_GAIN_FRAMES // len(bench.samples)), 2)
-    some = [sample.first(few) for sample in bench.samples]
     firsts = [position[names[0]] for names in groups]
-    found = np.full(len(groups), np.nan)
-    for number, (names, first) in enumerate(zip(groups, firsts, strict=True)):
-        # The others' thresholds are 0, or they would have no snapshot of their own to differ from.
-        core = bench.core({**still, **dict.fromkeys(names, threshold)})
-        core.track()
-        trial = bench.run(core, some)
-        held = np.concatenate(trial.truncated)[:, first]
-        squares = np.maximum(np.square(np.concatenate(trial.errors)) - floor, 0.0)
-        use = (held > 0) & np.isfinite(squares)
-        if use.any():
-            found[number] = squares[use].sum() / held[use].sum()
+
+    def measured(some: Sequence[Sample]) -> Floats:
+        found = np.full(len(groups), np.nan)
+        for number, (names, first) in enumerate(zip(groups, firsts, strict=True)):
+            # The others' thresholds are 0, or they would have no snapshot of their own to differ
+            # from.
+            core = bench.core({**still, **dict.fromkeys(names, threshold)})
+            core.track()
+            trial = bench.run(core, some)
+            held = np.concatenate(trial.truncated)[:, first]
+            squares = np.maximum(np.square(np.concatenate(trial.errors)) - floor, 0.0)
+            use = (held > 0) & np.isfinite(squares)
+            if use.any():
+                found[number] = squares[use].sum() / held[use].sum()
+        return found
+
+    found = measured([sample.first(few) for sample in bench.samples])
+    if not np.isfinite(found).any():  # all begin with a picture that stands still
+        found = measured(bench.samples)
     known = found[np.isfinite(found)]
     if not known.sum() > 0:
         msg = "nothing was truncated in any layer; expected video in which something changes"

@@ -248,7 +248,8 @@ def _portable(error: Exception) -> Exception:
 
 def _end_with(descriptor: int) -> None:
     """Ends this process as soon as its parent is gone, or has no use for it."""
-    poll = select.poll()
-    poll.register(descriptor, 0)  # hanging up is always reported
-    poll.poll()
+    poll, parent = select.poll(), os.getppid()
+    poll.register(descriptor, 0)  # hanging up is always reported, but on macOS
+    while not poll.poll(1000) and os.getppid() == parent:
+        pass
     os._exit(1)

@@ -296,7 +296,7 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
     check_weights(program, model, f"layer {layer!r}")
     program = fold_batch_norm(program)
     if config.pool == "avg":
-        program = channels_first(program)
+        program = channels_first(program, model.input_shape)
     policy: Policy = "paper" if config.policy == "paper" else "bounded"
     calibration = _calibration(config, subject_of(model, config, layer, choice.engine))
     threshold: float | Mapping[str, float] = config.threshold

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import sys
 import time
@@ -31,6 +30,7 @@ from rrm_extract.jobs.assemble import assemble
 from rrm_extract.jobs.calibrate import calibrate_apart
 from rrm_extract.jobs.calibration import NOTHING_WON, TargetCalibration, digest, load
 from rrm_extract.jobs.compiled import beside
+from rrm_extract.jobs.cores import usable_cores
 from rrm_extract.jobs.discover import Video, discover
 from rrm_extract.jobs.kept_calibration import calibration_path, has_calibration
 from rrm_extract.jobs.loading import KeptNetwork, Loader, network_of
@@ -48,7 +48,7 @@ from rrm_extract.store.place import OutputPlace
 from rrm_extract.store.taskrows import FINDS
 from rrm_extract.video import count_chunks, expected_frames
 
-__all__ = ["RunSummary", "run_job", "usable_cores"]
+__all__ = ["RunSummary", "run_job"]
 
 POLL_SECONDS = 0.5
 """How long the parent sleeps when no worker says anything."""
@@ -276,13 +276,6 @@ def _run_job(
             **summary.accounting.measures(),
         )
     return summary
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
 
 
 def identity_of(config: JobConfig, plan: JobPlan) -> dict[str, Any]:

@@ -83,6 +83,7 @@ def take_samples(
     """
     dense = RecipeNetwork(recipe)
     samples: list[Sample] = []
+    sound = 0  # videos that can be decoded, but have few frames there
     # The chosen ones first, then the others, for those that cannot be used.
     places = np.linspace(0, len(videos) - 1, min(clips, len(videos))).round().astype(int).tolist()
     order = [*dict.fromkeys(places), *(i for i in range(len(videos)) if i not in places)]
@@ -96,6 +97,7 @@ def take_samples(
             if say is not None:
                 say(str(error))
             continue
+        sound += len(x) < FEWEST_FRAMES
         if len(x) >= FEWEST_FRAMES:
             exact = np.concatenate([dense.exact(part) for part in portions(x, recipe.time_batch)])
             samples.append(
@@ -109,8 +111,9 @@ def take_samples(
             )
     if not samples:
         msg = (
-            f"none of {len(videos)} videos has {FEWEST_FRAMES} frames that can be decoded; "
-            "expected videos to try the network on"
+            f"none of {len(videos)} videos has {FEWEST_FRAMES} sampled frames that can be decoded "
+            "in its middle chunk; expected videos to try the network on"
+            + (f": {sound} can be decoded, try a higher --fps or a longer --chunk" if sound else "")
         )
         raise InputError(msg)
     return samples

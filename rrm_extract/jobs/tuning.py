@@ -141,7 +141,8 @@ class _Dense:
         self._layout = torch.channels_last if channels < min(sides) else torch.contiguous_format
         network = dense_module(recipe.program, in_place=True).to(recipe.device)
         self._network = network.to(memory_format=torch.channels_last)
-        self._program, self._pool = by_frame(recipe.program), recipe.pool
+        program = recipe.program.to(torch.device(recipe.device))
+        self._program, self._pool = by_frame(program), recipe.pool
 
     def seconds(self, samples: Sequence[Sample]) -> float:
         """Time for all frames."""

@@ -20,7 +20,7 @@ from rrm_extract.config import JobConfig
 from rrm_extract.engine import NativeNetwork, Network
 from rrm_extract.engine.seen import Seen, seen_of
 from rrm_extract.errors import ClipDamagedError
-from rrm_extract.graph import Program, channels_first, fold_batch_norm, select
+from rrm_extract.graph import Program, channels_first, default_layer, fold_batch_norm, select
 from rrm_extract.jobs import (
     Recipe,
     batches,
@@ -121,7 +121,7 @@ class Verifier:
         outputs = (self.recipe.layer,) if logits is None else (self.recipe.layer, logits)
         ordinary = select(whole, outputs)
         if config.pool == "avg":
-            ordinary = channels_first(ordinary)
+            ordinary = channels_first(ordinary, self.model.input_shape)
         self.device = torch.device(config.device)
         recurrent = fold_batch_norm(ordinary)
         if self.device.type != "cpu":
@@ -154,6 +154,8 @@ class Verifier:
 
         That is a fully-connected layer. More would count in the work and in the time.
         """
+        if default_layer(whole) == whole.outputs[0]:
+            return None
         behind = {op.name for op in whole.linear_ops}
         behind -= {op.name for op in select(whole, (self.recipe.layer,)).linear_ops}
         if len(behind) > 1 or any(whole.op(name).kind != "linear" for name in behind):

@@ -125,7 +125,7 @@ def fit_accumulated_error(total: Floats, errors: Floats) -> Fit:
     powers = (x / reach)[:, None] ** np.arange(1, ORDER + 1)
     coefficients, *_ = np.linalg.lstsq(powers, y, rcond=None)
     model = AccumulatedError(coefficients=tuple(map(float, coefficients)), reach=reach)
-    return Fit(model=model, **quality(powers @ coefficients, y))
+    return Fit(model=model, **quality(model.predict(x), y))
 
 
 def quality(predicted: Floats, true: Floats) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from pathlib import Path
 from rrm_extract.errors import StoreError, StoreWriteError
 
 _TEMP_SUFFIX = ".tmp"
+
+NOT_FOR_FOLDERS = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""What file systems shared with a host or over a network say of syncing a folder."""
 
 
 def write_error(path: Path, error: OSError) -> StoreWriteError:
@@ -49,6 +53,9 @@ def fsync_dir(folder: Path) -> None:
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
+        except OSError as error:
+            if error.errno not in NOT_FOR_FOLDERS:
+                raise
         finally:
             os.close(handle)
 

@@ -19,8 +19,9 @@ from rrm_extract.config import OPTIONS, JobConfig
 from rrm_extract.report.verify import Verifier
 from rrm_extract.store import OutputStore
 from rrm_extract.video.synthetic import write_demo_clip
-from tests.command import extraction
+from tests.command import extraction, rrm_extract
 from tests.hostile.networks import NAN_MODEL
+from tests.jobs import failing, single
 from tests.store.helpers import IDENTITY, ROOT, chunk, source
 from tests.tiny import MODEL, network
 from tests.video.test_damage import cut, write_index_first
@@ -237,10 +238,14 @@ def test_verify_counts_what_an_extraction_of_the_layer_does(
     assert values["density"] == pytest.approx(totals["density_delta"], rel=1e-5)
 
 
-@pytest.mark.parametrize(("model", "outputs"), [("squeezenet1_1", 1), ("shufflenet_v2_x0_5", 2)])
+@pytest.mark.parametrize(
+    ("model", "outputs"),
+    [("squeezenet1_1", 1), ("shufflenet_v2_x0_5", 2), (single.HEADLESS, 1)],
+)
 def test_verify_runs_a_classifier_of_one_small_layer_alone(model: str, outputs: int) -> None:
     """SqueezeNet's is a convolution, of a quarter of the network's products."""
-    verifier = Verifier(JobConfig(model=model, weights="random:0", engine="torch"))
+    weights = "default" if ":" in model else "random:0"
+    verifier = Verifier(JobConfig(model=model, weights=weights, engine="torch"))
     assert len(verifier.recurrent.outputs) == outputs
 
 
@@ -276,6 +281,13 @@ def test_an_interrupt_says_what_is_kept_where_something_is(
     assert code == 130
     assert err.strip().startswith(f"rrm-extract: interrupted{words}")
     assert ("kept" in err) == bool(words)
+
+
+def test_an_end_of_file_is_no_interrupt(clip: Path, tmp_path: Path) -> None:
+    done = rrm_extract(clip, "--model", failing.EOF, "-o", tmp_path / "f.h5", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "EOFError: the file of weights is empty" in done.stderr
+    assert "interrupted" not in done.stderr
 
 
 def test_verify_says_how_many_threads_each_network_had(

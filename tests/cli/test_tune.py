@@ -225,7 +225,7 @@ def test_several_clips_and_one_that_is_none(
     assert values["frames"] == 24
     code, _, err = output_of(capsys, "tune", bad, *TINY)
     assert code == 2
-    assert "none of 1 videos has 4 frames that can be decoded" in err
+    assert "none of 1 videos has 4 sampled frames that can be decoded" in err
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])

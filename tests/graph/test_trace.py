@@ -210,13 +210,19 @@ class _Headless(nn.Module):
 
 
 class _TwoHeads(nn.Module):
-    def __init__(self) -> None:
+    """Their sum, perhaps with a number that the network has, and of one of them the half."""
+
+    def __init__(self, *, scaled: bool = False) -> None:
         super().__init__()
+        self.scaled = scaled
+        self.register_buffer("prior", torch.ones(5))
         self.trunk = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.one, self.other = nn.Linear(8, 5), nn.Linear(8, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.trunk(x)
+        if self.scaled:
+            return self.one(x) + 0.5 * self.other(x) + 2 * self.prior
         return (self.one(x) + self.other(x)) / 2
 
 
@@ -234,6 +240,7 @@ def _without_classifier(name: str, attribute: str) -> nn.Module:
         (lambda: _without_classifier("mobilenet_v2", "classifier"), 1280),
         (lambda: _without_classifier("densenet121", "classifier"), 1024),
         (_TwoHeads, 8),
+        (lambda: _TwoHeads(scaled=True), 8),
     ],
 )
 def test_default_layer_of_networks_without_a_classifier_is_their_output(
@@ -250,3 +257,11 @@ def test_an_identity_behind_a_classifier_changes_nothing() -> None:
         *(nn.Linear(8, 6), nn.Linear(6, 5), nn.Dropout(), nn.Identity()),
     )
     assert default_layer(trace(module.eval())) == "3"
+
+
+def test_a_head_for_each_pixel_is_a_classifier() -> None:
+    module = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 1, 1)),
+        *(nn.UpsamplingBilinear2d(scale_factor=4), nn.Identity()),
+    )
+    assert default_layer(trace(module.eval())) == "0"

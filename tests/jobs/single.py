@@ -1,4 +1,4 @@
-"""Networks that take one frame at a time, as `package.module:factory` names them."""
+"""Networks that take one frame at a time, or have no classifier, by `package.module:factory`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tests.tiny import Tiny
 
 TOKEN = "tests.jobs.single:with_token"
+HEADLESS = "tests.jobs.single:headless"
 SQUEEZED = "tests.jobs.single:squeezed"
 
 
@@ -29,6 +30,19 @@ class Squeezed(Tiny):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.pool(self.features(x)).squeeze())
+
+
+class Headless(Tiny):
+    """No classifier: an identity in its place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Identity()
+
+
+def headless() -> nn.Module:
+    """The same network at every call."""
+    return _seeded(Headless)
 
 
 def with_token() -> nn.Module:

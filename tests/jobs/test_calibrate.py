@@ -308,13 +308,45 @@ def test_videos_that_cannot_be_used_are_replaced(videos: Path, tmp_path: Path) -
     said: list[str] = []
     config = job(tmp_path, target_error=0.01)
     recipe = make_recipe(load_model(MODEL), config)
-    with pytest.raises(InputError, match="none of 2 videos has 4 frames"):
+    with pytest.raises(InputError, match="none of 2 videos has 4 sampled frames"):
         take_samples(discover(config.inputs), config, recipe, clips=1, frames=8, say=said.append)
     assert len(said) == 1
     assert "a.mp4" in said[0]
     write_demo_clip(tmp_path / "c.mp4", seconds=1, size=(64, 48))
     (sample,) = take_samples(discover(config.inputs), config, recipe, clips=1, frames=8)
     assert (sample.name, len(sample)) == ("c.mp4", 8)
+
+
+@pytest.mark.parametrize(("fps", "chunk"), [("0.2", 10.0), ("1", 3.0)])
+def test_chunks_of_few_frames_are_told_of(
+    fps: str, chunk: float, videos: Path, tmp_path: Path
+) -> None:
+    config = job(videos, target_error=TARGET, fps=fps, chunk=chunk)
+    with pytest.raises(InputError, match="3 can be decoded, try a higher --fps or a longer"):
+        run_calibration(config, tmp_path / "c.json", say=silent)
+
+
+def test_videos_that_begin_with_a_still_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate_target_module, "GAIN_WORK", 1)  # as with a large network
+    monkeypatch.setattr(calibrate_target_module, "FEWEST_GAIN_FRAMES", 4)
+    pictures = decode_all(write_demo_clip(tmp_path / "moving.mp4", seconds=2, size=(64, 48)))
+    path = write_pictures(tmp_path / "still.mp4", [pictures[0]] * 12 + pictures)
+    config = job(path, target_error=TARGET, fps="24")
+    made = run_calibration(config, tmp_path / "c.json", frames=48, say=silent)
+    assert isinstance(made, TargetCalibration)
+    assert sum(made.gains.values()) > 0
+
+
+def test_the_readable_engine_truncates_though_it_wins_no_time(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate_target_module, "WORTH", 0.0)
+    config = job(videos, target_error=TARGET, engine="torch")
+    made = run_calibration(config, tmp_path / "c.json", clips=1, frames=16, say=silent)
+    assert isinstance(made, TargetCalibration)
+    assert made.thresholds["default"] == made.report["threshold"] > 0
 
 
 def test_a_missing_folder_is_found_before_the_work(videos: Path, tmp_path: Path) -> None:

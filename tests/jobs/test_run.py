@@ -210,12 +210,21 @@ def failing():
 """
 
 
+SCRIPT = """
+import sys
+from rrm_extract.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
 def test_code_in_the_current_directory_reaches_the_workers(tmp_path: Path) -> None:
     """The installed command does not have it among its folders, as ``python -m`` has."""
     (tmp_path / "own_networks.py").write_text(CODE, encoding="utf-8")
     script = tmp_path / "bin/rrm-extract"
     script.parent.mkdir()
-    script.write_text("import sys\nfrom rrm_extract.cli import main\nif __name__ == \"__main__\": sys.exit(main())\n")
+    script.write_text(SCRIPT, encoding="utf-8")
     clip = write_demo_clip(tmp_path / "c.mp4", seconds=0.5, size=(64, 48))
 
     def run(name: str) -> subprocess.CompletedProcess[str]:

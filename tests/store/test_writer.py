@@ -4,6 +4,8 @@ import errno
 import fcntl
 import json
 import os
+import stat
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -617,3 +619,24 @@ def test_a_file_system_without_locks_is_told(
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(StoreWriteError, match="keeps no locks"):
         OutputStore(tmp_path / "f.h5", IDENTITY).__enter__()
+
+
+@pytest.mark.parametrize(("code", "passes"), [(errno.EINVAL, True), (errno.EIO, False)])
+def test_folders_that_cannot_be_synced(
+    tmp_path: Path, code: int, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of VirtualBox, or of Windows on older kernels."""
+    sync = os.fsync
+
+    def fsync(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(code, os.strerror(code))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = tmp_path / "feats.h5"
+    with nullcontext() if passes else pytest.raises(StoreWriteError):
+        with OutputStore(path, IDENTITY) as store:
+            store.finish([], [], ROOT, complete=True)
+        with FeatureFile(path) as file:
+            assert file.complete
