@@ -133,7 +133,8 @@ def _moves(op: Op, count: int) -> list[int] | None:
         given = given or (op.kwargs.get("dims"),)
         given = given[0] if isinstance(given[0], (tuple, list)) else given
     else:
-        given = given or (op.kwargs.get("dim0"), op.kwargs.get("dim1"))
+        named = dict(zip(("dim0", "dim1"), given, strict=False)) | dict(op.kwargs)
+        given = [named.get("dim0"), named.get("dim1")]
     if not all(isinstance(dim, int) for dim in given):
         return None
     dims = [int(dim) % count for dim in given]

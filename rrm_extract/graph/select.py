@@ -10,7 +10,6 @@ from torch import nn
 
 from rrm_extract.errors import LayerError
 from rrm_extract.graph.binary import Sign
-from rrm_extract.graph.dimensions import dimensions
 from rrm_extract.graph.program import LINEAR_KINDS, Op, Program
 
 __all__ = ["default_layer", "layer_names", "prune", "resolve_layer", "select", "sign_readers"]
@@ -54,16 +53,14 @@ def default_layer(program: Program) -> str:
     precedes the output, or a residual sum comes first, or an ``nn.Identity`` stands in its place.
     """
     by_name = {op.name: op for op in program.ops}
-    sizes, moving = dimensions(program), _moving(program)
+    moving = _moving(program)
     op = by_name.get(program.outputs[0])
-    if sizes.get(program.outputs[0]) == 2 and _stands_for_a_classifier(op, by_name):
+    if _stands_for_a_classifier(op, by_name):
         return program.outputs[0]
     while op is not None and op.kind not in LINEAR_KINDS:
         inputs = [name for name in op.inputs if name in moving]
-        if op.kind == "add" and sizes.get(op.name) != 2 and len(inputs) > 1:
-            parts = [by_name.get(name) for name in inputs]
-            if not all(part is not None and part.kind in LINEAR_KINDS for part in parts):
-                return program.outputs[0]  # a residual sum, and not one of several classifiers
+        if op.kind == "add" and len(inputs) > 1 and not _are_heads(inputs, by_name, moving):
+            return program.outputs[0]
         op = by_name.get(inputs[0]) if inputs else None
     if op is None:
         return program.outputs[0]
@@ -74,12 +71,40 @@ def default_layer(program: Program) -> str:
 
 
 def _stands_for_a_classifier(op: Op | None, by_name: Mapping[str, Op]) -> bool:
-    """Whether the output is an ``nn.Identity``'s, and not of what a linear layer gives."""
+    """Whether the output is an ``nn.Identity``'s, and not of a head, enlarged at most."""
     found = False
-    while op is not None and op.kind == "identity":
+    while op is not None and op.kind in ("identity", "other"):
         found = found or isinstance(op.call, nn.Identity)
         op = by_name.get(op.inputs[0]) if op.inputs else None
     return found and (op is None or op.kind not in LINEAR_KINDS)
+
+
+def _are_heads(parts: Sequence[str], by_name: Mapping[str, Op], moving: frozenset[str]) -> bool:
+    """Whether a sum is of several classifiers: each gives its part, and none is behind another.
+
+    In a residual sum one part, or what a layer in its place reads, is what the other is made from.
+    """
+    read = []
+    for part in parts:
+        op = by_name.get(part)
+        while op is not None and op.kind in ("multiply", "identity", "reshape", "other"):
+            op = next((by_name.get(name) for name in op.inputs if name in moving), None)
+        if op is None or op.kind not in LINEAR_KINDS:
+            return False
+        read.append(op.inputs[0])
+    return not any(one in _above(other, by_name) for one in read for other in read)
+
+
+def _above(name: str, by_name: Mapping[str, Op]) -> set[str]:
+    """What a value is made from, itself left out."""
+    found: set[str] = set()
+    waiting = list(by_name[name].inputs) if name in by_name else []
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            waiting += by_name[one].inputs if one in by_name else ()
+    return found
 
 
 def _moving(program: Program) -> frozenset[str]:

@@ -6,7 +6,7 @@ import math
 import shlex
 from typing import Any
 
-from rrm_extract.config import FEATURES, OPTIONS, JobConfig
+from rrm_extract.config import FEATURES, OPTIONS, JobConfig, threshold_text
 from rrm_extract.jobs.tuning import DENSE_BATCH, TriedThreshold, Tuning
 from rrm_extract.report.delta_frames import delta_frame_lines
 from rrm_extract.report.table import number, table
@@ -97,7 +97,7 @@ def tuning_text(tuning: Tuning, config: JobConfig, *, engine: str) -> str:
     exact = tuning.tried[0]
     rows = [
         [
-            f"{each.threshold:g}",
+            threshold_text(each.threshold),
             f"{each.error_mean:.1e}",
             f"{each.error_percentile(PERCENT):.1e}",
             f"{each.error_max:.1e}",
@@ -148,13 +148,13 @@ def _hint(tuning: Tuning, config: JobConfig) -> list[str]:
         ]
     lines = [
         f"largest of these with an error under {SMALL_ERROR:.0%} on {PERCENT} % of the frames: "
-        f"{best.threshold:g}"
+        f"{threshold_text(best.threshold)}"
     ]
     given = ["rrm-extract", "calibrate", *config.inputs, *_given(config)]
     if config.policy == "paper":
         if best.threshold == 0:
             return lines
-        more = ["--threshold", f"{best.threshold:g}", "-o", "aecs.json"]
+        more = ["--threshold", threshold_text(best.threshold), "-o", "aecs.json"]
         return [*lines, f"to watch it: {shlex.join([*given, *more])}"]
     more = ["--target-error", f"{SMALL_ERROR:g}", "-o", "thresholds.json"]
     return [*lines, f"to keep it on other videos as well: {shlex.join([*given, *more])}"]
@@ -171,6 +171,6 @@ def _given(config: JobConfig) -> list[str]:
             continue  # the task decides it
         values = value if isinstance(value, tuple) else (value,)
         for one in values:
-            text = f"{one:g}" if isinstance(one, float) else str(one)
+            text = threshold_text(one) if isinstance(one, float) else str(one)
             arguments += [option.flags[-1], text]
     return arguments

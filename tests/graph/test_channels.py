@@ -68,6 +68,7 @@ class Windows(nn.Module):
         (lambda: Moves(lambda x: torch.permute(x, (0, 2, 3, 1)).relu()), True),
         (lambda: Moves(lambda x: x.transpose(1, 2).transpose(-1, 2)), True),
         (lambda: Moves(lambda x: x.transpose(1, -1)), True),
+        (lambda: Moves(lambda x: x.transpose(1, dim1=3)), True),
         (lambda: Moves(lambda x: x.permute(0, 2, 3, 1).permute(0, 3, 1, 2)), False),
         (lambda: nn.Sequential(nn.Conv2d(3, 5, 1), Permute([0, 2, 3, 1]), nn.LayerNorm(5)), True),
         (lambda: nn.Sequential(Permute([0, 2, 3, 1]), nn.Linear(3, 7), nn.GELU()), True),

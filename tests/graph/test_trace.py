@@ -226,6 +226,61 @@ class _TwoHeads(nn.Module):
         return (self.one(x) + self.other(x)) / 2
 
 
+class _Projection(nn.Module):
+    """As encoders of pictures beside texts end, with nothing behind."""
+
+    def __init__(self, *, straight: bool = False) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.proj, self.fc, self.norm = nn.Linear(8, 6), nn.Linear(6, 6), nn.LayerNorm(6)
+        self.again, self.straight = nn.Linear(8, 8), straight
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.trunk(x)
+        if self.straight:
+            return x + self.again(x)
+        p = self.proj(x)
+        return self.norm(p + self.fc(nn.functional.gelu(p)))
+
+
+class _Shortcut(nn.Module):
+    """A last block without normalisation, with a convolution beside two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1)
+        self.two, self.beside = nn.Conv2d(8, 7, 3, padding=1), nn.Conv2d(8, 7, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        return (self.two(self.one(x).relu()) + self.beside(x)).relu().mean((2, 3))
+
+
+class _ClassAndRest(nn.Module):
+    """One classifier for a token, and the best of another one for the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 8, 8), nn.LayerNorm(8)
+        self.head, self.rest = nn.Linear(8, 5), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x).flatten(2).transpose(1, 2))
+        return self.head(x[:, 0]) + 0.5 * self.rest(x[:, 1:]).max(1)[0]
+
+
+class _Squeezed(nn.Module):
+    """The dimension of pixels goes by ``squeeze``, and no classifier follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(3, 9, 3), nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.pool(self.conv(x)).squeeze(-1).squeeze(-1))
+
+
 def _without_classifier(name: str, attribute: str) -> nn.Module:
     module = models.get_model(name, weights=None)
     setattr(module, attribute, nn.Identity())
@@ -241,6 +296,11 @@ def _without_classifier(name: str, attribute: str) -> nn.Module:
         (lambda: _without_classifier("densenet121", "classifier"), 1024),
         (_TwoHeads, 8),
         (lambda: _TwoHeads(scaled=True), 8),
+        (_Projection, 6),
+        (lambda: _Projection(straight=True), 8),
+        (_Shortcut, 7),
+        (_ClassAndRest, 8),
+        (_Squeezed, 9),
     ],
 )
 def test_default_layer_of_networks_without_a_classifier_is_their_output(
