@@ -32,15 +32,15 @@ def checked_output() -> Iterator[None]:
         # Names of files may hold bytes that are no text; stderr is like this already.
         out.reconfigure(errors="backslashreplace")
     sys.stdout = cast("TextIO", _CheckedStream(out))
-    sys.stderr = cast("TextIO", _UncheckedStream(err))
+    sys.stderr = cast("TextIO", _QuietStream(err))
     try:
         yield
     finally:
         sys.stdout, sys.stderr = out, err
 
 
-class _Stream:
-    """A text stream, tried first."""
+class _QuietStream:
+    """A text stream whose errors nobody hears of."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -69,14 +69,10 @@ class _Stream:
         self._report()
 
     def _report(self) -> None:
-        """What becomes of a problem."""
+        """Called after every write."""
 
 
-class _UncheckedStream(_Stream):
-    """A text stream whose errors nobody hears of."""
-
-
-class _CheckedStream(_Stream):
+class _CheckedStream(_QuietStream):
     """A text stream whose errors name it."""
 
     def _report(self) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from rrm_extract import light_torchvision  # noqa: F401 - before torchvision is imported
 from rrm_extract.graph.binary import BinaryConv2d, BinaryLinear, ChannelScale, Sign
-from rrm_extract.graph.channels import channels_first
 from rrm_extract.graph.dense import dense_module
 from rrm_extract.graph.digest import add_tensor, digest_of, tensor_digest
 from rrm_extract.graph.fold import fold_batch_norm
@@ -35,7 +34,6 @@ __all__ = [
     "Ref",
     "Sign",
     "add_tensor",
-    "channels_first",
     "default_layer",
     "dense_module",
     "digest_of",

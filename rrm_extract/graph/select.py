@@ -92,19 +92,8 @@ def _are_heads(parts: Sequence[str], by_name: Mapping[str, Op], moving: frozense
         if op is None or op.kind not in LINEAR_KINDS:
             return False
         read.append(op.inputs[0])
-    return not any(one in _above(other, by_name) for one in read for other in read)
-
-
-def _above(name: str, by_name: Mapping[str, Op]) -> set[str]:
-    """What a value is made from, itself left out."""
-    found: set[str] = set()
-    waiting = list(by_name[name].inputs) if name in by_name else []
-    while waiting:
-        one = waiting.pop()
-        if one not in found:
-            found.add(one)
-            waiting += by_name[one].inputs if one in by_name else ()
-    return found
+    made_from = (_needed(by_name[name].inputs, by_name) for name in read if name in by_name)
+    return all(needed.isdisjoint(read) for needed in made_from)
 
 
 def _moving(program: Program) -> frozenset[str]:
@@ -127,15 +116,20 @@ def select(program: Program, outputs: Sequence[str]) -> Program:
 
 def prune(program: Program) -> Program:
     """The Program without the operations that none of its outputs needs."""
-    by_name = {op.name: op for op in program.ops}
-    wanted: set[str] = set()
-    waiting = list(program.outputs)
+    wanted = _needed(program.outputs, {op.name: op for op in program.ops})
+    return replace(program, ops=tuple(op for op in program.ops if op.name in wanted))
+
+
+def _needed(names: Sequence[str], by_name: Mapping[str, Op]) -> set[str]:
+    """Some values and all that they are made from, the network's input among them."""
+    needed: set[str] = set()
+    waiting = list(names)
     while waiting:
         name = waiting.pop()
-        if name in by_name and name not in wanted:
-            wanted.add(name)
-            waiting.extend(by_name[name].inputs)
-    return replace(program, ops=tuple(op for op in program.ops if op.name in wanted))
+        if name not in needed:
+            needed.add(name)
+            waiting.extend(by_name[name].inputs if name in by_name else ())
+    return needed
 
 
 def sign_readers(program: Program) -> frozenset[str]:

@@ -18,12 +18,7 @@ from rrm_extract.errors import TraceError
 from rrm_extract.graph.binary import BINARY_MODULES, BinaryConv2d, BinaryLinear, Sign
 from rrm_extract.graph.dtypes import type_of, type_of_frames
 from rrm_extract.graph.evaluation import evaluating_copy, evaluation, unchanged_buffers
-from rrm_extract.graph.hooks import (
-    make_weights,
-    put_weights,
-    refuse_hooks,
-    refuse_root_hooks,
-)
+from rrm_extract.graph.hooks import make_weights, put_weights, refuse_hooks, refuse_root_hooks
 from rrm_extract.graph.kinds import (
     NORM_ACTIVATION_CHILDREN,
     is_norm_activation,

@@ -29,13 +29,15 @@ def files_below(folder: Path) -> Iterator[Path]:
     except OSError as error:
         msg = f"folder {folder} cannot be read: {error.strerror}; allow it, or give another input"
         raise InputError(msg) from error
-    yield from _below(folder, names, frozenset({_identity(folder)}))
+    found = _below(folder, names, frozenset({_identity(folder)}))
+    yield from (path for path, is_folder in found if not is_folder)
 
 
 def files_of_match(folder: Path, *, base: Path) -> Iterator[Path]:
     """The files below a folder that a pattern has matched, as if it were met below ``base``."""
-    above = frozenset(_identity(parent) for parent in _parents(folder, base))
-    yield from _inside(folder, above)
+    if folder.name not in NOT_OF_USERS:
+        found = _inside(folder, _above(folder, base))
+        yield from (path for path, is_folder in found if not is_folder)
 
 
 def folders_below(folder: Path, *, base: Path) -> Iterator[Path]:
@@ -45,7 +47,8 @@ def folders_below(folder: Path, *, base: Path) -> Iterator[Path]:
         folder: ``base``, or below it.
         base: links back into folders from here on are not followed.
     """
-    yield from _folders(folder, frozenset(_identity(parent) for parent in _parents(folder, base)))
+    found = _inside(folder, _above(folder, base))
+    yield from (path for path, is_folder in found if is_folder)
 
 
 def is_there(path: Path) -> bool:
@@ -59,47 +62,37 @@ def is_there(path: Path) -> bool:
     return True
 
 
-def _folders(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
-    try:
-        identity = _identity(folder)
-        names = os.listdir(folder)  # noqa: PTH208 - the same call as above
-    except OSError:
-        return
-    if identity in above:
-        return
-    yield folder
+def _below(
+    parent: Path, names: list[str], above: frozenset[tuple[int, int]]
+) -> Iterator[tuple[Path, bool]]:
+    """What is below a folder that was read, and whether it is a folder that can be read."""
     for name in sorted(names):
-        if not name.startswith(".") and name not in NOT_OF_USERS:
-            path = folder / name
-            if os.path.isdir(path):  # noqa: PTH112 - as below
-                yield from _folders(path, above | {identity})
-
-
-def _below(parent: Path, names: list[str], above: frozenset[tuple[int, int]]) -> Iterator[Path]:
-    for name in sorted(names):
-        if name.startswith("."):
+        if name.startswith(".") or name in NOT_OF_USERS:
             continue
         path = parent / name
         if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir() fails where nothing may be read
             yield from _inside(path, above)
-        elif name not in NOT_OF_USERS:
-            yield path
+        else:
+            yield path, False
 
 
-def _inside(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+def _inside(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[tuple[Path, bool]]:
+    """The same of a folder and what is below it; of one that it lies in nothing."""
     identity = _identity(folder)
-    if identity in above or folder.name in NOT_OF_USERS:
+    if identity in above:
         return
     try:
         names = os.listdir(folder)  # noqa: PTH208
     except OSError:
-        yield folder
+        yield folder, False
     else:
+        yield folder, True
         yield from _below(folder, names, above | {identity})
 
 
-def _parents(folder: Path, base: Path) -> list[Path]:
-    return [parent for parent in folder.parents if parent.is_relative_to(base)]
+def _above(folder: Path, base: Path) -> frozenset[tuple[int, int]]:
+    """The folders that one lies in, from ``base`` on."""
+    return frozenset(_identity(each) for each in folder.parents if each.is_relative_to(base))
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -36,7 +36,6 @@ from rrm_extract.errors import (
 )
 from rrm_extract.graph import (
     Program,
-    channels_first,
     default_layer,
     fold_batch_norm,
     resolve_layer,
@@ -51,6 +50,7 @@ from rrm_extract.jobs.calibration import (
     check_subject,
 )
 from rrm_extract.jobs.calibration import load as load_calibration
+from rrm_extract.jobs.channels import channels_first
 from rrm_extract.jobs.compiled import CompiledComputation, beside, save_compiled
 from rrm_extract.jobs.control import AccumulatedControl, Control, TargetControl
 from rrm_extract.jobs.extractor import pictures

@@ -25,6 +25,7 @@ from rrm_extract.errors import (
     StoreWriteError,
     WorkerError,
 )
+from rrm_extract.importable import current_folder_importable
 from rrm_extract.jobs.accounting import Accounting
 from rrm_extract.jobs.assemble import assemble
 from rrm_extract.jobs.calibrate import calibrate_apart
@@ -166,7 +167,7 @@ def _calibrate(config: JobConfig, path: Path) -> None:
 def _load_and_run(config: JobConfig, place: OutputPlace, began: float) -> RunSummary:
     begins_to_load = time.monotonic()
     if ":" in config.model:  # of the user's own code, which workers and errors refer to
-        _make_importable(Path.cwd())
+        current_folder_importable()
     with (
         network_of(config) as loader,
         # They import what they need beside the loader.
@@ -178,12 +179,6 @@ def _load_and_run(config: JobConfig, place: OutputPlace, began: float) -> RunSum
         ) as pool,
     ):
         return _run_job(config, place, loader, pool, began, begins_to_load)
-
-
-def _make_importable(folder: Path) -> None:
-    """As it is where the network is loaded."""
-    if not {"", str(folder)} & set(sys.path):
-        sys.path.insert(0, str(folder))
 
 
 def _say(text: str) -> None:

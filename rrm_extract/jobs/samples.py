@@ -97,18 +97,19 @@ def take_samples(
             if say is not None:
                 say(str(error))
             continue
-        sound += len(x) < FEWEST_FRAMES
-        if len(x) >= FEWEST_FRAMES:
-            exact = np.concatenate([dense.exact(part) for part in portions(x, recipe.time_batch)])
-            samples.append(
-                Sample(
-                    name=video.video_id,
-                    x=x,
-                    exact=exact,
-                    numbers=tuple(numbers),
-                    timestamps=tuple(timestamps),
-                )
+        if len(x) < FEWEST_FRAMES:
+            sound += 1
+            continue
+        exact = np.concatenate([dense.exact(part) for part in portions(x, recipe.time_batch)])
+        samples.append(
+            Sample(
+                name=video.video_id,
+                x=x,
+                exact=exact,
+                numbers=tuple(numbers),
+                timestamps=tuple(timestamps),
             )
+        )
     if not samples:
         msg = (
             f"none of {len(videos)} videos has {FEWEST_FRAMES} sampled frames that can be decoded "

@@ -141,14 +141,16 @@ class _Dense:
         self._layout = torch.channels_last if channels < min(sides) else torch.contiguous_format
         network = dense_module(recipe.program, in_place=True).to(recipe.device)
         self._network = network.to(memory_format=torch.channels_last)
-        program = recipe.program.to(torch.device(recipe.device))
-        self._program, self._pool = by_frame(program), recipe.pool
+        self._recipe, self._pool = recipe, recipe.pool
+        self._batch: int | None = None
 
     def seconds(self, samples: Sequence[Sample]) -> float:
         """Time for all frames."""
         first = samples[0].x[:DENSE_BATCH]
-        # Networks that would mix frames, or take only one.
-        batch = DENSE_BATCH if keeps_frames_apart(self._program, first) else 1
+        if self._batch is None:  # one for networks that would mix frames, or take no more
+            program = by_frame(self._recipe.program.to(first.device))
+            self._batch = DENSE_BATCH if keeps_frames_apart(program, first) else 1
+        batch = self._batch
         self._run(first[:batch])  # its weights come into the caches
         total = 0.0
         for sample in samples:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import sys
 import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from torch import nn
 
 from rrm_extract.graph import digest_of, trace
 
 from ..errors import ModelError, PreprocessError, TraceError, WeightsError
+from ..importable import current_folder_importable
 from .checkpoint import all_nan_keys, load_chosen_file
 from .loaded import LoadedModel, Transform, freeze, hash_joined, hash_state
 from .preprocess import EXAMPLE, parse_preprocess
@@ -80,9 +79,7 @@ def _find_factory(name: str) -> Callable[[], object]:
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute or module_name.startswith("."):
         raise ModelError(f"model {name!r}: expected package.module:factory")
-    here = str(Path.cwd())
-    if not {"", here} & set(sys.path):
-        sys.path.insert(0, here)
+    here = current_folder_importable()
     try:
         factory: object = importlib.import_module(module_name)
     except ImportError as error:

@@ -147,8 +147,8 @@ def _hint(tuning: Tuning, config: JobConfig) -> list[str]:
             f"frames; try {advice}"
         ]
     lines = [
-        f"largest of these with an error under {SMALL_ERROR:.0%} on {PERCENT} % of the frames: "
-        f"{threshold_text(best.threshold)}"
+        f"largest of these with an error under {SMALL_ERROR:.0%} on {PERCENT} % of the "
+        f"frames: {threshold_text(best.threshold)}"
     ]
     given = ["rrm-extract", "calibrate", *config.inputs, *_given(config)]
     if config.policy == "paper":

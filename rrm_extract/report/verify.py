@@ -20,7 +20,7 @@ from rrm_extract.config import JobConfig
 from rrm_extract.engine import NativeNetwork, Network
 from rrm_extract.engine.seen import Seen, seen_of
 from rrm_extract.errors import ClipDamagedError
-from rrm_extract.graph import Program, channels_first, default_layer, fold_batch_norm, select
+from rrm_extract.graph import Program, default_layer, fold_batch_norm, select
 from rrm_extract.jobs import (
     Recipe,
     batches,
@@ -30,6 +30,7 @@ from rrm_extract.jobs import (
     sampling_of,
     weights_notes,
 )
+from rrm_extract.jobs.channels import channels_first
 from rrm_extract.jobs.control import ControlledNetwork, relative_errors
 from rrm_extract.jobs.recipe import load_job_model
 from rrm_extract.models import LoadedModel

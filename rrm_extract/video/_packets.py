@@ -180,11 +180,13 @@ def build_table(
     """
     pts = np.array(columns.pts, dtype=np.int64)
     dts = np.array(columns.dts, dtype=np.int64)
-    _fill(pts, dts, usual=max(1, round(1 / (rate * time_base))))
+    usual = max(1, round(1 / (rate * time_base)))
+    _fill(pts, dts, usual=usual)
     hidden = np.array(columns.hidden, dtype=np.bool_)
     stamped_by, by_slot = _choose_stamps(pts, dts, guesses_pts=guesses_pts)
     stamps = {"pts": pts, "dts": dts, "rate": np.arange(len(pts), dtype=np.int64)}[stamped_by]
-    usual = max(1, round(1 / (rate * time_base))) if stamped_by != "rate" else 1
+    if stamped_by == "rate":
+        usual = 1
 
     clock = stamps if stamped_by == "rate" or np.all(dts == NO_TIME) else filled(dts)
     jump_at, jump_by = find_jumps(clock, ~hidden, time_base=time_base, usual=usual)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import Permute
 
-from rrm_extract.graph.linear import Convolution, FullyConnected
-from rrm_extract.graph.program import Op, Program, Ref, execute
+from rrm_extract.engine.lower import results_of
+from rrm_extract.errors import EngineError
+from rrm_extract.graph import Convolution, FullyConnected, Op, Program, Ref
+from rrm_extract.graph.dimensions import dimensions
 from rrm_extract.graph.trace import MethodCall
 
 __all__ = ["channels_first"]
@@ -27,7 +29,7 @@ _RESHAPES = ("view", "reshape", "flatten", "unflatten")
 _Shape = tuple[int, ...]
 
 
-def channels_first(program: Program, input_shape: Sequence[int]) -> Program:
+def channels_first(program: Program, input_shape: tuple[int, int, int]) -> Program:
     """The same where the first output, if it is a map, has its channels as convolutions have them.
 
     Transformers such as Swin keep them last, behind fully-connected layers and normalisation by
@@ -35,35 +37,25 @@ def channels_first(program: Program, input_shape: Sequence[int]) -> Program:
 
     Args:
         program: the network.
-        input_shape: of one frame; a frame of zeros is computed where a layer works by pixel.
+        input_shape: of one frame; one of zeros is computed where that could be so.
     """
     if not any(_is_by_pixel(op) or _called(op) in _MOVES for op in program.ops):
         return program
     output = program.outputs[0]
+    if dimensions(program).get(output, 4) != 4:  # unknown, it may be a map
+        return program
     try:
-        shapes = _shapes(program, input_shape)
-    except (RuntimeError, ValueError, TypeError, IndexError):
+        results = results_of(program, input_shape)
+    except EngineError:
         return program  # no such frame can be computed: said where the network is to be run
+    shapes = {
+        name: tuple(value.shape) for name, value in results.items() if isinstance(value, Tensor)
+    }
     if len(shapes.get(output, ())) != 4 or _places(program, shapes).get(output) != 3:
         return program
     name = f"{output}.channels_first"
     op = Op(name=name, kind="reshape", call=MethodCall("permute"), args=(Ref(output), 0, 3, 1, 2))
     return replace(program, ops=(*program.ops, op), outputs=(name, *program.outputs[1:]))
-
-
-@torch.inference_mode()
-def _shapes(program: Program, input_shape: Sequence[int]) -> dict[str, _Shape]:
-    """Of the tensors that a frame makes."""
-    shapes: dict[str, _Shape] = {}
-
-    def compute(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = op.call(*args, **kwargs)
-        if isinstance(result, Tensor):
-            shapes[op.name] = tuple(result.shape)
-        return result
-
-    execute(program, torch.zeros(1, *input_shape), compute)
-    return shapes
 
 
 def _places(program: Program, shapes: Mapping[str, _Shape]) -> dict[str, int]:

@@ -11,8 +11,9 @@ from torchvision import models
 from torchvision.ops import Permute
 
 from rrm_extract.config import JobConfig
-from rrm_extract.graph import channels_first, dense_module, select, trace
+from rrm_extract.graph import dense_module, select, trace
 from rrm_extract.jobs import make_recipe
+from rrm_extract.jobs.channels import channels_first
 from rrm_extract.models import load_model
 
 
