@@ -204,17 +204,23 @@ def feature_errors(output: Path, plain: Path) -> list[float]:
     return errors
 
 
-def read_run(output: Path) -> tuple[int, dict[str, float], float]:
-    """Frames, seconds by stage, and the deltas' density by MACs, of one run of the tool."""
+def read_run(output: Path) -> tuple[int, dict[str, float], float | None]:
+    """Frames, seconds by stage, and the deltas' density by MACs, of one run of the tool.
+
+    The density is a mean over frames that are no key frames, None where there are no others.
+    """
     stages = dict.fromkeys(STAGES, 0.0)
-    frames, weighted = 0, 0.0
+    frames, delta_frames, weighted = 0, 0, 0.0
     with FeatureFile(output) as file:
         for video in file.values():
             for name in STAGES:
                 stages[name] += float(video.attrs.get(f"seconds_{name}", 0.0))
             frames += video.n_frames
-            weighted += video.n_frames * float(video.attrs["density_delta"])
-    return frames, stages, weighted / frames
+            own = video.n_frames - int(video.attrs["n_key_frames"])
+            if own:  # what there is not has no density
+                delta_frames += own
+                weighted += own * float(video.attrs["density_delta"])
+    return frames, stages, weighted / delta_frames if delta_frames else None
 
 
 def bench(
@@ -224,7 +230,7 @@ def bench(
     plain, other = Runs(), Runs()
     tool = {side: Runs() for side in sides}
     errors: dict[Side, list[float]] = {}
-    density: dict[Side, float] = {}
+    density: dict[Side, float | None] = {}
     with tempfile.TemporaryDirectory() as folder:
         reference, output = Path(folder, "plain.npz"), Path(folder, "feats.h5")
         for number in range(job.repeats):

@@ -22,7 +22,7 @@ class Sparsity:
     """Of one network at one threshold.
 
     Attributes:
-        layers: means over frames; densities of the deltas over frames that are no key frames.
+        layers: means over all frames; densities of the deltas over frames that are no key frames.
         frames, key_frames: counts.
         work: mean share of the dense MACs over all frames, key frames counting in full.
     """
@@ -97,13 +97,18 @@ def sparsity_of_clips(
 
 
 def pure_network(subject: Subject, threshold: float, *, engine: str) -> Network:
-    """The network whose layers never choose to run dense, on either engine."""
+    """The network whose layers never choose to run dense, on either engine.
+
+    Layers that the native engine leaves to plain PyTorch are always dense, and nobody counts what
+    they read: a network that has some is counted by the readable engine.
+    """
     recipe = subject.recipe
+    plain = RecurrentNetwork(recipe.program, threshold=threshold, policy=recipe.policy)
     if choose_engine(engine).engine == "torch":
-        return RecurrentNetwork(recipe.program, threshold=threshold, policy=recipe.policy)
+        return plain
     from rrm_extract.engine import NativeNetwork
 
-    return NativeNetwork(
+    network = NativeNetwork(
         recipe.program,
         input_shape=subject.input_shape,
         threshold=threshold,
@@ -112,6 +117,8 @@ def pure_network(subject: Subject, threshold: float, *, engine: str) -> Network:
         adaptive=False,
         packed=recipe.packed,
     )
+    uncounted = {name for name, _ in network.islands} & set(recipe.program.linear_names())
+    return plain if uncounted else network
 
 
 class _Sums:

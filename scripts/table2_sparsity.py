@@ -74,8 +74,8 @@ Bars = dict[str, list[float | None]]
 Colors = dict[str, str]
 
 NOTES = (
-    "Counted, over all videos and all frames but key frames: overall sparsity (Eq. 9) of what "
-    "layers read without the recurrence, and of the deltas that it reads instead; by MACs, and in "
+    "Counted over all videos: overall sparsity (Eq. 9) of what layers read without the recurrence "
+    "(all frames), and of the deltas that it reads instead (all but key frames); by MACs, and in "
     "brackets by elements. Improvement: the difference, in points.",
     "Theoretical speedups are ratios of MACs (Eq. 10), no times: dense over those of non-zero "
     "deltas, and those of non-zero inputs (hardware that skips zeros, without the recurrence) over "

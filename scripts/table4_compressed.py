@@ -79,8 +79,8 @@ UNCOMPRESSED = "rrm-native, uncompressed"
 
 NOTES = (
     "Weights kept: of the layers up to the feature.",
-    "Counted, over all videos and all frames but key frames: overall sparsity (Eq. 9) of what "
-    "layers read without the recurrence, and of the deltas; by MACs, and in brackets by elements.",
+    "Counted over all videos: overall sparsity (Eq. 9) of what layers read without the recurrence "
+    "(all frames), and of the deltas (all but key frames); by MACs, and in brackets by elements.",
     "Theoretical speedups by MACs are ratios of those whose weight and delta are both not zero: "
     "the dense network's MACs over them, and the compressed network's without the recurrence (its "
     "weight and plain input are not zero) over them.",

@@ -25,7 +25,7 @@ def islands_take_batches(lowered: Lowered) -> bool:
     at random. Those that fail have to be given one frame at a time.
     """
     tried: dict[str, _Trial] = {}
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     with torch.inference_mode(), torch.random.fork_rng(devices=[]):
         for island in lowered.islands:
             trial = _tried(island, tried, generator)
@@ -63,8 +63,9 @@ def _tried(island: Island, tried: dict[str, _Trial], generator: torch.Generator)
 
 
 def _draw(places: Tensor, generator: torch.Generator) -> Tensor:
-    frames = torch.rand(2, *places.shape[1:], generator=generator) * 2 - 1
-    return frames * torch.tensor(SCALES).reshape(2, *[1] * (places.dim() - 1))
+    noise = torch.rand(2, *places.shape[1:], generator=generator, dtype=torch.float32, device="cpu")
+    scales = noise.new_tensor(SCALES).reshape(2, *[1] * (places.dim() - 1))
+    return (noise * 2 - 1) * scales
 
 
 def _agree(together: Sequence[Any], alone: Sequence[Sequence[Any]]) -> bool:

@@ -184,7 +184,7 @@ class _Lowering:
             return self._batch_norm(op.call, args[0])
         if isinstance(op.call, ChannelScale):
             scale, shift = op.call.scale, op.call.shift
-            return self._by_channel(args[0], scale, torch.zeros(1) if shift is None else shift)
+            return self._by_channel(args[0], scale, scale.new_zeros(1) if shift is None else shift)
         if op.call in _ADDITIONS or op.call in _PRODUCTS or op.kind in ("add", "multiply"):
             return self._arithmetic(op, args, kwargs)
         raise NoStepError(f"no kernel for {name_of(op)}")
@@ -366,8 +366,8 @@ class _Lowering:
         if not isinstance(b, Tensor):
             if self.results[op.name].shape != a.shape:
                 raise NoStepError("a constant of another shape")
-            number = torch.as_tensor(unwrapped(b), dtype=torch.float64)
-            one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+            number = torch.as_tensor(unwrapped(b), dtype=torch.float64, device="cpu")
+            one, zero = number.new_ones(1), number.new_zeros(1)
             if a.dim() == 4:
                 if number.numel() not in (1, a.shape[1]) or number.numel() != max(
                     1, *number.shape[-3:-2] or (1,)
@@ -519,7 +519,7 @@ def results_of(program: Program, input_shape: tuple[int, int, int]) -> dict[str,
         results[op.name] = value.new_empty(()).expand(value.shape) if _is_tensor(value) else value
         return value
 
-    frame = torch.zeros(1, *input_shape)
+    frame = torch.zeros(1, *input_shape, dtype=torch.float32, device="cpu")
     results[program.input] = frame.new_empty(()).expand(frame.shape)
     with torch.inference_mode():
         execute(program, frame, compute)

@@ -47,6 +47,7 @@ from rrm_extract.rrm import (
     by_frame,
     layer_thresholds,
 )
+from rrm_extract.rrm.frames import refuse_other_numbers
 from rrm_extract.rrm.given import factor_of_thresholds
 from rrm_extract.rrm.truncate import POLICIES
 
@@ -118,7 +119,8 @@ class NativeNetwork:
             msg = f"a network of type {type(program).__name__}; expected a Program, see trace"
             raise EngineError(msg)
         batch, input_shape = batch_size(batch), frame_shape(input_shape)
-        program = by_frame(program)
+        given, program = program, by_frame(program)
+        refuse_other_numbers(given, program, torch.empty(1, *input_shape, device="cpu"))
         lowered = lower(
             program,
             input_shape=input_shape,

@@ -32,7 +32,7 @@ class Places:
         if number is None:
             number = self._numbers[id(tensor)] = len(self._tensors)
             self._tensors.append(tensor)
-        places = torch.arange(tensor.elements) + (number << _SHIFT)
+        places = torch.arange(tensor.elements, device="cpu") + (number << _SHIFT)
         return places.reshape(1, tensor.channels, tensor.height, tensor.width)
 
     def sources(self, places: Tensor) -> list[PlanTensor]:
@@ -87,7 +87,8 @@ class Places:
         height, width = places.shape[2:]
         pixels = height * width
         first = places[0, :, 0, 0]
-        if not torch.equal(places[0].flatten(1), first[:, None] + torch.arange(pixels)):
+        order = torch.arange(pixels, device="cpu")
+        if not torch.equal(places[0].flatten(1), first[:, None] + order):
             return None
         found: list[tuple[PlanTensor, int]] = []
         for place in first.tolist():

@@ -99,7 +99,7 @@ class NativeTransform:
                 "or (T, H, W, 3) in RGB"
             )
         pixels = frames.permute(0, 2, 3, 1) if by_channel else frames
-        out = torch.empty((len(frames), *self.output_shape), dtype=torch.float32)
+        out = torch.empty((len(frames), *self.output_shape), dtype=torch.float32, device="cpu")
         if len(frames):
             self.pictures.fill(pixels.contiguous().numpy(), out.numpy())
         return out

@@ -117,9 +117,21 @@ class Program:
         raise KeyError(name)
 
     def to(self, device: torch.device) -> Program:
-        """A Program whose parameters are on ``device``; the original is left as it was."""
+        """A Program whose parameters are on ``device``; the original is left as it was.
+
+        So is what it makes, and moves, where its parameters were.
+        """
         return replace(
-            self, ops=tuple(replace(op, call=_moved(op.call, device)) for op in self.ops)
+            self,
+            ops=tuple(
+                replace(
+                    op,
+                    call=_moved(op.call, device),
+                    args=_with_device(op.args, device),
+                    kwargs=_with_device(dict(op.kwargs), device),
+                )
+                for op in self.ops
+            ),
         )
 
     def __call__(self, x: Tensor) -> tuple[Any, ...]:
@@ -133,7 +145,7 @@ class Program:
         """
         with torch.inference_mode():
             values = execute(self, x, lambda op, args, kwargs: op.call(*args, **kwargs))
-        return ordinary_values(values)
+        return ordinary_values(values, x)
 
 
 def execute(
@@ -161,14 +173,21 @@ def execute(
     return tuple(values[name] for name in program.outputs)
 
 
-def ordinary_values(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The same as tensors of their own that may be changed, and trained on."""
+def ordinary_values(values: tuple[Any, ...], x: Tensor) -> tuple[Any, ...]:
+    """The same as tensors of their own, no parts of ``x``, that may be changed and trained on."""
     if torch.is_inference_mode_enabled():  # of the caller's, who knows what he does
         return values
-    return tuple(
-        value.clone() if isinstance(value, Tensor) and value.is_inference() else value
-        for value in values
-    )
+    frame = x.untyped_storage().data_ptr()
+
+    def own(value: Any) -> Any:
+        if isinstance(value, (tuple, list)):
+            return tuple(map(own, value))
+        if not isinstance(value, Tensor):
+            return value
+        is_part = value.layout == torch.strided and value.untyped_storage().data_ptr() == frame
+        return value.clone() if value.is_inference() or is_part else value
+
+    return tuple(map(own, values))
 
 
 def references(tree: Any) -> Iterator[str]:
@@ -209,6 +228,17 @@ def _moved(call: Callable[..., Any], device: torch.device) -> Callable[..., Any]
     if isinstance(call, Constant):
         return Constant(call.value.to(device))
     return call
+
+
+def _with_device(tree: Any, device: torch.device) -> Any:
+    """Nested arguments for another device: the tracer has noted what a weight's own was."""
+    if isinstance(tree, torch.device):
+        return device
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(_with_device(item, device) for item in tree)
+    if isinstance(tree, dict):
+        return {key: _with_device(item, device) for key, item in tree.items()}
+    return tree
 
 
 def _state(module: nn.Module) -> Iterator[Tensor]:

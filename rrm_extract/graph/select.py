@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import torch
+import torch.nn.functional as F
 from torch import nn
 
 from rrm_extract.errors import LayerError
 from rrm_extract.graph.binary import Sign
 from rrm_extract.graph.program import LINEAR_KINDS, Op, Program
+from rrm_extract.graph.trace import MethodCall, is_fact
+
+_PRODUCTS = (F.linear, torch.matmul, operator.matmul, MethodCall("matmul"), torch.mm)
 
 __all__ = ["default_layer", "layer_names", "prune", "resolve_layer", "select", "sign_readers"]
 
@@ -57,7 +63,7 @@ def default_layer(program: Program) -> str:
     op = by_name.get(program.outputs[0])
     if _stands_for_a_classifier(op, by_name):
         return program.outputs[0]
-    while op is not None and op.kind not in LINEAR_KINDS:
+    while op is not None and op.kind not in LINEAR_KINDS and not _is_product(op, moving):
         inputs = [name for name in op.inputs if name in moving]
         if op.kind == "add" and len(inputs) > 1 and not _are_heads(inputs, by_name, moving):
             return program.outputs[0]
@@ -96,11 +102,16 @@ def _are_heads(parts: Sequence[str], by_name: Mapping[str, Op], moving: frozense
     return all(needed.isdisjoint(read) for needed in made_from)
 
 
+def _is_product(op: Op, moving: frozenset[str]) -> bool:
+    """Whether it multiplies by weights that are computed, as a classifier of cosines does."""
+    return op.call in _PRODUCTS and [name in moving for name in op.inputs[:2]] == [True, False]
+
+
 def _moving(program: Program) -> frozenset[str]:
     """Names of the values that depend on the network's input, which is one of them."""
     moving = {program.input}
     for op in program.ops:
-        if not moving.isdisjoint(op.inputs):
+        if not moving.isdisjoint(op.inputs) and not is_fact(op):
             moving.add(op.name)
     return frozenset(moving)
 

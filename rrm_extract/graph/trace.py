@@ -62,6 +62,16 @@ class MethodCall:
         return getattr(x, self.name)(*args, **kwargs)
 
 
+_FACTS = ("shape", "dtype", "device", "ndim", "size", "dim", "numel")
+
+
+def is_fact(op: Op) -> bool:
+    """Whether it asks a tensor for what does not depend on its numbers."""
+    if isinstance(op.call, MethodCall):
+        return op.call.name in _FACTS
+    return op.call is getattr and op.args[-1] in _FACTS
+
+
 def trace(
     module: nn.Module,
     *,
@@ -212,9 +222,10 @@ class _Translation:
 
     def _add(self, op: Op) -> None:
         if not self.moving.isdisjoint(op.inputs):
-            self.moving.add(op.name)
+            if not is_fact(op):
+                self.moving.add(op.name)
         elif op.kind in LINEAR_KINDS:
-            # A layer of constants has no frames, and nothing that could recur.
+            # A layer of constants, or of the frames' shape, has nothing that could recur.
             op = replace(op, kind="other")
         self.ops.append(op)
         its_type = type_of(op, self.types)

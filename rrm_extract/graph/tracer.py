@@ -18,6 +18,11 @@ IN_PLACE = "in_place"
 """Key in the ``meta`` of a node that changes its first argument, though its function does not."""
 
 
+_WITH_PARTS = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)
+_WITH_WEIGHTS_OF_ANY_KIND = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
+"""A subclass may say what its weights are made from, and those are traced well."""
+
+
 def _in_place(operation: str) -> Callable[[Any, Any], Any]:
     ordinary = getattr(fx.Proxy, f"__{operation}__")
 
@@ -76,6 +81,19 @@ class NetworkTracer(NodePathTracer):  # type: ignore[misc]
             raise TraceError(msg)
         node: fx.Node = super().create_node(*args, **kwargs)
         return node
+
+    def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
+        """See :meth:`torch.fx.Tracer.is_leaf_module`.
+
+        A class of somebody's own that computes as PyTorch's does, a subclass of BatchNorm2d say, is
+        a leaf as that is: inside of it control flow depends on the input's dimensions.
+        """
+        forward = type(m).forward
+        inherits = forward.__module__.startswith("torch.nn.") and not isinstance(
+            m, (*_WITH_PARTS, *_WITH_WEIGHTS_OF_ANY_KIND)
+        )
+        leaf: bool = super().is_leaf_module(m, module_qualified_name)
+        return leaf or inherits
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """See :meth:`torch.fx.Tracer.proxy`."""

@@ -221,7 +221,7 @@ class RecipeNetwork:
 
     def _flat(self, output: Tensor) -> NDArray[np.float32]:
         flat: NDArray[np.float32] = (
-            pooled(output, self._recipe.pool).flatten(1).float().cpu().numpy()
+            pooled(output, self._recipe.pool).reshape(len(output), -1).float().cpu().numpy()
         )
         return flat
 

@@ -20,7 +20,7 @@ from rrm_extract.jobs.samples import Sample, portions, run_controlled
 from rrm_extract.rrm import by_frame
 from rrm_extract.rrm.apart import keeps_frames_apart
 
-__all__ = ["DENSE_BATCH", "TriedThreshold", "Tuning", "try_thresholds"]
+__all__ = ["TriedThreshold", "Tuning", "try_thresholds"]
 
 DENSE_BATCH = 16
 """Frames in a call of the dense network, where it is fastest."""
@@ -74,12 +74,14 @@ class Tuning:
     Attributes:
         tried: in the order of the thresholds; 0 is the first.
         seconds_dense: of the dense network in PyTorch for all frames, for each round.
+        dense_batch: frames that it took at a time, as far as there were so many.
         frames: number of frames.
         clips: their names.
     """
 
     tried: tuple[TriedThreshold, ...]
     seconds_dense: tuple[float, ...]
+    dense_batch: int
     frames: int
     clips: tuple[str, ...]
 
@@ -127,6 +129,7 @@ def try_thresholds(
     return Tuning(
         tried=tuple(each.result() for each in turns),
         seconds_dense=tuple(seconds_dense),
+        dense_batch=dense.batch(samples),
         frames=sum(map(len, samples)),
         clips=tuple(sample.name for sample in samples),
     )
@@ -146,12 +149,8 @@ class _Dense:
 
     def seconds(self, samples: Sequence[Sample]) -> float:
         """Time for all frames."""
-        first = samples[0].x[:DENSE_BATCH]
-        if self._batch is None:  # one for networks that would mix frames, or take no more
-            program = by_frame(self._recipe.program.to(first.device))
-            self._batch = DENSE_BATCH if keeps_frames_apart(program, first) else 1
-        batch = self._batch
-        self._run(first[:batch])  # its weights come into the caches
+        batch = self.batch(samples)
+        self._run(samples[0].x[:batch])  # its weights come into the caches
         total = 0.0
         for sample in samples:
             for part in portions(sample.x, batch):
@@ -159,6 +158,15 @@ class _Dense:
                 self._run(part)
                 total += time.perf_counter() - began
         return total
+
+    def batch(self, samples: Sequence[Sample]) -> int:
+        """How many frames it takes at a time: one where it would mix them, or take no more."""
+        if self._batch is None:
+            largest = min(DENSE_BATCH, max(map(len, samples)))
+            first = samples[0].x[:largest]
+            program = by_frame(self._recipe.program.to(first.device))
+            self._batch = largest if keeps_frames_apart(program, first) else 1
+        return self._batch
 
     @torch.inference_mode()
     def _run(self, x: Tensor) -> NDArray[np.float32]:

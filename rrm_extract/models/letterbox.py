@@ -120,15 +120,20 @@ class Letterbox:
         """
         check_frames(frames)
         place = self.place(frames.shape[2], frames.shape[3])
-        out = torch.full((len(frames), 3, *self.size), float(self.fill * self.scale))
+        out = torch.full(
+            (len(frames), 3, *self.size),
+            float(self.fill * self.scale),
+            dtype=torch.float32,
+            device="cpu",
+        )
         inside = out[
             :, :, place.top : place.top + place.height, place.left : place.left + place.width
         ]
         for target, frame in zip(inside, frames, strict=True):
             target.copy_(self._one(frame, place))
         if (self.mean, self.std) != (_ZEROS, _ONES):
-            out.sub_(torch.tensor(self.mean)[:, None, None])
-            out.div_(torch.tensor(self.std)[:, None, None])
+            out.sub_(out.new_tensor(self.mean)[:, None, None])
+            out.div_(out.new_tensor(self.std)[:, None, None])
         return out if self.layout == "nchw" else out.permute(0, 2, 3, 1).contiguous()
 
     def _one(self, frame: Tensor, place: Placement) -> Tensor:

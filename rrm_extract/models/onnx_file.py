@@ -143,7 +143,8 @@ def _dims(dims: list[int | None]) -> str:
 
 
 def _noise(shape: tuple[int, ...]) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator("cpu").manual_seed(0)
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def _simplify(

@@ -120,7 +120,7 @@ class Preprocess:
             PreprocessError: ``frames`` has another dtype or shape.
         """
         check_frames(frames)
-        out = torch.empty((len(frames), *self.output_shape), dtype=torch.float32)
+        out = torch.empty((len(frames), *self.output_shape), dtype=torch.float32, device="cpu")
         for target, frame in zip(out, frames, strict=True):
             target.copy_(self._one(frame))
         return out

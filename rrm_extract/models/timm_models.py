@@ -109,7 +109,7 @@ class TimmTransform:
             crop_mode=self.crop_mode,
             is_training=False,
         )
-        out = torch.empty((len(frames), *self.input_size), dtype=torch.float32)
+        out = torch.empty((len(frames), *self.input_size), dtype=torch.float32, device="cpu")
         for target, frame in zip(out, frames, strict=True):
             target.copy_(transform(to_pil_image(frame)))
         return out

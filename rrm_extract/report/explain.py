@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from rrm_extract.engine import NativeNetwork, choose_engine
 from rrm_extract.engine.parts import Assembly, Part, Rearrangement
 from rrm_extract.engine.plan import (
@@ -24,6 +26,7 @@ from rrm_extract.graph import default_layer, fold_batch_norm, select
 from rrm_extract.models import load_model
 from rrm_extract.report.network import any_weights
 from rrm_extract.report.table import number, table
+from rrm_extract.rrm import RecurrentNetwork
 
 __all__ = ["ExplainedIsland", "ExplainedStep", "Explanation", "explain_network"]
 
@@ -139,13 +142,15 @@ def explain_network(name: str, *, preprocess: str | None = None) -> Explanation:
     program = fold_batch_norm(select(whole, (layer,)))
     choice = choose_engine("auto")
     if choice.engine != "native":
+        plain = RecurrentNetwork(program)
+        plain.step(torch.zeros(1, *model.input_shape))
         return Explanation(
             name=name,
             layer=layer,
             engine=choice.engine,
             isa=choice.isa,
             reason=choice.reason,
-            macs=0,
+            macs=sum(cost.macs for cost in plain.stats()),
             steps=(),
             islands=(),
         )
@@ -249,7 +254,7 @@ def _row(step: ExplainedStep) -> list[str]:
         step.kernel,
         ", ".join(step.fused),
         "x".join(map(str, step.output)),
-        number(step.break_even, 2) if step.break_even is not None else "-" if step.macs else "",
+        number(step.break_even, 3) if step.break_even is not None else "-" if step.macs else "",
         number(step.macs / 1e6, 1) if step.macs else "",
     ]
 

@@ -33,7 +33,7 @@ def summary_text(summary: RunSummary) -> str:
         lines.append(
             f"{computed} frames in {summary.seconds:.1f} s ({rate:.1f} frames/s, of it "
             f"{calibrate if summary.seconds_calibrate >= 0.05 else ''}"
-            f"{summary.seconds_load:.1f} s to load the network){before}, "
+            f"{summary.seconds_load:.1f} s until the network was loaded){before}, "
             f"{summary.workers} workers" + (f", {lost} of them lost and replaced" if lost else "")
         )
         stages = ", ".join(
@@ -41,7 +41,9 @@ def summary_text(summary: RunSummary) -> str:
             for stage in (*STAGES, "task", "write")
             if stage in accounting.seconds
         )
-        over = "workers and both runs" if summary.frames_before else "workers"
+        over = "workers"
+        if summary.frames_before:
+            over += " and both runs (but write: of this one)"
         lines.append(f"time by stage, summed over {over}: {stages}")
         if accounting.found is not None:
             lines.append(

@@ -7,7 +7,7 @@ import shlex
 from typing import Any
 
 from rrm_extract.config import FEATURES, OPTIONS, JobConfig, threshold_text
-from rrm_extract.jobs.tuning import DENSE_BATCH, TriedThreshold, Tuning
+from rrm_extract.jobs.tuning import TriedThreshold, Tuning
 from rrm_extract.report.delta_frames import delta_frame_lines
 from rrm_extract.report.table import number, table
 
@@ -49,7 +49,7 @@ def tuning_json(tuning: Tuning, config: JobConfig, *, engine: str) -> dict[str, 
         "clips": list(tuning.clips),
         "frames": tuning.frames,
         "dense": {
-            "runtime": f"PyTorch, fp32, channels_last, batches of {DENSE_BATCH}",
+            "runtime": f"PyTorch, fp32, channels_last, batches of {tuning.dense_batch}",
             "frames_per_second": tuning.frames_per_second_dense,
             "seconds": list(tuning.seconds_dense),
         },
@@ -121,11 +121,11 @@ def tuning_text(tuning: Tuning, config: JobConfig, *, engine: str) -> str:
         "theoretical speedup: dense MACs over MACs done, key frames included; not a time",
         f"frames/s: measured, the network alone, one worker with {config.threads} "
         f"thread{'' if config.threads == 1 else 's'}, median of {len(exact.seconds)}; dense "
-        f"PyTorch (fp32, batches of {DENSE_BATCH}): {tuning.frames_per_second_dense:.1f}",
+        f"PyTorch (fp32, batches of {tuning.dense_batch}): {tuning.frames_per_second_dense:.1f}",
     ]
     for each in tuning.tried:
         few = delta_frame_lines(tuning.frames, tuning.frames - each.key_frames)
-        lines += [f"threshold {each.threshold:g}: {line}" for line in few]
+        lines += [f"threshold {threshold_text(each.threshold)}: {line}" for line in few]
     if tuning.spread > BUSY:
         lines.append(
             f"the rounds of one differ by a factor of {tuning.spread:.1f}: something else was "

@@ -414,7 +414,7 @@ def overall(clips: Sequence[Verification]) -> dict[str, Any]:
 
 def _distance(result: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """Relative L2 and cosine of each frame, (T,) float64."""
-    a, b = result.flatten(1).double().cpu(), reference.flatten(1).double().cpu()
+    a, b = (rows.reshape(len(rows), -1).double().cpu() for rows in (result, reference))
     error = torch.from_numpy(relative_errors(result.cpu().numpy(), reference.cpu().numpy()))
     cosine = torch.where((a == b).all(dim=1), 1.0, F.cosine_similarity(a, b, dim=1))
     return error, cosine

@@ -75,6 +75,10 @@ def keeps_frames_apart(program: Program, like: Tensor) -> bool:
 def same_apart(together: Any, first: Any, second: Any) -> bool:
     """Whether a value for two frames is that of the first, then that of the second."""
     values = (together, first, second)
+    if all(isinstance(value, (tuple, list)) for value in values):
+        return len(together) == len(first) == len(second) and all(
+            same_apart(*each) for each in zip(*values, strict=True)
+        )
     if not all(isinstance(value, Tensor) for value in values):
         return not any(isinstance(value, Tensor) for value in values) and (
             bool(together == first) and bool(together == second)

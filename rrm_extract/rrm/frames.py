@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rrm_extract.errors import EngineError
 from rrm_extract.graph import Op, Program
-from rrm_extract.graph.trace import MethodCall
+from rrm_extract.graph.trace import MethodCall, is_fact
 
-__all__ = ["FrameByFrame", "by_frame"]
+__all__ = ["FrameByFrame", "by_frame", "refuse_other_numbers"]
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _BATCH_NORM_NAMES = (
@@ -27,8 +29,6 @@ _BATCH_NORM_NAMES = (
     "eps",
 )
 _SQUEEZES = (torch.squeeze, MethodCall("squeeze"))
-_FACTS = ("shape", "dtype", "device", "ndim", "size", "dim", "numel")
-"""What a tensor is asked for that does not depend on its numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +67,65 @@ def by_frame(program: Program) -> Program:
     ops: list[Op] = []
     for op in program.ops:
         op = _input_first(op)
-        if not moving.isdisjoint(op.inputs) and not _is_fact(op):
+        if not moving.isdisjoint(op.inputs) and not is_fact(op):
             moving.add(op.name)
             op = _alone(op)
         ops.append(op)
     return replace(program, ops=tuple(ops))
+
+
+def refuse_other_numbers(program: Program, alone: Program, like: Tensor) -> None:
+    """Refuses a network of whose frames :func:`by_frame` makes something else.
+
+    Where ``squeeze()`` drops the dimension of a single frame, what follows may count dimensions
+    without it: ``normalize(x.squeeze(), dim=0)`` is right for one frame as the network has it, and
+    wrong for a frame that keeps its dimension. Networks with nothing to change are not tried.
+
+    Args:
+        program: the network.
+        alone: what :func:`by_frame` made of it.
+        like: (N, ...), frames as it takes them.
+
+    Raises:
+        EngineError: outputs differ for a frame of random numbers.
+    """
+    changed = [
+        op.name
+        for op, other in zip(program.ops, alone.ops, strict=True)
+        if op.call is not other.call
+    ]
+    if not changed:
+        return
+    generator = torch.Generator("cpu").manual_seed(0)
+    noise = torch.rand(1, *like.shape[1:], generator=generator, dtype=torch.float32, device="cpu")
+    frame = (noise * 2 - 1).to(like)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            expected = copy.deepcopy(program)(frame)  # running statistics stay as they are
+        except Exception:  # noqa: BLE001 - it may refuse a single frame, or any, as it likes
+            return
+        try:
+            found = alone(frame)
+        except Exception as error:
+            raise EngineError(
+                _other_numbers(changed, f"{type(error).__name__}: {error}")
+            ) from error
+    for value, other in zip(expected, found, strict=True):
+        if not isinstance(value, Tensor) or not isinstance(other, Tensor):
+            continue
+        same = value.numel() == other.numel() and torch.allclose(
+            value.flatten().double().cpu(), other.flatten().double().cpu(), 1e-3, 1e-5, True
+        )
+        if not same:
+            raise EngineError(_other_numbers(changed, "it gives other numbers"))
+
+
+def _other_numbers(changed: Sequence[str], what: str) -> str:
+    return (
+        f"the network would treat a frame in another way if {', '.join(map(repr, changed))} kept "
+        f"the dimension of frames ({what}); expected operations that name the dimensions they mean "
+        "and count that of frames, such as flatten(1) for squeeze()"
+    )
 
 
 def _input_first(op: Op) -> Op:
@@ -79,12 +133,6 @@ def _input_first(op: Op) -> Op:
         return op
     rest = {name: value for name, value in op.kwargs.items() if name != "input"}
     return replace(op, args=(op.kwargs["input"],), kwargs=rest)
-
-
-def _is_fact(op: Op) -> bool:
-    if isinstance(op.call, MethodCall):
-        return op.call.name in _FACTS
-    return op.call is getattr and op.args[-1] in _FACTS
 
 
 def _alone(op: Op) -> Op:

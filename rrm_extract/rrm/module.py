@@ -14,7 +14,7 @@ from rrm_extract.graph import Op, Program, execute, sign_readers
 from rrm_extract.graph.program import LINEAR_KINDS, ordinary_values
 from rrm_extract.rrm.apart import keeps_frames_apart
 from rrm_extract.rrm.cost import Channels, LayerCost
-from rrm_extract.rrm.frames import by_frame
+from rrm_extract.rrm.frames import by_frame, refuse_other_numbers
 from rrm_extract.rrm.given import factor_of_thresholds, real_tensor, threshold_number
 from rrm_extract.rrm.truncate import POLICIES, Policy, truncated_deltas
 
@@ -117,6 +117,7 @@ class RecurrentNetwork:
         if policy not in POLICIES:
             msg = f"policy {policy!r} is unknown; expected one of {', '.join(POLICIES)}"
             raise ConfigError(msg)
+        self._given: Program | None = program  # until a frame has shown what it takes
         self.program = by_frame(program)
         self.policy: Policy = policy
         self.thresholds = layer_thresholds(program, threshold)
@@ -214,7 +215,7 @@ class RecurrentNetwork:
             return self._advance(frames, frames=len(frames))
         each = [self._advance(frame[None], frames=1) for frame in frames]
         outputs = zip(*(values for values, _ in each), strict=True)
-        rows = tuple(torch.stack([_only_row(value) for value in values]) for values in outputs)
+        rows = tuple(_stacked([_only_row(value) for value in values]) for values in outputs)
         return rows, _joined([seen for _, seen in each])
 
     def stats(self) -> tuple[LayerCost, ...]:
@@ -245,9 +246,12 @@ class RecurrentNetwork:
 
     def _advance(self, x: Tensor, *, frames: int) -> tuple[tuple[Tensor, ...], FrameDensities]:
         """Runs ``x`` (frames * lanes, C, H, W), time first."""
+        if self._given is not None:
+            refuse_other_numbers(self._given, self.program, x)
+            self._given = None
         with torch.inference_mode():
             outputs, seen = self._compute(x, frames=frames)
-        return ordinary_values(outputs), seen
+        return ordinary_values(outputs, x), seen
 
     def _compute(self, x: Tensor, *, frames: int) -> tuple[tuple[Any, ...], FrameDensities]:
         lanes = len(x) // frames
@@ -288,11 +292,14 @@ class RecurrentNetwork:
 
         if self._tracks:
             call.truncated.append(self._held_back(x, deltas, state.snapshot))
-        y = _by_time(linear.apply(deltas.flatten(0, 1)), call.frames)  # (T, N, ...)
-        self._accumulate(y, state.accumulator if not begins else linear.bias_like(y[0]))
-        finite = bool(torch.isfinite(deltas).all()) and bool(torch.isfinite(y).all())
+        responses = _by_time(linear.apply(deltas.flatten(0, 1)), call.frames)  # (T, N, ...)
+        # In half precision a small delta would be lost in a large sum, for ever.
+        sums = responses.to(torch.promote_types(responses.dtype, torch.float32))
+        self._accumulate(sums, state.accumulator if not begins else linear.bias_like(sums[0]))
+        finite = bool(torch.isfinite(deltas).all()) and bool(torch.isfinite(sums).all())
+        y = sums.to(responses.dtype)
         if finite:
-            self._states[op.name] = _LayerState(snapshot, y[-1].clone())
+            self._states[op.name] = _LayerState(snapshot, sums[-1].clone())
         else:
             # A NaN or infinity would stay in the accumulator for ever: compute these frames
             # densely, and begin anew with the next one.
@@ -424,11 +431,13 @@ def _check_shape(frames: Tensor, wanted: str, *, dims: tuple[int, ...]) -> None:
 
 
 def _only_row(value: Any) -> Any:
-    """An output of one frame without its first dimension.
+    """An output of one frame, or each of several in a tuple, without its first dimension.
 
     Raises:
         EngineError: that dimension is not one.
     """
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_only_row, value))
     if not isinstance(value, Tensor) or value.dim() == 0:
         return value
     if len(value) != 1:
@@ -438,6 +447,13 @@ def _only_row(value: Any) -> Any:
         )
         raise EngineError(msg)
     return value[0]
+
+
+def _stacked(rows: Sequence[Any]) -> Any:
+    """The outputs of some frames as one, (T, ...)."""
+    if isinstance(rows[0], tuple):
+        return tuple(map(_stacked, zip(*rows, strict=True)))
+    return torch.stack(list(rows))
 
 
 def _joined(parts: Sequence[FrameDensities]) -> FrameDensities:

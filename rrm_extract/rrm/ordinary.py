@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,4 +33,10 @@ class OrdinaryNetwork:
         if len(frames) == 1 or self._apart:
             return self._program(frames)
         each = [self._program(frame[None]) for frame in frames]
-        return tuple(torch.cat(values) for values in zip(*each, strict=True))
+        return tuple(_joined(values) for values in zip(*each, strict=True))
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], (tuple, list)):
+        return tuple(map(_joined, zip(*values, strict=True)))
+    return torch.cat(list(values))

@@ -30,25 +30,26 @@ def same_content(a: str | Path, b: str | Path) -> list[str]:
     """
     with FeatureFile(a) as first, FeatureFile(b) as second:
         ids = {row.stored_id for row in first.index}, {row.stored_id for row in second.index}
-    with (
-        reading(Path(a)) as file_a,
-        reading(Path(b)) as file_b,
-        damage_named(file_a),
-        damage_named(file_b),
-    ):
+    with reading(Path(a)) as file_a, reading(Path(b)) as file_b:
         found = _attrs("/", file_a, file_b)
         for table in (INDEX, FAILURES):
-            found += _columns(f"/{table}", file_a[table], file_b[table])
+            found += _columns(f"/{table}", _member(file_a, table), _member(file_b, table))
         found += [f"/{VIDEOS}/{name}: only in {a}" for name in sorted(ids[0] - ids[1])]
         found += [f"/{VIDEOS}/{name}: only in {b}" for name in sorted(ids[1] - ids[0])]
         for name in sorted(ids[0] & ids[1]):
-            found += _videos(f"/{VIDEOS}/{name}", file_a[VIDEOS][name], file_b[VIDEOS][name])
+            video = f"{VIDEOS}/{name}"
+            found += _videos(f"/{video}", _member(file_a, video), _member(file_b, video))
     return found
+
+
+def _member(group: Any, name: str) -> Any:
+    with damage_named(group):
+        return group[name]
 
 
 def _videos(place: str, a: Any, b: Any) -> list[str]:
     found = _attrs(place, a, b)
-    members, others = row_members(a), row_members(b)
+    members, others = _row_members(a), _row_members(b)
     found += [
         f"{place}/{name}: only in the {'first' if name in members else 'second'}"
         for name in sorted({*members} ^ {*others})
@@ -58,7 +59,13 @@ def _videos(place: str, a: Any, b: Any) -> list[str]:
             continue
         found += _attrs(f"{place}/{name}", rows, others[name])
         found += _rows(f"{place}/{name}", rows, others[name])
-    return found + _columns(f"{place}/{LAYERS}", a[LAYERS], b[LAYERS], skip=LAYER_ROWS)
+    layers, other_layers = _member(a, LAYERS), _member(b, LAYERS)
+    return found + _columns(f"{place}/{LAYERS}", layers, other_layers, skip=LAYER_ROWS)
+
+
+def _row_members(group: Any) -> dict[str, Any]:
+    with damage_named(group):
+        return row_members(group)
 
 
 def _rows(place: str, a: Any, b: Any) -> list[str]:
@@ -66,21 +73,34 @@ def _rows(place: str, a: Any, b: Any) -> list[str]:
         return [f"{place}: {a.dtype} {a.shape} against {b.dtype} {b.shape}"]
     if a.size:
         for block in row_blocks(a):
-            x, y = a[block], b[block]
+            x, y = _block(a, block), _block(b, block)
             if x.tobytes() != y.tobytes():
                 differs = [p.tobytes() != q.tobytes() for p, q in zip(x, y, strict=True)]
                 return [f"{place}: differs from row {block.start + differs.index(True)} on"]
     return []
 
 
+def _block(rows: Any, block: slice) -> Any:
+    with damage_named(rows):
+        return rows[block]
+
+
 def _columns(place: str, a: Any, b: Any, *, skip: tuple[str, ...] = ()) -> list[str]:
-    values_a = {name: read_column(column) for name, column in a.items() if name not in skip}
-    values_b = {name: read_column(column) for name, column in b.items() if name not in skip}
-    return _values(place, values_a, values_b)
+    return _values(place, _read_columns(a, skip), _read_columns(b, skip))
+
+
+def _read_columns(group: Any, skip: tuple[str, ...]) -> dict[str, Any]:
+    with damage_named(group):
+        return {name: read_column(column) for name, column in group.items() if name not in skip}
 
 
 def _attrs(place: str, a: Any, b: Any) -> list[str]:
-    return _values(f"{place} attribute", read_attrs(a), read_attrs(b))
+    return _values(f"{place} attribute", _read_attrs(a), _read_attrs(b))
+
+
+def _read_attrs(target: Any) -> dict[str, Any]:
+    with damage_named(target):
+        return read_attrs(target)
 
 
 def _values(place: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:

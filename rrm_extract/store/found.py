@@ -66,8 +66,9 @@ class StoredRows(Sequence[Frame], Generic[Frame]):
     The arrays over all frames are read when asked for, every time; an entry reads its rows alone.
     """
 
-    def __init__(self, group: Any) -> None:
+    def __init__(self, group: Any, video: object) -> None:
         self._group = group
+        self._video = video  # whose file stays open for it
 
     @property
     def offsets(self) -> npt.NDArray[np.int64]:

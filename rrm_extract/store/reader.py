@@ -56,12 +56,15 @@ _READ_AS = {"detect": "detections", "pose": "people"}
 class VideoFeatures:
     """One video of an open FeatureFile. Arrays are read when asked for, every time."""
 
-    def __init__(self, video_id: str, group: Any) -> None:
+    def __init__(self, video_id: str, group: Any, file: FeatureFile) -> None:
         self.video_id = video_id
         """Path relative to the input root."""
         self._group = group
+        self._file = file  # open as long as somebody has one of its videos
 
     def __repr__(self) -> str:
+        if not self._group:
+            return f"<VideoFeatures {self.video_id!r} of a closed file>"
         return f"<VideoFeatures {self.video_id!r}: {self.status}, {self.n_frames} frames>"
 
     @property
@@ -87,7 +90,7 @@ class VideoFeatures:
         Raises:
             InputError: The file is not of the task "detect".
         """
-        return StoredDetections(self._found("detect"))
+        return StoredDetections(self._found("detect"), self)
 
     @property
     def people(self) -> StoredPeople:
@@ -96,7 +99,7 @@ class VideoFeatures:
         Raises:
             InputError: The file is not of the task "pose".
         """
-        return StoredPeople(self._found("pose"))
+        return StoredPeople(self._found("pose"), self)
 
     @property
     def found(self) -> StoredDetections | StoredPeople:
@@ -212,8 +215,11 @@ class VideoFeatures:
         """The features in order, a few MiB at a time, (t, D) each: for videos of any length."""
         with damage_named(self._group):
             rows = self._features()
-            for block in row_blocks(rows):
-                yield np.asarray(rows[block])
+            blocks = list(row_blocks(rows))
+        for block in blocks:
+            with damage_named(self._group):  # which may be closed since
+                features = np.asarray(rows[block])
+            yield features
 
     def check(self) -> None:
         """Read everything and check its checksums. Raises StoreFormatError."""
@@ -321,7 +327,7 @@ class FeatureFile(Mapping[str, VideoFeatures]):
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise KeyError(f"{self.path} has no video {video_id!r}{hint}")
         with damage_named(self._file):
-            return VideoFeatures(video_id, self._file[VIDEOS][self._stored[video_id]])
+            return VideoFeatures(video_id, self._file[VIDEOS][self._stored[video_id]], self)
 
     def __contains__(self, video_id: object) -> bool:
         return video_id in self._stored  # Mapping's own would look for names that are near

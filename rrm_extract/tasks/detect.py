@@ -177,7 +177,7 @@ class Detector:
         """From shares of the network's input to shares of the frame."""
         place = self.letterbox.place(height, width)
         rows, columns = self.letterbox.size
-        corner = torch.tensor([place.left, place.top, 0, 0], dtype=torch.float64)
-        inner = torch.tensor([place.width, place.height] * 2, dtype=torch.float64)
-        whole = torch.tensor([columns, rows] * 2, dtype=torch.float64)
+        corner = boxes.new_tensor([place.left, place.top, 0, 0])
+        inner = boxes.new_tensor([place.width, place.height] * 2)
+        whole = boxes.new_tensor([columns, rows] * 2)
         return (boxes * whole - corner) / inner

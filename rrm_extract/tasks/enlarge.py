@@ -22,7 +22,8 @@ def enlarging(cells: int, factor: int, begin: int, length: int) -> Tensor:
 
     Bicubic, as OpenCV and PyTorch have it; the middles of cells stay in place.
     """
-    single = torch.eye(cells)[:, None]  # (cells, 1, cells): one map for each cell
+    # (cells, 1, cells): one map for each cell.
+    single = torch.eye(cells, dtype=torch.float32, device="cpu")[:, None]
     enlarged = F.interpolate(
         single[:, :, None], size=(1, cells * factor), mode="bicubic", align_corners=False
     )
@@ -38,8 +39,9 @@ def smoothing(length: int, sigma: float) -> Tensor:
         sigma: the Gaussian's standard deviation, pixels; it ends at 4 of them.
     """
     reach = math.ceil(4 * sigma)
-    steps = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    steps = torch.arange(-reach, reach + 1, dtype=torch.float64, device="cpu")
     weights = torch.exp(-0.5 * (steps / sigma) ** 2)
     weights /= weights.sum()
-    single = F.pad(torch.eye(length, dtype=torch.float64)[:, None], (reach, reach), "replicate")
+    single = torch.eye(length, dtype=torch.float64, device="cpu")[:, None]
+    single = F.pad(single, (reach, reach), "replicate")
     return F.conv1d(single, weights[None, None])[:, 0].T.float().contiguous()

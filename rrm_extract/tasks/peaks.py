@@ -98,7 +98,7 @@ def _best(part: Tensor, height: Tensor) -> Tensor:
     order = height.argsort(descending=True, stable=True)
     order = order[part[order].argsort(stable=True)]
     ordered = part[order]
-    rank = torch.arange(len(ordered)) - torch.searchsorted(ordered, ordered)
+    rank = torch.arange(len(ordered), device=part.device) - torch.searchsorted(ordered, ordered)
     return order[rank < MOST_PEAKS]
 
 

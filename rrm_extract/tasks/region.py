@@ -62,9 +62,9 @@ def decode_region(raw: Tensor, region: Region) -> Boxes:
         .reshape(frames, len(region.anchors), region.values, rows, columns)
     )
     t = t.permute(0, 3, 4, 1, 2)  # (N, H, W, A, 5 + C)
-    anchors = torch.tensor(region.anchors, dtype=torch.float64)
-    i = torch.arange(rows, dtype=torch.float64)[:, None, None]
-    j = torch.arange(columns, dtype=torch.float64)[:, None]
+    anchors = t.new_tensor(region.anchors)
+    i = torch.arange(rows, dtype=t.dtype, device=t.device)[:, None, None]
+    j = torch.arange(columns, dtype=t.dtype, device=t.device)[:, None]
     boxes = torch.stack(
         [
             (j + t[..., 0].sigmoid()) / columns,

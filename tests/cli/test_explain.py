@@ -97,6 +97,11 @@ def test_without_the_native_engine_it_says_so(run: Run, monkeypatch: pytest.Monk
     assert code == 0
     assert "PyTorch alone" in out
     assert "not part of this installation" in out
+    _, out, _ = run("tests.tiny:network", "--explain", "--json")
+    plain = json.loads(out)["macs"]
+    monkeypatch.undo()
+    _, out, _ = run("tests.tiny:network", "--explain", "--json")
+    assert plain == json.loads(out)["macs"] > 0
 
 
 @pytest.mark.parametrize("arguments", [("--explain",), ("resnet18", "--explain", "--layers")])

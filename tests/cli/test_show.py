@@ -67,7 +67,7 @@ def test_a_picture(
     code, out, err = output_of(capsys, *job(clip, output, "--at", "0.5"))
     assert code == 0, err
     assert out.startswith(f"{output}: 1 picture, 640x")
-    assert "for 5 frames" in out
+    assert "for 8 frames" in out  # a batch
     assert output.read_bytes()[:3] in (b"\x89PN", b"\xff\xd8\xff")
 
 

@@ -53,7 +53,9 @@ def tried(threshold: float, *errors: float, seconds: float = 1.0) -> TriedThresh
 
 
 def tuning_of(*some: TriedThreshold) -> Tuning:
-    return Tuning(tried=some, seconds_dense=(4.0, 4.0, 50.0), frames=2, clips=("clip.mp4",))
+    return Tuning(
+        tried=some, seconds_dense=(4.0, 4.0, 50.0), dense_batch=2, frames=2, clips=("clip.mp4",)
+    )
 
 
 @pytest.mark.parametrize("engine", ["native", "torch"])
@@ -113,6 +115,7 @@ def test_every_round_runs_everything_once(clip: Path) -> None:
     assert [each.threshold for each in tuning.tried] == [0, 1e-2]
     assert [len(each.seconds) for each in tuning.tried] == [3, 3] == [len(said)] * 2
     assert len(tuning.seconds_dense) == 3
+    assert tuning.dense_batch == 10, "all that there are, fewer than 16"
     # Errors are of the first round alone: the others would say the same again.
     assert [len(each.errors) for each in tuning.tried] == [10, 10] == [tuning.frames] * 2
 
@@ -181,6 +184,7 @@ def test_rounds_that_disagree_are_mentioned() -> None:
     calm = Tuning(
         tried=(replace(tried(0, 0, 0), seconds=(1.0, 1.1, 1.2)),),
         seconds_dense=(4.0, 4.4, 4.1),
+        dense_batch=2,
         frames=2,
         clips=("clip.mp4",),
     )
@@ -292,4 +296,7 @@ def test_networks_that_take_one_frame_at_a_time(
     assert code == 0
     values = json.loads(out)
     assert values["frames"] == 17
+    # What is squeezed keeps the dimension of frames.
+    size = 1 if model == single.TOKEN else 16
+    assert values["dense"]["runtime"].endswith(f"batches of {size}")
     assert values["thresholds"][0]["error_max"] < 1e-5

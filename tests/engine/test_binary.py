@@ -301,8 +301,10 @@ def test_what_is_not_finite_is_gone_with_its_frame(value: float) -> None:
     assert expected[2].isnan().any()
 
 
-def test_after_a_reset_and_in_another_lane_nothing_is_left() -> None:
-    module = nn.Sequential(nn.Conv2d(3, 20, 3), Sign(), BinaryConv2d(20, 33, 3))
+@pytest.mark.parametrize("channels", [20, 160, 300])
+def test_after_a_reset_and_in_another_lane_nothing_is_left(channels: int) -> None:
+    """More than 128 outputs come in several stages, each for all frames."""
+    module = nn.Sequential(nn.Conv2d(3, channels, 3), Sign(), BinaryConv2d(channels, 33, 3))
     exact(module, torch.Generator().manual_seed(0))
     network = native(program_of(module), (3, 9, 9), threshold=0.0)
     for seed in range(3):

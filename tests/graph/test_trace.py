@@ -78,6 +78,84 @@ def test_moving_leaves_the_original_where_it_was() -> None:
     assert program.op("bn").call.weight.device.type == "cpu"
 
 
+class _ByDevice(nn.Module):
+    """Moves its input, and makes numbers, where its weights are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x.to(self.conv.weight.device))
+        return x + torch.ones((1, 4, 1, 1), device=self.conv.weight.device)
+
+
+def test_devices_that_were_noted_move_as_well() -> None:
+    moved = trace(_ByDevice().eval()).to(torch.device("meta"))
+    (result,) = moved(torch.zeros(1, 3, 8, 8, device="meta"))
+    assert result.device.type == "meta"
+
+
+class _OwnNorm(nn.BatchNorm2d):
+    """A class of somebody's own that changes nothing of what is computed."""
+
+
+class _OwnInstanceNorm(nn.InstanceNorm2d):
+    """Likewise."""
+
+
+def test_somebodys_own_subclass_of_a_normalisation() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), _OwnNorm(4), nn.ReLU(), _OwnInstanceNorm(4)).eval()
+    nn.init.uniform_(module[1].running_mean)
+    program = trace(module)
+    assert [op.kind for op in fold_batch_norm(program).ops] == ["conv", "activation", "norm"]
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(program(x)[0], module(x).detach())
+
+
+class _OfTheShape(nn.Module):
+    """A layer reads what the frames' shape alone decides, as of a time that is always one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.time = nn.Conv2d(3, 8, 3), nn.Linear(1, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        time = torch.full((x.shape[0],), 100.0)
+        return self.conv(x).relu() + self.time(time[:, None])[:, :, None, None]
+
+
+def test_a_layer_that_reads_no_numbers_of_frames_is_not_recurrent() -> None:
+    torch.manual_seed(0)
+    module = _OfTheShape().eval()
+    program = trace(module)
+    assert [op.name for op in program.linear_ops] == ["conv"]
+    assert default_layer(program) == "add"
+    x = torch.randn(3, 3, 8, 8)
+    torch.testing.assert_close(program(x)[0], module(x).detach())
+
+
+class _Cosines(nn.Module):
+    """A classifier whose weights are computed."""
+
+    def __init__(self, *, function: bool) -> None:
+        super().__init__()
+        self.conv, self.function = nn.Conv2d(3, 8, 3), function
+        self.weight = nn.Parameter(torch.ones(5, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.normalize(self.conv(x).relu().mean((2, 3)))
+        weight = nn.functional.normalize(self.weight)
+        return nn.functional.linear(x, weight) if self.function else 3 * x @ weight.t()
+
+
+@pytest.mark.parametrize("function", [True, False])
+def test_a_classifier_with_computed_weights_is_one(function: bool) -> None:
+    program = trace(_Cosines(function=function).eval())
+    assert default_layer(program) == ("normalize" if function else "mul")
+
+
 @pytest.mark.parametrize(
     ("name", "layer", "size"),
     [

@@ -80,4 +80,4 @@ def test_a_run_that_goes_on_claims_only_what_it_did(
     out = capsys.readouterr().out
     assert "16 frames in " in out
     assert " and 8 of an earlier run, 2 workers" in out
-    assert "summed over workers and both runs" in out
+    assert "summed over workers and both runs (but write: of this one): " in out

@@ -10,6 +10,7 @@ from tests.tiny import Tiny
 TOKEN = "tests.jobs.single:with_token"
 HEADLESS = "tests.jobs.single:headless"
 SQUEEZED = "tests.jobs.single:squeezed"
+SCORE = "tests.jobs.single:score"
 
 
 class WithToken(Tiny):
@@ -40,6 +41,17 @@ class Headless(Tiny):
         self.fc = nn.Identity()
 
 
+class Score(Tiny):
+    """One number for each frame, without a dimension of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(super().forward(x)).squeeze(1)
+
+
 def headless() -> nn.Module:
     """The same network at every call."""
     return _seeded(Headless)
@@ -53,6 +65,11 @@ def with_token() -> nn.Module:
 def squeezed() -> nn.Module:
     """The same network at every call."""
     return _seeded(Squeezed)
+
+
+def score() -> nn.Module:
+    """The same network at every call."""
+    return _seeded(Score)
 
 
 def _seeded(kind: type[nn.Module]) -> nn.Module:

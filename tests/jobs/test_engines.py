@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ from rrm_extract.engine import NativeTransform
 from rrm_extract.errors import EngineError
 from rrm_extract.jobs import make_recipe, network_input, run_job, sampling_of
 from rrm_extract.jobs import run as run_module
+from rrm_extract.jobs.recipe import RecipeNetwork
 from rrm_extract.models import load_model
 from rrm_extract.video import ClipReader, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.closeness import EXACT_RECURRENCE, relative_l2
-from tests.command import extraction, rrm_extract
+from tests.command import called, extraction, rrm_extract
+from tests.jobs import single
 from tests.tiny import MODEL
 
 
@@ -44,6 +47,23 @@ def test_features_are_equal(clip: Path) -> None:
             features[engine] = torch.from_numpy(np.array(file["c.mp4"].features))
     assert features["native"].shape == (16, 16)
     assert relative_l2(features["native"], features["torch"]) < EXACT_RECURRENCE
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_one_number_for_each_frame(clip: Path, tmp_path: Path, engine: str) -> None:
+    options = ("--model", single.SCORE, "--layer", "squeeze", "--engine", engine)
+    config = JobConfig(
+        inputs=(str(clip),), model=single.SCORE, layer="squeeze", engine=engine, threshold=0
+    )
+    recipe = make_recipe(load_model(single.SCORE), config)
+    network, x = RecipeNetwork(recipe), torch.randn(3, 3, 32, 32)
+    expected = single.score().eval()(x).detach().numpy()[:, None]
+    ((rows,), _), exact = network.run(x), network.exact(x)
+    np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(exact, expected, rtol=1e-4, atol=1e-5)
+    done = called("verify", clip, *options, "--max-frames", "4", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["relative_l2_max"] < 1e-2
 
 
 def test_threads_are_taken_from_workers_on_the_torch_engine_alone(

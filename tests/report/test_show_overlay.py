@@ -213,6 +213,9 @@ def test_calibrated_thresholds_and_frames_computed_twice(
     for number in (5, 14, 22, 30):
         alone = overlay.write_frame(clip, tmp_path / "f.png", Moment(frame=number))
         assert alone.work.shares == pytest.approx(summary.work.shares[: number + 1], rel=1e-6)
+        # Its time is that of the whole batches, and so many frames are named.
+        assert alone.computed == number // 8 * 8 + 8
+        assert f"s for {alone.computed} frames" in overlay_text(overlay, alone)
 
 
 def test_work_does_not_depend_on_the_painted_layer_or_the_batch(tmp_path: Path) -> None:
@@ -330,3 +333,15 @@ def test_an_error_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Monk
         write(clip)
     assert output.read_bytes() == b"before"
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "overlay.mp4"}
+
+
+def test_outputs_of_another_kind_are_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    clip = moving_square(tmp_path / "a.mp4")
+    before, overlay = clip.read_bytes(), Overlay(config())
+    with pytest.raises(ConfigError, match=r"'o\.avi', expected a name in"):
+        overlay.write_clip(clip, Path("o.avi"))
+    with pytest.raises(ConfigError, match="is the clip itself"):
+        overlay.write_clip(clip, clip)
+    with pytest.raises(ConfigError, match=r"'o\.bmp', expected a name in"):
+        overlay.write_frame(clip, Path("o.bmp"), Moment(frame=0))
+    assert clip.read_bytes() == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -153,3 +155,71 @@ def test_the_ordinary_network_takes_frames_apart(net: type[nn.Module]) -> None:
             alone = module(frame[None]).reshape(1, *row.shape)
         assert relative_l2(row[None], alone) < EXACT_RECURRENCE
         assert relative_l2(network(frame[None])[0], alone) < EXACT_RECURRENCE
+
+
+class _NormalisedAlone(_Squeezed):
+    """Right for one frame, whose dimension is gone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(super().forward(x), dim=0)
+
+
+class _Patches(nn.Module):
+    """Normalised over all patches of a frame, which are rows where frames are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.Conv2d(3, 6, 3, 3), nn.BatchNorm1d(6, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.layer(x).flatten(2).transpose(1, 2)
+        return self.norm(rows.reshape(-1, 6)).reshape(-1, 54)
+
+
+@pytest.mark.parametrize(("net", "name"), [(_NormalisedAlone, "squeeze"), (_Patches, "norm")])
+def test_networks_of_which_frames_apart_make_another_are_refused(
+    net: type[nn.Module], name: str
+) -> None:
+    torch.manual_seed(0)
+    program = trace(net().eval())
+    with pytest.raises(EngineError, match=f"treat a frame in another way if '{name}'"):
+        RecurrentNetwork(program).step(torch.zeros(3, 9, 9))
+    if importlib.util.find_spec("rrm_extract.engine._native") is not None:
+        from rrm_extract.engine import NativeNetwork
+
+        with pytest.raises(EngineError, match=f"treat a frame in another way if '{name}'"):
+            NativeNetwork(program, input_shape=(3, 9, 9))
+
+
+class _TwoInOne(nn.Module):
+    """An output that is a tuple by itself."""
+
+    def __init__(self, *, mixes: bool) -> None:
+        super().__init__()
+        self.layer, self.mixes = nn.Conv2d(3, 6, 3), mixes
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.layer(x / x.abs().max() if self.mixes else x)
+        return x.chunk(2, 1)
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+def test_an_output_that_is_a_tuple(mixes: bool) -> None:
+    torch.manual_seed(0)
+    module = _TwoInOne(mixes=mixes).eval()
+    frames = torch.randn(4, 3, 9, 9)
+    with torch.inference_mode():
+        alone = [module(frame[None]) for frame in frames]
+    expected = [torch.cat(halves) for halves in zip(*alone, strict=True)]
+    program = trace(module)
+    ((*together,),), _ = RecurrentNetwork(program, threshold=0).run(frames)
+    (ordinary,) = OrdinaryNetwork(program)(frames)
+    one = RecurrentNetwork(program, threshold=0)
+    steps = [one.step(frame) for frame in frames]
+    for half in range(2):
+        for result in (together[half], ordinary[half], torch.stack([row[half] for row in steps])):
+            assert relative_l2(result, expected[half]) < EXACT_RECURRENCE
+    steps[-1][0].zero_()
+    if not mixes:
+        halves = RecurrentNetwork(program, threshold=0).step(frames)
+        assert relative_l2(halves[1], expected[1]) < EXACT_RECURRENCE

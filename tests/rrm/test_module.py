@@ -288,3 +288,25 @@ def test_torchs_default_device_is_not_asked() -> None:
     assert torch.equal(result, expected)
     assert seen.truncated is not None
     assert {seen.density.device.type, seen.work.device.type, seen.truncated.device.type} == {"cpu"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_small_changes_are_not_lost_in_half_precision(dtype: torch.dtype) -> None:
+    module = nn.Conv2d(2, 1, 1, bias=False).to(dtype)
+    nn.init.ones_(module.weight)
+    # Half a unit of change, where 256 has a neighbour 2 away (bfloat16), or 4096 one 4 away.
+    large = 256.0 if dtype == torch.bfloat16 else 4096.0
+    frames = torch.stack([torch.tensor([large, t / 2]) for t in range(201)]).to(dtype)
+    network = rrm_extract.accelerate(module, threshold=0)
+    for frame in frames.reshape(-1, 2, 1, 1):
+        feature = network.step(frame)
+    assert feature.dtype == dtype
+    assert feature.item() == module(frames[-1:].reshape(1, 2, 1, 1)).item() == large + 100
+
+
+def test_a_frame_that_is_a_feature_as_well_is_a_copy() -> None:
+    module = nn.Sequential(nn.Flatten(1), nn.Linear(12, 2))
+    network = rrm_extract.accelerate(module, layer="0")
+    frame = torch.ones(3, 2, 2)
+    network.step(frame).zero_()
+    assert bool((frame == 1).all())

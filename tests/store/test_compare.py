@@ -11,7 +11,7 @@ import pytest
 from rrm_extract.errors import StoreFormatError
 from rrm_extract.store import same_content
 
-from .helpers import failure, source, write_file
+from .helpers import failure, flip, offset_of, source, write_file
 
 
 def set_value(name: str, row: int, value: object) -> Callable[[Any], None]:
@@ -93,3 +93,14 @@ def test_compare_with_no_file_fails(tmp_path: Path) -> None:
     one = write_file(tmp_path / "1.h5", ["a.mp4"])
     with pytest.raises(StoreFormatError, match="does not exist"):
         same_content(one, tmp_path / "2.h5")
+
+
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_the_damaged_one_is_named(tmp_path: Path, damaged: int) -> None:
+    files = [write_file(tmp_path / name, ["a.mp4"]) for name in ("1.h5", "2.h5")]
+    with h5py.File(files[0]) as file:
+        feature = file["videos/a.mp4/features"][0].tobytes()
+    flip(files[damaged], offset_of(files[damaged], feature))
+    place = rf"{damaged + 1}\.h5:/videos/a\.mp4/features"
+    with pytest.raises(StoreFormatError, match=f"{place} is damaged"):
+        same_content(*files)

@@ -113,6 +113,12 @@ def test_blocks_of_a_long_video(tmp_path: Path) -> None:
             np.concatenate(blocks),
             np.concatenate([chunk("a", i, frames=700, width=1024).features for i in range(3)]),
         )
+        video = file["a"]
+        cut_short = video.feature_blocks()
+        next(cut_short)
+    with pytest.raises(ValueError, match="closed"):
+        next(cut_short)
+    assert repr(video) == "<VideoFeatures 'a' of a closed file>"
 
 
 def test_unknown_video_fails(tmp_path: Path) -> None:
@@ -241,6 +247,15 @@ def test_closed_file_fails(tmp_path: Path) -> None:
         video = file["a.mp4"]
     with pytest.raises(ValueError, match="closed"):
         _ = video.features
+
+
+def test_a_file_is_open_as_long_as_one_of_its_videos_is_held(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "feats.h5", ["a.mp4"])
+    with FeatureFile(path) as file:
+        expected = file["a.mp4"].features
+    np.testing.assert_array_equal(FeatureFile(path)["a.mp4"].features, expected)
+    (video,) = dict(FeatureFile(path)).values()
+    np.testing.assert_array_equal(video.features, expected)
 
 
 def test_what_is_too_large_for_memory_is_not_damaged(

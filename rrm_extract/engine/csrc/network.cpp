@@ -406,6 +406,20 @@ Share State::count_for(Share share) {
 }
 
 bool State::run(std::vector<Array> given, int frames) {
+    try {
+        return compute(std::move(given), frames);
+    } catch (...) {  // there was no memory: nothing that is half done may stay
+        for (DeltaState& delta : deltas) {
+            if (!delta.occupied.empty()) std::memset(delta.occupied.data(), 0, delta.occupied.size());
+            delta.nonzero = 0;
+        }
+        batch_scratch_ = Buffer<float>();
+        reset();
+        throw;
+    }
+}
+
+bool State::compute(std::vector<Array> given, int frames) {
     [[maybe_unused]] const FlushDenormals flush;
     inputs = std::move(given);
     batch_frames_ = frames;
@@ -697,10 +711,18 @@ void State::emit(int tensor, int frame, int block, int blocks, int row, const fl
             const bool first = frame == 0 && !state.valid;
             const size_t words = static_cast<size_t>(plan.width) * plan.words();
             uint64_t* const to = bits(index, frame) + words * row;
-            if (block == 0) {
-                std::memset(hits, 0, plan.width);
-                std::memcpy(to, bits(index, frame - 1) + words * row, sizeof(uint64_t) * words);
-            }
+            const uint64_t* const before = bits(index, frame - 1) + words * row;
+            if (block == 0) std::memset(hits, 0, plan.width);
+            // The frame before may not have come to the blocks behind these yet.
+            const int some = std::min(blocks, plan.blocks() - block);
+            if (some == plan.blocks())
+                std::memcpy(to, before, sizeof(uint64_t) * words);
+            else
+                for (int column = 0; column < plan.width; column++)
+                    std::memcpy(reinterpret_cast<uint16_t*>(to + column * plan.words()) + block,
+                                reinterpret_cast<const uint16_t*>(before + column * plan.words()) +
+                                    block,
+                                sizeof(uint16_t) * static_cast<size_t>(some));
             kernels.sign_bits({x, x_block, runs.data(), static_cast<int>(runs.size()),
                                std::min(blocks * kBlock, plan.channels - block * kBlock),
                                reinterpret_cast<uint16_t*>(to) + block, 4 * plan.words(), first, hits,

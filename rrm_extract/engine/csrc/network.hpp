@@ -306,7 +306,8 @@ public:
     Share turn_to(Share share) { return splits_ ? count_for(share) : share; }
     // Runs `frames` (at most the batch) consecutive frames; each input is (frames, C, H, W) floats,
     // in any order in memory.
-    // Returns false when something was infinite or not a number: the lane then starts over.
+    // Returns false when something was infinite or not a number: the lane then starts over, as it
+    // does where memory for it is not to be had (std::bad_alloc).
     bool run(std::vector<Array> inputs, int frames);
     // Copies output number `output` of frame `frame` as (C, H, W).
     void output(int output, int frame, float* to) const;
@@ -389,6 +390,7 @@ private:
     void begin(int frames);
     void end(int frames);
     Share count_for(Share share);
+    bool compute(std::vector<Array> inputs, int frames);
     // Whether the layers of a chain compute all of a frame, and hand it on without a comparison.
     bool passes_rows(const Network::Chain&, int frame) const;
     // Whether a later frame is, or may be, compared with what they hand on in this one.

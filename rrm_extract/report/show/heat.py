@@ -34,7 +34,7 @@ class View:
     @classmethod
     def of(cls, transform: Transform, size: tuple[int, int], *, height: int, width: int) -> View:
         """The view of an input of ``size`` (h, w) on a frame of height x width pixels."""
-        corners = torch.tensor([[0, 0], [size[1], size[0]]], dtype=torch.float64)
+        corners = torch.tensor([[0, 0], [size[1], size[0]]], dtype=torch.float64, device="cpu")
         (left, top), (right, bottom) = transform.undo(corners, height, width).tolist()
         return cls(left=left, top=top, right=right, bottom=bottom)
 

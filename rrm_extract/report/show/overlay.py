@@ -23,7 +23,7 @@ from rrm_extract.report.setting import setting_text
 from rrm_extract.report.show.canvas import Canvas
 from rrm_extract.report.show.found import Found, found_by
 from rrm_extract.report.show.network import PaintedNetwork
-from rrm_extract.report.show.sink import ClipWriter, Encoder, write_picture
+from rrm_extract.report.show.sink import ClipWriter, Encoder, check_output, write_picture
 from rrm_extract.report.show.work import WorkSoFar
 from rrm_extract.report.table import number
 from rrm_extract.video import (
@@ -81,11 +81,12 @@ class OverlaySummary:
 
     Attributes:
         output: the file.
-        work: of every frame that was computed for it, in the clip's order.
+        work: of the frames up to the last one shown, in the clip's order.
         is_picture: it is one picture, of the last of these frames.
         width, height: of a picture, pixels.
         encoder: how the clip was compressed, and why not as it is best; empty for a picture.
-        seconds_network: time in the network, in plain PyTorch.
+        computed: frames that the network ran on, at times some more, for it takes whole batches.
+        seconds_network: time in the network for these, in plain PyTorch.
         damage: why the clip ends early; empty when it is sound.
     """
 
@@ -95,6 +96,7 @@ class OverlaySummary:
     width: int
     height: int
     encoder: str
+    computed: int
     seconds_network: float
     damage: str = ""
 
@@ -117,9 +119,10 @@ class Overlay:
     would have to compute, and its time is nobody's.
 
     Args:
-        config: model, weights, thresholds, policy, control, sampling, device and threads. Its
-            engine, layer and pool are not looked at: the network runs up to the feature that an
-            extraction has by default, and a detector or a pose network to its end.
+        config: model, weights, thresholds, policy, control, sampling and device. Its engine, layer
+            and pool are not looked at: the network runs up to the feature that an extraction has
+            by default, and a detector or a pose network to its end. Nor are its threads: PyTorch
+            takes as many as it is set to.
         layer: whose deltas are painted, as for thresholds; None for all, weighted by their MACs.
         min_score: smallest score of the boxes or people that are drawn; None for the task's own.
 
@@ -142,7 +145,7 @@ class Overlay:
         self._input_size = _size(model)
         self._core = PaintedNetwork(self.recipe, layer, self._input_size)
         self._sampling = sampling_of(self.config)
-        self._seconds = 0.0
+        self._seconds, self._computed = 0.0, 0
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -171,9 +174,11 @@ class Overlay:
             max_frames: stop after so many sampled frames.
 
         Raises:
+            ConfigError: the output's ending is none of a clip's, or it is the clip itself.
             ClipError: the clip cannot be opened, or no frame of it could be decoded.
             StoreWriteError: the output cannot be written.
         """
+        check_output(output, source=path, overwrite=True, is_picture=False)
         info = scan_clip(path)
         encoder = Encoder.choose()
         rate, clock = self._timing(info)
@@ -214,10 +219,11 @@ class Overlay:
             moment: which frame.
 
         Raises:
-            ConfigError: the clip has no such frame.
+            ConfigError: the clip has no such frame, or the output's ending is none of a picture's.
             ClipError: the clip cannot be opened, or is damaged before that frame.
             StoreWriteError: the output cannot be written.
         """
+        check_output(output, source=path, overwrite=True, is_picture=True)
         info = scan_clip(path)
         if moment.seconds is not None and moment.seconds >= info.duration:
             raise ConfigError(
@@ -267,7 +273,7 @@ class Overlay:
         Raises:
             ClipDamagedError: after the frames before the damage.
         """
-        self._seconds = 0.0
+        self._seconds, self._computed = 0.0, 0
         network = ControlledNetwork(self._core, self.recipe.control)
         left = max_frames
         with ClipReader(info, self._sampling) as reader:
@@ -288,6 +294,7 @@ class Overlay:
             timestamps=[frame.timestamp for frame in batch],
         )
         self._seconds += time.perf_counter() - began
+        self._computed += len(batch)
         for position, frame in enumerate(batch):
             yield _Seen(
                 frame=frame,
@@ -336,6 +343,7 @@ class Overlay:
             width=canvas.width,
             height=canvas.height,
             encoder=encoder,
+            computed=self._computed,
             seconds_network=self._seconds,
             damage=damage,
         )
@@ -370,7 +378,8 @@ def overlay_text(overlay: Overlay, summary: OverlaySummary) -> str:
             *overlay.notes(),
             f"theoretical speedup: {number(summary.work.speedup, 2)} over the dense network (MACs, "
             "key frames included); not a time",
-            f"time in the network: {summary.seconds_network:.1f} s for {frames} frames "
-            "in plain PyTorch, which is for looking; rrm-extract tune measures speed",
+            f"time in the network: {summary.seconds_network:.1f} s for {summary.computed} "
+            f"frame{'' if summary.computed == 1 else 's'} in plain PyTorch, which is for looking; "
+            "rrm-extract tune measures speed",
         ]
     )
