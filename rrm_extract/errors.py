@@ -132,3 +132,7 @@ class StoreMismatchError(StoreError):
 
 class StoreWriteError(StoreError):
     """Writing failed, for want of space or permission."""
+
+
+class FeatureRangeError(StoreError):
+    """A feature does not fit the type that it was to be stored in."""

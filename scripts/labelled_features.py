@@ -154,7 +154,12 @@ def all_ids(*paths: Path) -> set[str]:
 
 def unlabelled(video_ids: set[str], labels: Labels) -> list[str]:
     """The videos that the labels do not know."""
-    return sorted(video_ids - set(labels.by_key(video_ids).values()))
+    keys = {video_id: labels.key(video_id) for video_id in video_ids}
+    return sorted(
+        video_id
+        for video_id, key in keys.items()
+        if key not in labels.train and key not in labels.test
+    )
 
 
 def check_same_features(path: Path, other: Path) -> None:

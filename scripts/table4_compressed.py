@@ -278,19 +278,30 @@ def compressed_speeds(speeds: Sequence[Record], threshold: float) -> Record | No
     return {**values, "uncompressed": plain, "speedup_over_uncompressed": ratio}
 
 
+def _weights_of(row: Record) -> str:
+    """Where a network's weights come from; a file that is the network itself has its own."""
+    spec, default = row["made_from"]["weights"][:2]
+    name, _, own = spec.partition("=")
+    return str(name if Path(name).suffix.lower() in COMPRESSED else own or default)
+
+
 def compressed_by(result: Record) -> list[str]:
     """Who compressed the networks, and how."""
-    models = {row["key"]["model"] for row in result["rows"]}
-    files = {model for model in models if Path(model).suffix.lower() in COMPRESSED}
+    models = {row["key"]["model"]: _weights_of(row) for row in result["rows"]}
+    files = {
+        model: weights
+        for model, weights in models.items()
+        if Path(weights).suffix.lower() in COMPRESSED
+    }
     notes = []
-    if models - files:
+    if models.keys() - files.keys():
         notes.append(
             "Networks are compressed after Deep Compression without training: pruned to the "
             f"densities ({result['settings']['density']}), weights shared by 8 bits in "
             "convolutions and 5 in fully-connected layers."
         )
     if files:
-        notes.append(f"Taken as they are: {', '.join(sorted(files))}.")
+        notes.append(f"Taken as they are: {', '.join(sorted(files.values()))}.")
     return notes
 
 

@@ -19,7 +19,7 @@ from datasets import DATASET_HELP, Dataset, find_datasets
 from recognition_options import whole_number
 from table_rows import Record, RowFile
 
-from rrm_extract.errors import RrmError
+from rrm_extract.errors import ConfigError, RrmError
 from rrm_extract.models import load_model
 from rrm_extract.models.registry import is_factory
 
@@ -150,6 +150,7 @@ def _filled(
     fill: Callable[[RowFile, Sequence[Dataset]], None],
 ) -> Record:
     try:
+        _refuse_twins(getattr(options, "models", ()))
         datasets = find_datasets(options.datasets, max_videos=options.max_videos, fps=options.fps)
         head = {
             "table": name,
@@ -168,6 +169,23 @@ def _filled(
     except RrmError as error:
         sys.exit(f"{name}.py: {error}")
     return table.result
+
+
+def _refuse_twins(specs: Sequence[str]) -> None:
+    """Refuses one network with two weights: rows are told apart by the network's name.
+
+    Raises:
+        ConfigError: names both.
+    """
+    known: dict[str, str] = {}
+    for spec in specs:
+        name = shown_spec(spec.partition("=")[0])
+        if known.setdefault(name, spec) != spec:
+            msg = (
+                f"--models has {name} twice, as {known[name]!r} and {spec!r}; expected it once: "
+                "other weights need a --json of their own"
+            )
+            raise ConfigError(msg)
 
 
 def made_from(dataset: Dataset, *specs: str) -> dict[str, Any]:

@@ -120,7 +120,9 @@ class NativeNetwork:
             raise EngineError(msg)
         batch, input_shape = batch_size(batch), frame_shape(input_shape)
         given, program = program, by_frame(program)
-        refuse_other_numbers(given, program, torch.empty(1, *input_shape, device="cpu"))
+        refuse_other_numbers(
+            given, program, torch.empty(1, *input_shape, dtype=torch.float32, device="cpu")
+        )
         lowered = lower(
             program,
             input_shape=input_shape,

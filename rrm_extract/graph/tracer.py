@@ -89,8 +89,11 @@ class NetworkTracer(NodePathTracer):  # type: ignore[misc]
         a leaf as that is: inside of it control flow depends on the input's dimensions.
         """
         forward = type(m).forward
-        inherits = forward.__module__.startswith("torch.nn.") and not isinstance(
-            m, (*_WITH_PARTS, *_WITH_WEIGHTS_OF_ANY_KIND)
+        inherits = (
+            forward.__module__.startswith("torch.nn.")
+            and forward is not torch.nn.Module.forward
+            and "forward" not in vars(m)  # one of its own, as some classes choose when made
+            and not isinstance(m, (*_WITH_PARTS, *_WITH_WEIGHTS_OF_ANY_KIND))
         )
         leaf: bool = super().is_leaf_module(m, module_qualified_name)
         return leaf or inherits

@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -22,13 +24,17 @@ from rrm_extract.jobs.calibration import (
     save,
 )
 from rrm_extract.jobs.discover import discover
+from rrm_extract.jobs.pool import STOP_SECONDS, obituary
 from rrm_extract.jobs.signals import held_back
-from rrm_extract.jobs.worker import end_with_parent
+from rrm_extract.jobs.worker import HEARTBEAT_SECONDS, end_with_parent
 
 __all__ = ["calibrate_apart", "check_output", "earlier", "run_calibration"]
 
 DEFAULT_CLIPS, DEFAULT_FRAMES = 8, 48
 """Videos that a calibration looks at, and frames of each."""
+
+MOST_BROKEN = 8
+"""Videos that may end the process that calibrates; more, and it is not the videos."""
 
 
 def run_calibration(
@@ -39,6 +45,8 @@ def run_calibration(
     frames: int = DEFAULT_FRAMES,
     plot: Path | None = None,
     say: Callable[[str], None],
+    without: Collection[str] = (),
+    reads: Callable[[str | None], None] | None = None,
 ) -> Calibration:
     """Calibrates and writes the file.
 
@@ -50,6 +58,8 @@ def run_calibration(
         frames: how many sampled frames of each.
         plot: where the fit is drawn, with the policy "paper".
         say: is told what is being done.
+        without: ids of videos that are not looked at.
+        reads: see :func:`rrm_extract.jobs.samples.take_samples`.
 
     Raises:
         UsageError: the request cannot be met.
@@ -78,7 +88,16 @@ def run_calibration(
     model = load_job_model(config)
     recipe = make_recipe(model, config)
     subject = subject_of(model, config, recipe.layer, recipe.engine)
-    samples = take_samples(videos, config, recipe, clips=clips, frames=frames, say=say)
+    samples = take_samples(
+        videos,
+        config,
+        recipe,
+        clips=clips,
+        frames=frames,
+        say=say,
+        without=without,
+        reads=reads,
+    )
     count = sum(map(len, samples))
     say(f"calibrating on {count} frames of {len(samples)} of {len(videos)} videos")
     calibration: Calibration
@@ -106,14 +125,48 @@ def run_calibration(
 def calibrate_apart(config: JobConfig, output: Path, *, say: Callable[[str], None]) -> None:
     """The same in a process of its own, which then ends, and its memory with it.
 
+    Where it ends, or nothing moves for ``config.timeout`` seconds, while it reads a video, it is
+    started again without that one.
+
     Raises:
         UsageError: the request cannot be met.
         StoreWriteError: the file cannot be written.
         WorkerError: the system allows no more processes, or it ended without a word.
     """
+    broken: list[str] = []
+    while (found := _calibrate_without(broken, config, output, say=say)) is not None:
+        broken.append(found.video_id)
+        if len(broken) >= MOST_BROKEN:
+            msg = (
+                f"{len(broken)} videos ended the process that calibrates (the last: "
+                f"{found.video_id}, {found.reason}); look at them, or at the decoder"
+            )
+            raise WorkerError(msg)
+        say(f"{found.video_id}: while it was read the process that calibrates {found.reason}")
+
+
+@dataclass(frozen=True)
+class _Broken:
+    """A video that ended the process, and how."""
+
+    video_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What the process says of the video that it reads; None when it has been read."""
+
+    video_id: str | None
+
+
+def _calibrate_without(
+    broken: Sequence[str], config: JobConfig, output: Path, *, say: Callable[[str], None]
+) -> _Broken | None:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, config, output), daemon=True)
+    arguments = (theirs, config, output, tuple(broken))
+    process = context.Process(target=_serve, args=arguments, daemon=True)
     # It comes with the first child, and would unblock Ctrl-C for that one.
     resource_tracker.ensure_running()
     try:
@@ -125,30 +178,48 @@ def calibrate_apart(config: JobConfig, output: Path, *, say: Callable[[str], Non
         raise WorkerError(msg) from error
     finally:
         theirs.close()
+    reading: str | None = None
     try:
         while True:
             try:
+                if reading is not None and not ours.poll(config.timeout):
+                    return _Broken(reading, f"was silent for {config.timeout:g} s and was killed")
                 message = ours.recv()
             except (EOFError, OSError) as error:
-                process.join()
-                msg = f"the process that calibrates ended with exit code {process.exitcode}"
+                reason, advice = obituary(process)
+                if reading is not None:
+                    return _Broken(reading, reason)
+                msg = f"the process that calibrates {reason}; {advice}"
                 raise WorkerError(msg) from error
             if message is None:
-                return
+                return None
             if isinstance(message, Exception):
                 raise message
-            say(message)
+            if isinstance(message, _Reading):
+                reading = message.video_id
+            else:
+                say(message)
     finally:
         process.kill()
-        process.join()
+        # Not for ever: a process that waits for a dead network drive cannot be killed.
+        process.join(STOP_SECONDS)
         ours.close()
 
 
-def _serve(parent: Connection, config: JobConfig, output: Path) -> None:
+def _serve(parent: Connection, config: JobConfig, output: Path, without: tuple[str, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     threading.Thread(target=end_with_parent, daemon=True).start()
+    told: tuple[str | None, float] = (None, 0.0)
+
+    def reads(video_id: str | None) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if video_id != told[0] or now > told[1] + HEARTBEAT_SECONDS:
+            told = (video_id, now)
+            parent.send(_Reading(video_id))
+
     try:
-        run_calibration(config, output, say=parent.send)
+        run_calibration(config, output, say=parent.send, without=without, reads=reads)
         parent.send(None)
     except RrmError as error:
         parent.send(error)

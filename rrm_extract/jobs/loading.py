@@ -28,6 +28,7 @@ from rrm_extract.jobs.memory import peak_memory
 from rrm_extract.jobs.network_cache import NetworkCache, copied, network_key
 from rrm_extract.jobs.plan import JobPlan
 from rrm_extract.jobs.signals import held_back
+from rrm_extract.store.files import remove
 
 __all__ = ["KeptNetwork", "Loader", "network_of", "serve"]
 
@@ -180,7 +181,7 @@ class KeptNetwork:
             copied(self._cache.computation(self._key), path)
         except OSError:
             for part in (path, beside(path)):  # not written through a link: others read it
-                part.unlink(missing_ok=True)
+                remove(part)
             with Loader(self._config, key=self._key) as loader:
                 loader.plan()
                 loader.save(path)

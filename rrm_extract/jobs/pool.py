@@ -24,7 +24,7 @@ from rrm_extract.jobs.messages import Alive, Answer, ChunkDone, Fatal, Scanned, 
 from rrm_extract.jobs.signals import held_back
 from rrm_extract.jobs.worker import work
 
-__all__ = ["Answered", "Event", "Lost", "Worker", "WorkerPool"]
+__all__ = ["STOP_SECONDS", "Answered", "Event", "Lost", "Worker", "WorkerPool", "obituary"]
 
 START_SECONDS = 600.0
 """How long a worker may take to import torch and map the weights; a network drive can be slow."""
@@ -188,7 +188,7 @@ class WorkerPool:
         for worker in [sentinels[item] for item in awake if isinstance(item, int)]:
             # What it said last counts: a task that it answered was not lost with it.
             events.extend((worker, event) for event in self._receive(worker))
-            events.append((worker, self._replace(worker, *_obituary(worker.process))))
+            events.append((worker, self._replace(worker, *obituary(worker.process))))
         for worker in list(self.workers):
             allowed = self._timeout if worker.ready else max(START_SECONDS, self._timeout)
             if not worker.idle and worker.silence > allowed:
@@ -286,7 +286,7 @@ class WorkerPool:
             self._stuck.append(worker.process)
 
 
-def _obituary(process: SpawnProcess) -> tuple[str, str]:
+def obituary(process: SpawnProcess) -> tuple[str, str]:
     """What became of a worker, and what may help."""
     process.join()
     code = process.exitcode or 0

@@ -21,6 +21,7 @@ from rrm_extract.errors import (
     CalibrationSubjectError,
     ClipOpenError,
     ConfigError,
+    FeatureRangeError,
     StoreMismatchError,
     StoreWriteError,
     WorkerError,
@@ -44,7 +45,7 @@ from rrm_extract.jobs.sampling import sampling_of
 from rrm_extract.jobs.schedule import Schedule, VideoState
 from rrm_extract.jobs.signals import held_back
 from rrm_extract.store import FailureRecord, OutputStore, Source, load_chunk
-from rrm_extract.store.files import temp_path
+from rrm_extract.store.files import remove, temp_path
 from rrm_extract.store.place import OutputPlace
 from rrm_extract.store.taskrows import FINDS
 from rrm_extract.video import count_chunks, expected_frames
@@ -412,7 +413,7 @@ class _Run:
                 pool.close()
         finally:
             for path in (recipe_path, beside(recipe_path)):
-                path.unlink(missing_ok=True)
+                remove(path)  # a disk that takes nothing more has an error of its own
 
     def _hand_out(self) -> None:
         for worker in self.pool.workers:
@@ -556,8 +557,12 @@ class _Run:
             self._fail(state, state.damage_stage, state.damage_type, state.damage)
             return
         began = time.perf_counter()
-        with held_back():  # HDF5 does not survive an interrupt while it writes
-            seen = assemble(self.store, state, self.plan, dtype=self.config.dtype)
+        try:
+            with held_back():  # HDF5 does not survive an interrupt while it writes
+                seen = assemble(self.store, state, self.plan, dtype=self.config.dtype)
+        except FeatureRangeError as error:
+            self._fail(state, "write", FeatureRangeError.__name__, str(error))
+            return
         seen.seconds["write"] += time.perf_counter() - began
         self.accounting.merge(seen)
         self.frames_before += sum(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rrm_extract.config import JobConfig
 from rrm_extract.engine.seen import Seen, joined
-from rrm_extract.errors import ClipDamagedError, ClipError, InputError
+from rrm_extract.errors import ClipDamagedError, ClipError, InputError, RrmError
 from rrm_extract.jobs.control import ControlledNetwork
 from rrm_extract.jobs.discover import Video
 from rrm_extract.jobs.extractor import batches
@@ -22,6 +22,8 @@ from rrm_extract.jobs.sampling import sampling_of
 from rrm_extract.video import ClipReader, count_chunks, scan_clip
 
 __all__ = ["Sample", "portions", "run_controlled", "take_samples"]
+
+Reads = Callable[[str | None], None]
 
 FEWEST_FRAMES = 4
 """A stretch shorter than that shows nothing of what changes."""
@@ -67,6 +69,8 @@ def take_samples(
     clips: int,
     frames: int,
     say: Callable[[str], None] | None = None,
+    without: Collection[str] = (),
+    reads: Reads | None = None,
 ) -> list[Sample]:
     """The first frames of the middle chunk of some videos, spread evenly over all of them.
 
@@ -77,6 +81,9 @@ def take_samples(
         clips: how many videos are taken at most.
         frames: how many frames of each.
         say: is told of videos that cannot be used; others take their place.
+        without: ids of videos that are not looked at.
+        reads: is told which video is being read, again and again as long as something moves, and
+            None when it has been.
 
     Raises:
         InputError: no video has a few frames that can be decoded.
@@ -91,12 +98,19 @@ def take_samples(
         if len(samples) == clips:
             break
         video = videos[place]
-        try:
-            x, numbers, timestamps = _stretch(video, config, recipe, frames)
-        except ClipError as error:
-            if say is not None:
-                say(str(error))
+        if video.video_id in without:
             continue
+        try:
+            x, numbers, timestamps = _stretch(video, config, recipe, frames, reads)
+        except Exception as error:
+            if isinstance(error, RrmError) and not isinstance(error, ClipError):
+                raise  # of the network, or the request
+            if say is not None:
+                say(_why(video, error))
+            continue
+        finally:
+            if reads is not None:
+                reads(None)
         if len(x) < FEWEST_FRAMES:
             sound += 1
             continue
@@ -118,6 +132,12 @@ def take_samples(
         )
         raise InputError(msg)
     return samples
+
+
+def _why(video: Video, error: Exception) -> str:
+    if isinstance(error, ClipError):
+        return str(error)
+    return f"{video.path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def portions(x: Tensor, size: int) -> Iterator[Tensor]:
@@ -150,9 +170,14 @@ def run_controlled(
 
 
 def _stretch(
-    video: Video, config: JobConfig, recipe: Recipe, frames: int
+    video: Video, config: JobConfig, recipe: Recipe, frames: int, reads: Reads | None
 ) -> tuple[Tensor, list[int], list[float]]:
-    info = scan_clip(video.path)
+    def moves() -> None:
+        if reads is not None:
+            reads(video.video_id)
+
+    moves()
+    info = scan_clip(video.path, on_packet=moves)
     sampling = sampling_of(config)
     parts: list[Tensor] = []
     numbers: list[int] = []
@@ -161,6 +186,7 @@ def _stretch(
         chunk = (count_chunks(info, sampling) - 1) // 2
         try:
             for batch in batches(islice(reader.read(chunk), frames), recipe.time_batch):
+                moves()
                 parts.append(network_input(batch, recipe))
                 numbers += [frame.sample_index for frame in batch]
                 timestamps += [frame.timestamp for frame in batch]

@@ -15,7 +15,7 @@ from rrm_extract.models import load_model
 from rrm_extract.models.darknet import is_darknet_model
 from rrm_extract.models.registry import carries_weights
 from rrm_extract.report.table import number, table
-from rrm_extract.rrm import LayerCost, RecurrentNetwork
+from rrm_extract.rrm import LayerCost, RecurrentNetwork, by_frame
 
 __all__ = ["NetworkDescription", "any_weights", "describe_network"]
 
@@ -80,7 +80,7 @@ def describe_network(name: str, *, preprocess: str | None = None) -> NetworkDesc
     whole = model.trace()
     values = results_of(whole, model.input_shape)
     program = fold_batch_norm(whole)
-    network = RecurrentNetwork(program)
+    network = RecurrentNetwork(by_frame(program))  # of which sizes alone are of interest
     network.step(torch.zeros(1, *model.input_shape))
     return NetworkDescription(
         name=name,

@@ -240,15 +240,20 @@ class RecurrentNetwork:
 
     def _takes_several(self, frames: Tensor) -> bool:
         """Whether the network keeps frames apart; found out once."""
+        self._check(frames)
         if self._apart is None:
             self._apart = keeps_frames_apart(self.program, frames)
         return self._apart
 
+    def _check(self, frames: Tensor) -> None:
+        """Refuses a network of whose frames something else is made; found out once."""
+        if self._given is not None:
+            refuse_other_numbers(self._given, self.program, frames)
+            self._given = None
+
     def _advance(self, x: Tensor, *, frames: int) -> tuple[tuple[Tensor, ...], FrameDensities]:
         """Runs ``x`` (frames * lanes, C, H, W), time first."""
-        if self._given is not None:
-            refuse_other_numbers(self._given, self.program, x)
-            self._given = None
+        self._check(x)
         with torch.inference_mode():
             outputs, seen = self._compute(x, frames=frames)
         return ordinary_values(outputs, x), seen

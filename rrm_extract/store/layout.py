@@ -103,6 +103,7 @@ def creating(path: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
         shield.check()
     finally:
         shield.close()
+    shield.check()
 
 
 def create_rows(

@@ -12,7 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from rrm_extract.errors import StoreError, StoreFormatError, StoreWriteError
+from rrm_extract.errors import (
+    FeatureRangeError,
+    StoreError,
+    StoreFormatError,
+    StoreWriteError,
+)
 from rrm_extract.store.files import commit, remove, temp_path, writing
 from rrm_extract.store.layout import (
     READ_ERRORS,
@@ -137,7 +142,8 @@ class PartWriter:
 
         Raises:
             ValueError: Its arrays do not fit one another, or what was appended before.
-            StoreWriteError: The system refuses, or a feature does not fit float16.
+            StoreWriteError: The system refuses.
+            FeatureRangeError: A feature does not fit float16.
         """
         count = len(chunk.features)
         width = math.prod(self._feature_shape) if self._rows is None else 0
@@ -285,9 +291,9 @@ class PartWriter:
             narrow = features.astype(np.float16)
         lost = np.isinf(narrow) & np.isfinite(features)
         if lost.any():
-            raise StoreWriteError(
+            raise FeatureRangeError(
                 f"{self._source.video_id}: a feature of {features[lost][0]:g} does not fit float16 "
-                "(at most 65504); store float32"
+                "(at most 65504); store float32, which needs another output"
             )
         return narrow
 

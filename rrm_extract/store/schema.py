@@ -79,6 +79,10 @@ VOLATILE: Final = frozenset(
 )
 VOLATILE_PREFIX: Final = "seconds_"
 
+KERNEL_ISA: Final = "kernel_isa"
+MAKERS: Final = frozenset({KERNEL_ISA, "model"})
+"""What made the features, but may be called otherwise by the next run: the processor, a path."""
+
 
 def version_of(task: str | None) -> str:
     """Format version of a file of this task; None means features."""

@@ -30,14 +30,20 @@ class ShieldedFile:
         self._unwritten: list[tuple[int, bytes]] = []
 
     def check(self) -> None:
-        """Raise the StoreWriteError of the first write that failed, if one did."""
+        """Raise the StoreWriteError of the first write, or of the closing, that failed, if any."""
         if self.error is not None:
             raise write_error(self.path, self.error) from self.error
 
     def close(self) -> None:
-        """Close the file; HDF5 must have closed it before."""
+        """Close the file, or note why not; HDF5 must have closed it before.
+
+        Network disks say only now that there was no room.
+        """
         self._unwritten.clear()
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as error:
+            self.error = self.error or error
 
     # What h5py calls.
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from rrm_extract.errors import StoreFormatError, StoreMismatchError
+from rrm_extract.errors import StoreFormatError, StoreMismatchError, StoreWriteError
 from rrm_extract.store.failurefile import load_failure, save_failure
 from rrm_extract.store.files import fsync_dir, is_temp, remove, temp_path, writing
 from rrm_extract.store.job import Job, job_path, load_job
@@ -22,6 +22,8 @@ from rrm_extract.store.schema import (
     FORMAT_NAME,
     FORMAT_VERSION,
     JSON,
+    KERNEL_ISA,
+    MAKERS,
     TASK_FORMAT_VERSION,
     Array,
     Attr,
@@ -110,8 +112,12 @@ class OutputStore:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if self.parts_dir.is_dir() and not self._has_work():
-                self._discard_parts()
+            with writing(self.parts_dir):
+                if self.parts_dir.is_dir() and not self._has_work():
+                    self._discard_parts()
+        except StoreWriteError:  # of a disk that takes nothing more: what it did first is told
+            if error is None:
+                raise
         finally:
             self._place.__exit__(kind, error, trace)
 
@@ -238,6 +244,8 @@ class OutputStore:
         }
         if self._task is not None:
             attrs["task"] = self._task
+        if KERNEL_ISA in attrs and KERNEL_ISA in self._finished_attrs:
+            attrs[KERNEL_ISA] = self._computed_on(str(attrs[KERNEL_ISA]), entries)
         written = not self._says_all(entries, kept, attrs)
         if written:
             temp = temp_path(self.parts_dir / self.output.name)
@@ -415,6 +423,13 @@ class OutputStore:
                 entries[part.stored_id] = Entry(part, path)
         return entries
 
+    def _computed_on(self, isa: str, entries: Mapping[str, Entry]) -> str:
+        """The instruction sets of this run's videos and of those that an earlier file has."""
+        isas = str(self._finished_attrs[KERNEL_ISA]).split(", ")
+        kept = isas if any(entry.part is None for entry in entries.values()) else []
+        new = [isa] if any(entry.part is not None for entry in entries.values()) else []
+        return ", ".join(dict.fromkeys([*kept, *new])) or isa
+
     def _says_all(
         self,
         entries: Mapping[str, Entry],
@@ -427,7 +442,7 @@ class OutputStore:
             return {
                 name: storable(value) if isinstance(value, str) else value
                 for name, value in found.items()
-                if not is_volatile(name)
+                if not is_volatile(name) and name not in MAKERS
             }
 
         def rows(records: Iterable[FailureRecord]) -> list[tuple[object, ...]]:

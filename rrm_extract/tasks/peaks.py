@@ -15,7 +15,7 @@ from rrm_extract.tasks.enlarge import enlarging, smoothing
 __all__ = ["MOST_PEAKS", "Peaks", "find_peaks"]
 
 MOST_PEAKS = 127
-"""Of one part in a frame, the best ones, as OpenPose has it. Untrained networks have thousands."""
+"""Of one part in a frame, the best; OpenPose takes as many. Untrained networks have thousands."""
 
 _SIGMA = 3.0
 """Standard deviation of the smoothing, pixels of the network's input."""

@@ -43,12 +43,15 @@ class EntryFinder:
     Args:
         codec: FFmpeg's name of the codec or of its decoder.
         extradata: The codec's global header.
+        pix_fmt: FFmpeg's name of the frames' pixel format, as far as it is known.
     """
 
-    def __init__(self, codec: str, extradata: bytes | None) -> None:
+    def __init__(self, codec: str, extradata: bytes | None, *, pix_fmt: str | None = None) -> None:
         self._codec = _DECODERS.get(codec, codec)
         self._extradata = extradata or b""
         self._mpeg4_header: bytes | None = None
+        # The colours come with the first packet alone, beside its data.
+        self._has_palette = self._codec == "rawvideo" and pix_fmt == "pal8"
 
     @property
     def needs_data(self) -> bool:
@@ -62,6 +65,8 @@ class EntryFinder:
             data: The packet, in stream order; the first packet of the stream comes first.
                 Empty where `needs_data` is false.
         """
+        if self._has_palette:
+            return Entry.NONE
         if self._codec == "h264":
             return _grade_h264(split_nals(data, self._nal_length_size()))
         if self._codec == "hevc":

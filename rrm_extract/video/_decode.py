@@ -183,7 +183,7 @@ class FrameStream:
             frame=frame,
             packet=packet,
             tick=tick,
-            pts=int(self._table.stamps[slot]),
+            pts=int(self._table.shown_stamps[slot]),
             ordinal=int(self._table.ordinals[slot]),
         )
         self._unproven.append(timed)

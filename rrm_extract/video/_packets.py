@@ -121,6 +121,14 @@ class PacketTable:
         return np.asarray(ticks - (shown.min() if len(shown) else ticks.min()))
 
     @cached_property
+    def shown_stamps(self) -> Int64s:
+        """(P,) int64: the timestamp behind each of `ticks`, as the file has it."""
+        if not self.by_slot:
+            return self.stamps
+        clock = unjump(self.stamps, self.jump_at, self.jump_by)
+        return np.asarray(self.stamps[np.argsort(clock, kind="stable")])
+
+    @cached_property
     def first_shown(self) -> int:
         """The first packet that is shown; of those behind it each may be needed by others."""
         return int(np.argmin(self.hidden))

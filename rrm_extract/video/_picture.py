@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 _KNOWN_MATRICES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
 """Of ITU-T H.273, which swscale converts; it refuses a frame that names another."""
 
+_UNSPECIFIED = 2
+"""Of ITU-T H.273: the transfer, or the primaries, are not told; neither is converted here."""
+
+_QUARTER_TURNS = {90: (0, -1, 1, 0), -90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), -180: (-1, 0, 0, -1)}
+
 
 def to_upright_rgb(frame: av.VideoFrame) -> tuple[npt.NDArray[np.uint8], int]:
     """Convert a frame and turn it as the file asks for.
@@ -40,7 +45,11 @@ def to_upright_rgb(frame: av.VideoFrame) -> tuple[npt.NDArray[np.uint8], int]:
     """
     # By default PyAV scales with a thread per processor, in every worker process.
     instead = None if frame.colorspace in _KNOWN_MATRICES else Colorspace.ITU601
-    converted = frame.reformat(format="rgb24", threads=1, src_colorspace=instead)
+    try:
+        converted = frame.reformat(format="rgb24", threads=1, src_colorspace=instead)
+    except OSError:  # PyAV 17 refuses frames that name a transfer or primaries unknown to swscale
+        frame.color_trc = frame.color_primaries = _UNSPECIFIED
+        converted = frame.reformat(format="rgb24", threads=1, src_colorspace=instead)
     image = np.asarray(converted.to_ndarray(), dtype=np.uint8)
     matrix = _display_matrix(frame)
     if matrix is None:
@@ -74,6 +83,10 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
         data = side_data_of(frame)[SideDataType.DISPLAYMATRIX]
     except KeyError:
         return None
+    except ValueError:
+        # PyAV has no name for something else that the frame carries (which eye it is for, Exif).
+        # It still tells the angle, though not whether the picture is mirrored.
+        return _QUARTER_TURNS.get(round(frame.rotation / 90) * 90)
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), dtype=np.int32).tolist()
     if (a, b, c, d) == (0, 0, 0, 0):
         return None

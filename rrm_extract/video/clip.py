@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from rrm_extract.video._bits import Entry, EntryFinder
 from rrm_extract.video._matroska import is_cut_off, is_whole, tagged_end
 from rrm_extract.video._open import check_regular_file, data_packets, describe, open_video
 from rrm_extract.video._packets import PacketColumns, PacketTable, build_table
+from rrm_extract.video._riff import repeats_at_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,6 +129,11 @@ def scan_clip(path: Path, *, on_packet: Callable[[], None] | None = None) -> Cli
         )
         if damage and not failure and "matroska" in names and is_whole(path):
             damage = ""
+        if damage and not failure and "avi" in names and declared is not None:
+            # The last frame stands as long, as it would in the midst of a clip.
+            span = table.span + repeats_at_end(path, stream.index) * table.frame_span
+            if not is_short(declared - span * time_base, table.frame_span * time_base):
+                table, damage = replace(table, span=span), ""
         if damage:
             table = build(ends_early=True)
         return ClipInfo(
@@ -165,7 +171,7 @@ def _read_packets(
 ) -> tuple[PacketColumns, str]:
     columns = PacketColumns()
     context = stream.codec_context
-    finder = EntryFinder(context.codec.name, context.extradata)
+    finder = EntryFinder(context.codec.name, context.extradata, pix_fmt=context.pix_fmt)
     previous_is_key = False
     try:
         for packet in data_packets(container, stream):

@@ -114,6 +114,23 @@ def test_somebodys_own_subclass_of_a_normalisation() -> None:
     torch.testing.assert_close(program(x)[0], module(x).detach())
 
 
+class _Choosing(nn.Module):
+    """Which forward it has is decided when it is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.forward = self._run
+
+    def _run(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+def test_a_forward_that_is_chosen_when_a_module_is_made() -> None:
+    program = trace(nn.Sequential(_Choosing(), nn.ReLU()).eval())
+    assert [op.name for op in program.linear_ops] == ["0.conv"]
+
+
 class _OfTheShape(nn.Module):
     """A layer reads what the frames' shape alone decides, as of a time that is always one."""
 

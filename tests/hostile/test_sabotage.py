@@ -12,6 +12,7 @@ from tests.command import extraction
 from tests.hostile import unloadable
 from tests.hostile.conftest import job
 from tests.hostile.jobs import events, expect_clean, finished
+from tests.tiny import MODEL
 
 BAD = {
     "crash": "killed by SIGSEGV while computing chunk 0",
@@ -87,3 +88,25 @@ def test_workers_that_cannot_start_fail(
     for word in words:
         assert word in err
     expect_clean(tmp_path)
+
+
+def test_clips_that_break_the_decoder_are_not_calibrated_on(videos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    shutil.copy(videos / "a.mp4", folder / "good.mp4")
+    for name in ("crash", "hang", "raise", "stuck-scan"):
+        shutil.copy(videos / "sub" / "c.mp4", folder / f"{name}.mp4")
+    output = tmp_path / "feats.h5"
+    options = ("--target-error", "0.1", "--timeout", "3", "--retries", "0", "--chunk", "9")
+    arguments = [folder, "-o", output, "--model", MODEL, "--fps", "8", "--workers", "1", *options]
+    code, _, err = finished(arguments, cwd=tmp_path)
+    assert code == 1
+    assert "Traceback" not in err
+    assert "crash.mp4: while it was read the process that calibrates was killed by SIGSEGV" in err
+    assert "hang.mp4: while it was read the process that calibrates was silent for 3 s" in err
+    assert "raise.mp4: LookupError: nobody expects this" in err
+    with FeatureFile(output) as file:
+        assert list(file) == ["good.mp4"]
+        assert {one.video_id for one in file.failures} == {
+            "crash.mp4", "hang.mp4", "raise.mp4", "stuck-scan.mp4",
+        }  # fmt: skip

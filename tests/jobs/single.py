@@ -11,6 +11,7 @@ TOKEN = "tests.jobs.single:with_token"
 HEADLESS = "tests.jobs.single:headless"
 SQUEEZED = "tests.jobs.single:squeezed"
 SCORE = "tests.jobs.single:score"
+LOUD = "tests.jobs.single:loud"
 
 
 class WithToken(Tiny):
@@ -52,6 +53,13 @@ class Score(Tiny):
         return self.last(super().forward(x)).squeeze(1)
 
 
+class Loud(Tiny):
+    """Features that half precision has no room for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.flatten(self.pool(self.features(x)), 1) * 1e7)
+
+
 def headless() -> nn.Module:
     """The same network at every call."""
     return _seeded(Headless)
@@ -70,6 +78,11 @@ def squeezed() -> nn.Module:
 def score() -> nn.Module:
     """The same network at every call."""
     return _seeded(Score)
+
+
+def loud() -> nn.Module:
+    """The same network at every call."""
+    return _seeded(Loud)
 
 
 def _seeded(kind: type[nn.Module]) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -13,10 +14,14 @@ import numpy as np
 import pytest
 
 from rrm_extract import FeatureFile
+from rrm_extract.config import JobConfig
+from rrm_extract.jobs import run_job
 from rrm_extract.jobs.network_cache import VARIABLE
 from rrm_extract.store import same_content
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.command import environment, extraction, rrm_extract
+from tests.jobs.single import LOUD
+from tests.tiny import MODEL
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +249,37 @@ def test_code_in_the_current_directory_reaches_the_workers(tmp_path: Path) -> No
     done = run("failing")
     assert "OwnError: no such weights" in done.stderr
     assert "No module named" not in done.stderr
+
+
+def test_what_cannot_be_removed_is_left(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that takes nothing more has an error of its own, which is not to be covered."""
+    unlink = Path.unlink
+
+    def refused(self: Path, missing_ok: bool = False) -> None:
+        if "recipe" in self.name:
+            raise OSError(errno.EROFS, "Read-only file system")
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    output, clip = str(tmp_path / "kept.h5"), str(videos / "a.mp4")
+    summary = run_job(JobConfig(inputs=(clip,), output=output, model=MODEL, fps="8", workers=1))
+    assert summary.failures == ()
+
+
+def test_a_feature_that_does_not_fit_fails_its_video_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    for name in "ab":
+        write_demo_clip(folder / f"{name}.mp4", seconds=0.5, size=(64, 48))
+    done = rrm_extract(
+        *(folder, "-o", "f.h5", "--model", LOUD, "--dtype", "float16", "--workers", "1"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1, done.stderr
+    with FeatureFile(tmp_path / "f.h5") as file:
+        assert [(one.video_id, one.error_type) for one in file.failures] == [
+            ("a.mp4", "FeatureRangeError"),
+            ("b.mp4", "FeatureRangeError"),
+        ]
+        assert "does not fit float16" in file.failures[0].message

@@ -116,7 +116,7 @@ def test_text_fails(text: str, message: str) -> None:
         ([conv(4), "[route] layers=a"], "layers=a: expected whole numbers such as -1,-4"),
         ([conv(4), "[route] layers=-1 groups=2"], "groups=2: not supported; expected 1"),
         ([conv(4), conv(4, stride=2), "[route] layers=0,1"], "one size, got 4x16x16 and 4x8x8"),
-        ([conv(4), conv(4, stride=2), "[shortcut] from=0"], "got 4x8x8 and 4x16x16"),
+        ([conv(4), conv(4, stride=3), "[shortcut] from=0"], "got 4x6x6 and 4x16x16"),
         ([conv(4), conv(4), "[shortcut] from=0,1"], "expected one earlier layer"),
         (["[shortcut] from=-1"], "expected one earlier layer"),
         ([conv(4), "[upsample] scale=inf"], "scale=inf: expected a number"),

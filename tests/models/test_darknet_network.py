@@ -248,3 +248,15 @@ def test_published_networks_are_listed() -> None:
     assert entries["yolov2"].n_parameters == 50_962_889
     assert entries["tiny_yolov2"].n_parameters == 11_232_057
     assert entries["yolov2"].default_weights == ""
+
+
+def test_shortcut_from_a_larger_map() -> None:
+    """As in Darknet's ResNets: every second row and column, on the channels that both have."""
+    network = build(cfg(conv(4), conv(8, stride=2), "[shortcut] from=-2 activation=linear"))
+    x = torch.rand(1, 3, 16, 16)
+    one = network.layers[0](x)
+    expected = network.layers[1](one).clone()
+    for row in range(8):
+        for column in range(8):
+            expected[:, :4, row, column] += one[:, :, 2 * row, 2 * column]
+    torch.testing.assert_close(network(x), expected)

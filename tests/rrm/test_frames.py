@@ -176,7 +176,29 @@ class _Patches(nn.Module):
         return self.norm(rows.reshape(-1, 6)).reshape(-1, 54)
 
 
-@pytest.mark.parametrize(("net", "name"), [(_NormalisedAlone, "squeeze"), (_Patches, "norm")])
+class _NormalisedAndParted(_NormalisedAlone):
+    """The same, in an output that is a tuple."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return super().forward(x).chunk(2, -1)
+
+
+class _Random(_Squeezed):
+    """Another number each time, and nothing that one frame has alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(super().forward(x), 0.5)
+
+
+def test_networks_that_draw_at_random_are_not_refused() -> None:
+    network = RecurrentNetwork(trace(_Random().eval()))
+    assert network.step(torch.ones(3, 9, 9)).shape == (6,)
+
+
+@pytest.mark.parametrize(
+    ("net", "name"),
+    [(_NormalisedAlone, "squeeze"), (_NormalisedAndParted, "squeeze"), (_Patches, "norm")],
+)
 def test_networks_of_which_frames_apart_make_another_are_refused(
     net: type[nn.Module], name: str
 ) -> None:
@@ -184,6 +206,8 @@ def test_networks_of_which_frames_apart_make_another_are_refused(
     program = trace(net().eval())
     with pytest.raises(EngineError, match=f"treat a frame in another way if '{name}'"):
         RecurrentNetwork(program).step(torch.zeros(3, 9, 9))
+    with pytest.raises(EngineError, match=f"treat a frame in another way if '{name}'"):
+        RecurrentNetwork(program).run(torch.zeros(2, 3, 9, 9))
     if importlib.util.find_spec("rrm_extract.engine._native") is not None:
         from rrm_extract.engine import NativeNetwork
 

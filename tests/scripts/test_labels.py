@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from label_specs import folder_labels, read_labels
+from labelled_features import unlabelled
 from labels import LabelError
 
 from rrm_extract.errors import UsageError
@@ -247,3 +248,9 @@ def test_a_spec_that_means_nothing_fails(tmp_path: Path) -> None:
 
 def test_the_word_folders() -> None:
     assert read_labels("folders", IDS, test_share=0.2).name.startswith("folders, 0.2 of each")
+
+
+def test_a_video_under_two_roots_is_no_stranger(tmp_path: Path) -> None:
+    labels = read_labels(str(write_ucf101(tmp_path)), [])
+    ids = {"UCF-101/Archery/v_Archery_g01_c01.avi", "Archery/v_Archery_g01_c01.avi", "x/y.avi"}
+    assert unlabelled(ids, labels) == ["x/y.avi"]

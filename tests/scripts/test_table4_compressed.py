@@ -170,6 +170,7 @@ def test_unknown_density_is_refused(tmp_path: Path) -> None:
     [
         (["alexnet", "vgg16"], ["pruned to the densities (0.3)"]),
         (["AlexNet_compressed.net"], ["Taken as they are: AlexNet_compressed.net."]),
+        (["caffe_alexnet=mine.dcz"], ["Taken as they are: mine.dcz."]),
         (
             ["x.dcz", "alexnet"],
             ["pruned to the densities (0.3)", "Taken as they are: x.dcz."],
@@ -179,7 +180,10 @@ def test_unknown_density_is_refused(tmp_path: Path) -> None:
 def test_a_page_says_of_each_network_who_compressed_it(
     models: list[str], expected: list[str]
 ) -> None:
-    rows = [{"key": {"model": model}} for model in models]
+    rows = [
+        {"key": {"model": model.partition("=")[0]}, "made_from": {"weights": [model, "x.pth", ""]}}
+        for model in models
+    ]
     notes = table4_compressed.compressed_by({"rows": rows, "settings": {"density": "0.3"}})
     assert len(notes) == len(expected)
     assert all(part in note for part, note in zip(expected, notes, strict=True))

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import av
 import numpy as np
 import pytest
+import table2_sparsity
 import table5_pose
 import table6_detection
 import table7_agreement
@@ -349,3 +351,14 @@ def test_a_video_in_two_datasets_has_its_marks_in_both(
     options = ("--thresholds", "0", "--max-frames", "1", "--annotations", marks)
     result = run(table7_agreement, f"a={clip}", f"b={clip}", *detector(folder), *options)
     assert [row["with_annotations"]["frames"] for row in result["rows"]] == [1, 1]
+
+
+def test_one_network_with_two_weights_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "d").mkdir()
+    write_demo_clip(tmp_path / "d" / "a.mp4", seconds=0.5, size=(64, 48))
+    argv = ["table2_sparsity.py", str(tmp_path / "d"), "--models", "resnet18", "resnet18=a.pth"]
+    with mock.patch.object(sys, "argv", argv), pytest.raises(SystemExit) as caught:
+        table2_sparsity.main()
+    assert "resnet18 twice, as 'resnet18' and 'resnet18=a.pth'" in str(caught.value)

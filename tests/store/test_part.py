@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from rrm_extract.errors import StoreWriteError
+from rrm_extract.errors import FeatureRangeError
 from rrm_extract.store import FeatureFile, OutputStore, save_chunk
 
 from .helpers import (
@@ -136,7 +136,7 @@ def test_float16_too_large_fails(tmp_path: Path) -> None:
     big.features[3, 4] = 7e4
     with OutputStore(tmp_path / "feats.h5", IDENTITY) as store:
         part = store.part(source("a.mp4"), feature_shape=(8,), dtype="float16")
-        with part, pytest.raises(StoreWriteError, match="70000 does not fit float16"):
+        with part, pytest.raises(FeatureRangeError, match="70000 does not fit float16"):
             part.append(big)
         assert part_files(store) == []
 

@@ -29,6 +29,7 @@ from rrm_extract.store import (
     same_content,
     save_chunk,
 )
+from rrm_extract.store.shield import ShieldedFile
 
 from .helpers import (
     IDENTITY,
@@ -640,3 +641,69 @@ def test_folders_that_cannot_be_synced(
             store.finish([], [], ROOT, complete=True)
         with FeatureFile(path) as file:
             assert file.complete
+
+
+def test_another_processor_alone_writes_nothing_anew(tmp_path: Path) -> None:
+    """Nor does a network that is called by another path; what computed is kept."""
+    output = tmp_path / "feats.h5"
+
+    def run(videos: list[str], isa: str, model: str) -> bool:
+        sources = [source(video) for video in videos]
+        with OutputStore(output, IDENTITY) as store:
+            for what in sources:
+                if store.status(what) is None:
+                    write_video(store, what)
+            root = {**ROOT, "kernel_isa": isa, "model": model}
+            return store.finish(sources, [], root, complete=True)
+
+    def isas() -> str:
+        with FeatureFile(output) as file:
+            return str(file.attrs["kernel_isa"])
+
+    assert run(["a.mp4"], "avx512", "./net.onnx")
+    before = output.read_bytes()
+    assert not run(["a.mp4"], "avx2", "/data/net.onnx")
+    assert output.read_bytes() == before
+    assert run(["a.mp4", "b.mp4"], "avx2", "/data/net.onnx")
+    assert isas() == "avx512, avx2"
+    assert run(["a.mp4", "b.mp4", "c.mp4"], "avx2", "/data/net.onnx")
+    assert isas() == "avx512, avx2"
+
+
+class _NoRoomAtTheEnd:
+    """A file on a network disk that says only when it is closed that there was no room."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def close(self) -> None:
+        self._file.close()
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+
+def test_what_a_disk_says_when_a_file_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    what = source("a.mp4")
+    with OutputStore(tmp_path / "feats.h5", IDENTITY) as store:
+        begin = ShieldedFile.__init__
+
+        def opened(self: ShieldedFile, path: Path) -> None:
+            begin(self, path)
+            self._file = _NoRoomAtTheEnd(self._file)  # type: ignore[assignment]
+
+        with monkeypatch.context() as full:
+            full.setattr(ShieldedFile, "__init__", opened)
+            with pytest.raises(StoreWriteError, match="quota"):
+                write_video(store, what)
+        assert store.status(what) is None
+        write_video(store, what)
+        with monkeypatch.context() as full:
+            full.setattr(ShieldedFile, "__init__", opened)
+            with pytest.raises(StoreWriteError, match="quota"):
+                store.finish([what], [], ROOT, complete=True)
+        assert store.finish([what], [], ROOT, complete=True)
+    assert names_in(tmp_path) == {"feats.h5"}

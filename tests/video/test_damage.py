@@ -23,6 +23,7 @@ from tests.clips import (
     replace_packets,
     write_clip,
 )
+from tests.video.avi import write_palette_avi
 from tests.video.reading import assert_any_order, read_chunk, read_clip, sampling
 
 if TYPE_CHECKING:
@@ -325,3 +326,20 @@ def test_a_last_frame_that_stays_for_long_is_no_damage(tmp_path: Path, name: str
         file.truncate(size)
     assert not is_whole(path)
     assert "the file ends after" in scan_clip(path).damage
+
+
+@pytest.mark.parametrize("last", [None, "cut off"])
+def test_an_end_of_empty_chunks_is_no_damage(tmp_path: Path, last: str | None) -> None:
+    """As VirtualDub and screen recorders write a picture that stands still."""
+    pictures = [np.full((32, 48), 40 + 4 * number, np.uint8) for number in range(24)]
+    path = write_palette_avi(tmp_path / "a.avi", [*pictures, *[None] * 24])
+    if last is not None:
+        path.write_bytes(path.read_bytes()[:-300])
+    result = read_clip(path)
+    shades = [round(float(frame.image.mean())) for frame in result.frames]
+    if last is not None:
+        assert result.reason is not None
+        return
+    assert result.reason is None
+    assert scan_clip(path).duration == 2
+    assert shades == [*(40 + 4 * number for number in range(24)), *[40 + 4 * 23] * 24]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gc
+import io
 import struct
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
-from rrm_extract.video import ClipReader, scan_clip
+from rrm_extract.video import ClipReader, _picture, scan_clip
 from rrm_extract.video._picture import to_upright_rgb
 from tests.clips import write_clip
 from tests.video.reading import assert_any_order, read_clip, sampling
@@ -172,3 +175,60 @@ def test_a_matrix_that_ffmpeg_does_not_convert_is_taken_for_bt601(matrix: int) -
     image, _ = to_upright_rgb(frame)
     assert np.array_equal(image, expected)
     assert frame.colorspace == matrix
+
+
+def _joined_jpegs(path: Path, exif: bytes) -> Path:
+    """A Motion JPEG clip of pictures as a camera writes them, each with Exif data."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuvj420p"
+        for number in range(3):
+            shade = np.full((32, 48, 3), 60 + 40 * number, np.uint8)
+            shade[:, 24:] = 230
+            data = io.BytesIO()
+            Image.fromarray(shade).save(data, "JPEG", exif=exif, quality=95)
+            packet = av.Packet(data.getvalue())
+            packet.stream, packet.pts, packet.dts = stream, number, number
+            packet.time_base = Fraction(1, 24)
+            packet.is_keyframe = True
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(("orientation", "degrees"), [(1, 0), (6, -90), (3, 180), (8, 90)])
+def test_pictures_with_exif(tmp_path: Path, orientation: int, degrees: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "maker"
+    frames = read_clip(_joined_jpegs(tmp_path / "a.avi", exif.tobytes())).frames
+    assert [frame.rotation for frame in frames] == [degrees] * 3
+    means = [float(np.rot90(frame.image, -degrees // 90)[:, :20].mean()) for frame in frames]
+    assert means == pytest.approx([60, 100, 140], abs=3)
+
+
+def test_a_frame_with_data_that_pyav_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise ValueError("31 is not a valid Type")
+
+    monkeypatch.setattr(_picture, "SideDataContainer", fail)
+    frame = av.VideoFrame.from_ndarray(np.zeros((32, 48, 3), np.uint8), format="rgb24")
+    image, degrees = to_upright_rgb(frame)
+    assert (image.shape, degrees) == ((32, 48, 3), 0)
+
+
+def test_colours_that_are_not_converted_need_no_known_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = av.VideoFrame.from_ndarray(np.full((32, 48), 100, np.uint8), format="gray")
+    expected, _ = to_upright_rgb(frame)
+
+    class Refusing:
+        """As PyAV 17 is where a frame names a transfer that swscale does not know."""
+
+        colorspace, color_trc, color_primaries = frame.colorspace, 3, 3
+
+        def reformat(self, **options: object) -> av.VideoFrame:
+            if (self.color_trc, self.color_primaries) != (2, 2):
+                raise OSError(95, "Operation not supported")
+            return frame.reformat(**options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_picture, "_display_matrix", lambda _: None)
+    image, _ = to_upright_rgb(Refusing())  # type: ignore[arg-type]
+    np.testing.assert_array_equal(image, expected)

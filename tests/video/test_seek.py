@@ -12,6 +12,7 @@ import pytest
 from rrm_extract.errors import ClipOpenError
 from rrm_extract.video import ClipReader, _decode, _seek, count_chunks, scan_clip
 from tests.clips import decode_all, flip_bytes, packet_places, write_clip
+from tests.video.avi import write_palette_avi
 from tests.video.reading import (
     Chunk,
     assert_any_order,
@@ -259,3 +260,15 @@ def test_a_chunk_that_another_has_overtaken(
                 next(first)
         given.frames += second
     assert_same(given, read_fresh(info, setting, [1])[1])
+
+
+def test_a_palette_is_there_in_every_chunk(tmp_path: Path) -> None:
+    """It comes with the first packet alone."""
+    frames = [np.full((32, 48), 20 + number, np.uint8) for number in range(120)]
+    path = write_palette_avi(tmp_path / "a.avi", frames)
+    setting = sampling(24, chunk=1)
+    assert_any_order(path, setting)
+    info = scan_clip(path)
+    with ClipReader(info, setting) as reader:
+        shades = [int(frame.image.mean()) for frame in reader.read(3)]
+    assert shades == [20 + number for number in range(72, 96)]

@@ -145,16 +145,24 @@ class Route(nn.Module):
 
 
 class Shortcut(nn.Module):
-    """``alpha * x + beta * y`` on the channels that both have; x's others stay as they are."""
+    """``alpha * x + beta * y`` on the channels that both have; x's others stay as they are.
 
-    def __init__(self, channels: int, others: int, *, alpha: float, beta: float, act: str) -> None:
+    Of a map y that is larger every ``stride``-th row and column is added, as Darknet has it.
+    """
+
+    def __init__(
+        self, channels: int, others: int, *, stride: int, alpha: float, beta: float, act: str
+    ) -> None:
         super().__init__()
+        self.stride = stride
         self.channels, self.others = channels, others
         self.alpha, self.beta = alpha, beta
         self.activation = activation(act)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """(N, channels, H, W), (N, others, H, W) -> (N, channels, H, W)."""
+        """(N, channels, H, W), (N, others, H * stride, W * stride) -> (N, channels, H, W)."""
+        if self.stride > 1:
+            y = y[:, :, :: self.stride, :: self.stride]
         common = min(self.channels, self.others)
         part = x if common == self.channels else x[:, :common]
         if common < self.others:

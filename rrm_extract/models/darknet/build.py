@@ -265,11 +265,14 @@ class _Builder:
             raise options.refusal("from", "expected one earlier layer, and one before this")
         source = self._number(options, "from", numbers[0])
         channels, others = self.shape, self.shapes[source]
-        if channels[1:] != others[1:]:
+        stride = max(others[1] // channels[1], 1)
+        if tuple(side * stride for side in channels[1:]) != others[1:]:
             raise options.refusal(
-                "from", f"expected maps of one size, got {_dims(channels)} and {_dims(others)}"
+                "from",
+                "expected maps of one size, or an earlier one that is a whole number of times as "
+                f"large, got {_dims(channels)} and {_dims(others)}",
             )
-        layer = Shortcut(channels[0], others[0], alpha=alpha, beta=beta, act=act)
+        layer = Shortcut(channels[0], others[0], stride=stride, alpha=alpha, beta=beta, act=act)
         self._add(layer, len(self.layers) - 1, source)
         return channels
 
