@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-import threading
-import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from functools import partial
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rrm_extract.config import JobConfig
-from rrm_extract.errors import CalibrationError, RrmError, StoreWriteError, WorkerError
+from rrm_extract.errors import CalibrationError, StoreWriteError
 from rrm_extract.jobs.calibration import (
     AccumulatedCalibration,
     Calibration,
@@ -24,17 +18,14 @@ from rrm_extract.jobs.calibration import (
     save,
 )
 from rrm_extract.jobs.discover import discover
-from rrm_extract.jobs.pool import STOP_SECONDS, obituary
-from rrm_extract.jobs.signals import held_back
-from rrm_extract.jobs.worker import HEARTBEAT_SECONDS, end_with_parent
 
-__all__ = ["calibrate_apart", "check_output", "earlier", "run_calibration"]
+if TYPE_CHECKING:
+    from rrm_extract.jobs.samples import ReadingWatch
+
+__all__ = ["check_output", "earlier", "run_calibration"]
 
 DEFAULT_CLIPS, DEFAULT_FRAMES = 8, 48
 """Videos that a calibration looks at, and frames of each."""
-
-MOST_BROKEN = 8
-"""Videos that may end the process that calibrates; more, and it is not the videos."""
 
 
 def run_calibration(
@@ -46,7 +37,7 @@ def run_calibration(
     plot: Path | None = None,
     say: Callable[[str], None],
     without: Collection[str] = (),
-    reads: Callable[[str | None], None] | None = None,
+    watch: ReadingWatch | None = None,
 ) -> Calibration:
     """Calibrates and writes the file.
 
@@ -59,7 +50,7 @@ def run_calibration(
         plot: where the fit is drawn, with the policy "paper".
         say: is told what is being done.
         without: ids of videos that are not looked at.
-        reads: see :func:`rrm_extract.jobs.samples.take_samples`.
+        watch: see :func:`rrm_extract.jobs.samples.take_samples`.
 
     Raises:
         UsageError: the request cannot be met.
@@ -96,7 +87,7 @@ def run_calibration(
         frames=frames,
         say=say,
         without=without,
-        reads=reads,
+        watch=watch,
     )
     count = sum(map(len, samples))
     say(f"calibrating on {count} frames of {len(samples)} of {len(videos)} videos")
@@ -120,109 +111,6 @@ def run_calibration(
     if draw is not None and isinstance(calibration, AccumulatedCalibration):
         draw(calibration, rounds)
     return calibration
-
-
-def calibrate_apart(config: JobConfig, output: Path, *, say: Callable[[str], None]) -> None:
-    """The same in a process of its own, which then ends, and its memory with it.
-
-    Where it ends, or nothing moves for ``config.timeout`` seconds, while it reads a video, it is
-    started again without that one.
-
-    Raises:
-        UsageError: the request cannot be met.
-        StoreWriteError: the file cannot be written.
-        WorkerError: the system allows no more processes, or it ended without a word.
-    """
-    broken: list[str] = []
-    while (found := _calibrate_without(broken, config, output, say=say)) is not None:
-        broken.append(found.video_id)
-        if len(broken) >= MOST_BROKEN:
-            msg = (
-                f"{len(broken)} videos ended the process that calibrates (the last: "
-                f"{found.video_id}, {found.reason}); look at them, or at the decoder"
-            )
-            raise WorkerError(msg)
-        say(f"{found.video_id}: while it was read the process that calibrates {found.reason}")
-
-
-@dataclass(frozen=True)
-class _Broken:
-    """A video that ended the process, and how."""
-
-    video_id: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """What the process says of the video that it reads; None when it has been read."""
-
-    video_id: str | None
-
-
-def _calibrate_without(
-    broken: Sequence[str], config: JobConfig, output: Path, *, say: Callable[[str], None]
-) -> _Broken | None:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    arguments = (theirs, config, output, tuple(broken))
-    process = context.Process(target=_serve, args=arguments, daemon=True)
-    # It comes with the first child, and would unblock Ctrl-C for that one.
-    resource_tracker.ensure_running()
-    try:
-        with held_back():  # Ctrl-C is for the parent
-            process.start()
-    except OSError as error:
-        ours.close()
-        msg = f"no process can be started to calibrate ({error.strerror})"
-        raise WorkerError(msg) from error
-    finally:
-        theirs.close()
-    reading: str | None = None
-    try:
-        while True:
-            try:
-                if reading is not None and not ours.poll(config.timeout):
-                    return _Broken(reading, f"was silent for {config.timeout:g} s and was killed")
-                message = ours.recv()
-            except (EOFError, OSError) as error:
-                reason, advice = obituary(process)
-                if reading is not None:
-                    return _Broken(reading, reason)
-                msg = f"the process that calibrates {reason}; {advice}"
-                raise WorkerError(msg) from error
-            if message is None:
-                return None
-            if isinstance(message, Exception):
-                raise message
-            if isinstance(message, _Reading):
-                reading = message.video_id
-            else:
-                say(message)
-    finally:
-        process.kill()
-        # Not for ever: a process that waits for a dead network drive cannot be killed.
-        process.join(STOP_SECONDS)
-        ours.close()
-
-
-def _serve(parent: Connection, config: JobConfig, output: Path, without: tuple[str, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    told: tuple[str | None, float] = (None, 0.0)
-
-    def reads(video_id: str | None) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if video_id != told[0] or now > told[1] + HEARTBEAT_SECONDS:
-            told = (video_id, now)
-            parent.send(_Reading(video_id))
-
-    try:
-        run_calibration(config, output, say=parent.send, without=without, reads=reads)
-        parent.send(None)
-    except RrmError as error:
-        parent.send(error)
 
 
 def check_folder(path: Path) -> None:

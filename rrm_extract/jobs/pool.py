@@ -24,7 +24,17 @@ from rrm_extract.jobs.messages import Alive, Answer, ChunkDone, Fatal, Scanned, 
 from rrm_extract.jobs.signals import held_back
 from rrm_extract.jobs.worker import work
 
-__all__ = ["STOP_SECONDS", "Answered", "Event", "Lost", "Worker", "WorkerPool", "obituary"]
+__all__ = [
+    "LONGEST_LOOK",
+    "STOP_SECONDS",
+    "Answered",
+    "Event",
+    "Lost",
+    "Worker",
+    "WorkerPool",
+    "let_go",
+    "obituary",
+]
 
 START_SECONDS = 600.0
 """How long a worker may take to import torch and map the weights; a network drive can be slow."""
@@ -214,9 +224,8 @@ class WorkerPool:
                 worker.process.join(max(0.0, deadline - time.monotonic()))
                 self._forget(worker)
             self.workers = []
-            # At its end Python would wait for those that cannot be killed, however long.
             for process in self._stuck:
-                multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
+                let_go(process)
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
@@ -284,6 +293,11 @@ class WorkerPool:
             worker.process.close()
         except ValueError:  # it cannot be killed: the system will end it some day
             self._stuck.append(worker.process)
+
+
+def let_go(process: SpawnProcess) -> None:
+    """Has Python not wait at its end for a process that cannot be killed, however long."""
+    multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
 
 
 def obituary(process: SpawnProcess) -> tuple[str, str]:

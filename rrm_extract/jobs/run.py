@@ -29,7 +29,7 @@ from rrm_extract.errors import (
 from rrm_extract.importable import current_folder_importable
 from rrm_extract.jobs.accounting import Accounting
 from rrm_extract.jobs.assemble import assemble
-from rrm_extract.jobs.calibrate import calibrate_apart
+from rrm_extract.jobs.calibrate_apart import calibrate_apart
 from rrm_extract.jobs.calibration import NOTHING_WON, TargetCalibration, digest, load
 from rrm_extract.jobs.compiled import beside
 from rrm_extract.jobs.cores import usable_cores
@@ -220,6 +220,7 @@ def _run_job(
             identity,
             overwrite=config.overwrite,
             task=None if plan.task is None else plan.task.rows,
+            kernel_isa=plan.kernel_isa,
         ) as store,
         Progress(videos=len(videos), show=config.progress, json_log=config.json_log) as progress,
     ):
@@ -321,7 +322,6 @@ def root_attrs(config: JobConfig, plan: JobPlan) -> dict[str, Any]:
         "versions_json": json.dumps(versions, sort_keys=True),
         "engine": plan.engine,
         "precision": plan.precision,
-        "kernel_isa": plan.kernel_isa,
         "calibration_json": json.dumps(plan.calibration, sort_keys=True),
         **({} if plan.task is None else plan.task.about),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,20 +14,31 @@ from torch import Tensor
 
 from rrm_extract.config import JobConfig
 from rrm_extract.engine.seen import Seen, joined
-from rrm_extract.errors import ClipDamagedError, ClipError, InputError, RrmError
+from rrm_extract.errors import ClipError, InputError, RrmError
 from rrm_extract.jobs.control import ControlledNetwork
 from rrm_extract.jobs.discover import Video
 from rrm_extract.jobs.extractor import batches
 from rrm_extract.jobs.recipe import Recipe, RecipeNetwork, network_input
 from rrm_extract.jobs.sampling import sampling_of
-from rrm_extract.video import ClipReader, count_chunks, scan_clip
+from rrm_extract.video import ClipReader, SampledFrame, count_chunks, scan_clip
 
-__all__ = ["Sample", "portions", "run_controlled", "take_samples"]
+__all__ = ["ReadingWatch", "Sample", "portions", "run_controlled", "take_samples"]
 
-Reads = Callable[[str | None], None]
+LONGEST_REASON = 300
+"""Characters of an unforeseen error's text that are shown."""
 
 FEWEST_FRAMES = 4
 """A stretch shorter than that shows nothing of what changes."""
+
+
+class ReadingWatch(Protocol):
+    """Is told which video is being read, by somebody who may see that nothing moves any more."""
+
+    def begins(self, video_id: str, moved: Callable[[], int]) -> None:
+        """A video is being read; ``moved`` counts packets."""
+
+    def ends(self) -> None:
+        """It has been read, or cannot be."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,7 +82,7 @@ def take_samples(
     frames: int,
     say: Callable[[str], None] | None = None,
     without: Collection[str] = (),
-    reads: Reads | None = None,
+    watch: ReadingWatch | None = None,
 ) -> list[Sample]:
     """The first frames of the middle chunk of some videos, spread evenly over all of them.
 
@@ -82,8 +94,7 @@ def take_samples(
         frames: how many frames of each.
         say: is told of videos that cannot be used; others take their place.
         without: ids of videos that are not looked at.
-        reads: is told which video is being read, again and again as long as something moves, and
-            None when it has been.
+        watch: is told which video is being read.
 
     Raises:
         InputError: no video has a few frames that can be decoded.
@@ -100,17 +111,19 @@ def take_samples(
         video = videos[place]
         if video.video_id in without:
             continue
-        try:
-            x, numbers, timestamps = _stretch(video, config, recipe, frames, reads)
-        except Exception as error:
-            if isinstance(error, RrmError) and not isinstance(error, ClipError):
-                raise  # of the network, or the request
+        parts: list[Tensor] = []
+        numbers: list[int] = []
+        timestamps: list[float] = []
+        problems: list[str] = []
+        for batch in _stretch(video, config, recipe.time_batch, frames, watch, problems):
+            parts.append(network_input(batch, recipe))
+            numbers += [frame.sample_index for frame in batch]
+            timestamps += [frame.timestamp for frame in batch]
+        if problems and not parts:  # what comes before the damage is as good as any
             if say is not None:
-                say(_why(video, error))
+                say(problems[0])
             continue
-        finally:
-            if reads is not None:
-                reads(None)
+        x = torch.cat(parts) if parts else torch.empty(0)
         if len(x) < FEWEST_FRAMES:
             sound += 1
             continue
@@ -132,12 +145,6 @@ def take_samples(
         )
         raise InputError(msg)
     return samples
-
-
-def _why(video: Video, error: Exception) -> str:
-    if isinstance(error, ClipError):
-        return str(error)
-    return f"{video.path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def portions(x: Tensor, size: int) -> Iterator[Tensor]:
@@ -170,27 +177,42 @@ def run_controlled(
 
 
 def _stretch(
-    video: Video, config: JobConfig, recipe: Recipe, frames: int, reads: Reads | None
-) -> tuple[Tensor, list[int], list[float]]:
-    def moves() -> None:
-        if reads is not None:
-            reads(video.video_id)
+    video: Video,
+    config: JobConfig,
+    size: int,
+    frames: int,
+    watch: ReadingWatch | None,
+    problems: list[str],
+) -> Iterator[list[SampledFrame]]:
+    """The first frames of the middle chunk, ``size`` in each batch.
 
-    moves()
-    info = scan_clip(video.path, on_packet=moves)
-    sampling = sampling_of(config)
-    parts: list[Tensor] = []
-    numbers: list[int] = []
-    timestamps: list[float] = []
-    with ClipReader(info, sampling) as reader:
-        chunk = (count_chunks(info, sampling) - 1) // 2
-        try:
-            for batch in batches(islice(reader.read(chunk), frames), recipe.time_batch):
-                moves()
-                parts.append(network_input(batch, recipe))
-                numbers += [frame.sample_index for frame in batch]
-                timestamps += [frame.timestamp for frame in batch]
-        except ClipDamagedError:
-            if not parts:  # what comes before the damage is as good as any
-                raise
-    return torch.cat(parts) if parts else torch.empty(0), numbers, timestamps
+    Ends where the video cannot be read, and notes why in ``problems``.
+    """
+    scanned = 0
+    readers: list[ClipReader] = []
+
+    def count() -> None:
+        nonlocal scanned
+        scanned += 1
+
+    if watch is not None:
+        watch.begins(
+            video.video_id, lambda: scanned + sum(reader.n_packets_read for reader in readers)
+        )
+    try:
+        info = scan_clip(video.path, on_packet=count)
+        sampling = sampling_of(config)
+        with ClipReader(info, sampling) as reader:
+            readers.append(reader)
+            chunk = (count_chunks(info, sampling) - 1) // 2
+            yield from batches(islice(reader.read(chunk), frames), size)
+    except ClipError as error:
+        problems.append(str(error))
+    except (MemoryError, RrmError):
+        raise  # it would be the same with any other video
+    except Exception as error:  # noqa: BLE001 - a decoder may raise whatever it likes on one clip
+        what = " ".join(str(error).split())[:LONGEST_REASON]
+        problems.append(f"{video.path}: {type(error).__name__}: {what}")
+    finally:
+        if watch is not None:
+            watch.ends()

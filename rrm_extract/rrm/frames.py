@@ -99,13 +99,13 @@ def refuse_other_numbers(program: Program, alone: Program, like: Tensor) -> None
     generator = torch.Generator("cpu").manual_seed(0)
     noise = torch.rand(1, *like.shape[1:], generator=generator, dtype=torch.float32, device="cpu")
     frame = (noise * 2 - 1).to(like)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch.random.fork_rng(devices=[frame.device] if frame.is_cuda else []):
+        _seed(frame)
         try:
             expected = copy.deepcopy(program)(frame)  # running statistics stay as they are
         except Exception:  # noqa: BLE001 - it may refuse a single frame, or any, as it likes
             return
-        torch.manual_seed(0)  # what draws at random draws the same
+        _seed(frame)  # what draws at random draws the same
         try:
             found = alone(frame)
         except Exception as error:
@@ -114,6 +114,14 @@ def refuse_other_numbers(program: Program, alone: Program, like: Tensor) -> None
             ) from error
     if not _same_numbers(expected, found):
         raise EngineError(_other_numbers(changed, "it gives other numbers"))
+
+
+def _seed(frame: Tensor) -> None:
+    # torch.manual_seed would also seed other GPUs' generators, which nothing puts back.
+    torch.default_generator.manual_seed(0)
+    if frame.is_cuda:
+        with torch.cuda.device(frame.device):
+            torch.cuda.manual_seed(0)
 
 
 def _same_numbers(value: Any, other: Any) -> bool:

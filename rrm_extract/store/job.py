@@ -28,9 +28,18 @@ class Job:
     """Of the file that the run writes."""
     writer: str
     """Process and host, for messages."""
+    kernel_isas: tuple[str, ...] = ()
+    """Instruction sets of the runs that worked on it, the first one first."""
 
     @classmethod
-    def of_this_process(cls, *, identity_json: str, overwrite: bool, format_version: str) -> Job:
+    def of_this_process(
+        cls,
+        *,
+        identity_json: str,
+        overwrite: bool,
+        format_version: str,
+        kernel_isas: tuple[str, ...] = (),
+    ) -> Job:
         """The run this process is about to do."""
         writer = f"process {os.getpid()} on {platform.node() or 'this host'}"
         return cls(
@@ -38,6 +47,7 @@ class Job:
             overwrite=overwrite,
             format_version=format_version,
             writer=writer,
+            kernel_isas=kernel_isas,
         )
 
     def save(self, parts_dir: Path) -> None:
@@ -47,6 +57,7 @@ class Job:
             "identity_json": self.identity_json,
             "overwrite": self.overwrite,
             "writer": self.writer,
+            "kernel_isas": self.kernel_isas,
         }
         write_atomic(job_path(parts_dir), json.dumps(content, indent=1).encode())
 
@@ -71,6 +82,7 @@ def load_job(parts_dir: Path) -> Job | None:
             overwrite=bool(content["overwrite"]),
             format_version=str(content["format_version"]),
             writer=str(content["writer"]),
+            kernel_isas=tuple(map(str, content.get("kernel_isas", ()))),
         )
     except (FileNotFoundError, NotADirectoryError):
         return None

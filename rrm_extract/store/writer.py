@@ -72,6 +72,7 @@ class OutputStore:
         *,
         overwrite: bool = False,
         task: TaskRows | None = None,
+        kernel_isa: str = "",
     ) -> None:
         """Nothing is touched yet.
 
@@ -81,6 +82,7 @@ class OutputStore:
             overwrite: Make everything anew; the old file stays until the new one replaces it. A run
                 that was interrupted goes on when it is told to overwrite again.
             task: What frames have in place of a feature, if they have.
+            kernel_isa: Instruction set of what computes in this run.
         """
         self._place = output if isinstance(output, OutputPlace) else OutputPlace(Path(output))
         self.output = self._place.output
@@ -97,6 +99,9 @@ class OutputStore:
         self._finished_failures: dict[str, FailureRecord] = {}  # by stored id
         self._finished_attrs: Mapping[str, Attr | Array] = {}
         self._parts: dict[Path, DoneVideo | None] = {}  # parts checked so far
+        self._kernel_isa = kernel_isa
+        self._earlier_isas: tuple[str, ...] = ()  # of runs that left unfinished work
+        self._computes = False
 
     def __enter__(self) -> OutputStore:
         with ExitStack() as stack:
@@ -185,6 +190,7 @@ class OutputStore:
 
         def on_done(done: DoneVideo) -> None:
             self._parts[path] = done
+            self._computes = True
             remove(self._chunk_dir(source))
             if done.status == "ok":
                 self.clear_failure(source.video_id)
@@ -244,8 +250,8 @@ class OutputStore:
         }
         if self._task is not None:
             attrs["task"] = self._task
-        if KERNEL_ISA in attrs and KERNEL_ISA in self._finished_attrs:
-            attrs[KERNEL_ISA] = self._computed_on(str(attrs[KERNEL_ISA]), entries)
+        if self._kernel_isa:
+            attrs[KERNEL_ISA] = self._computed_on(entries)
         written = not self._says_all(entries, kept, attrs)
         if written:
             temp = temp_path(self.parts_dir / self.output.name)
@@ -282,10 +288,14 @@ class OutputStore:
                 for path in folder.iterdir():
                     if is_temp(path):
                         remove(path)
+        if job is not None and fits and (job.overwrite or not self.overwrite):
+            self._earlier_isas = job.kernel_isas
+        isas = [*self._earlier_isas, *filter(None, [self._kernel_isa])]
         Job.of_this_process(
             identity_json=self._identity_json,
             overwrite=self.overwrite,
             format_version=version_of(self._task),
+            kernel_isas=tuple(dict.fromkeys(isas)),
         ).save(self.parts_dir)
 
     def _unfinished(self) -> Job | None:
@@ -423,12 +433,16 @@ class OutputStore:
                 entries[part.stored_id] = Entry(part, path)
         return entries
 
-    def _computed_on(self, isa: str, entries: Mapping[str, Entry]) -> str:
-        """The instruction sets of this run's videos and of those that an earlier file has."""
-        isas = str(self._finished_attrs[KERNEL_ISA]).split(", ")
-        kept = isas if any(entry.part is None for entry in entries.values()) else []
-        new = [isa] if any(entry.part is not None for entry in entries.values()) else []
-        return ", ".join(dict.fromkeys([*kept, *new])) or isa
+    def _computed_on(self, entries: Mapping[str, Entry]) -> str:
+        """The instruction sets of the runs that made the videos, the first one first."""
+        isas: list[str] = []
+        if any(entry.part is None for entry in entries.values()):
+            isas += str(self._finished_attrs.get(KERNEL_ISA, "")).split(", ")
+        if any(entry.part is not None for entry in entries.values()):
+            isas += self._earlier_isas
+        if self._computes:
+            isas.append(self._kernel_isa)
+        return ", ".join(dict.fromkeys(filter(None, isas))) or self._kernel_isa
 
     def _says_all(
         self,

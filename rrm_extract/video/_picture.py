@@ -34,7 +34,8 @@ def to_upright_rgb(frame: av.VideoFrame) -> tuple[npt.NDArray[np.uint8], int]:
     deinterlaced and pixels keep their shape. One thread converts.
 
     Turning follows FFmpeg's autorotate: quarter turns, and mirroring where the display matrix
-    has it. Other angles are rounded to quarter turns.
+    has it. Other angles are rounded to quarter turns. Where a frame also carries something that
+    PyAV has no name for, Exif data say, its angle is known but no mirroring.
 
     Args:
         frame: A decoded frame of any pixel format.

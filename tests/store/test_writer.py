@@ -647,14 +647,14 @@ def test_another_processor_alone_writes_nothing_anew(tmp_path: Path) -> None:
     """Nor does a network that is called by another path; what computed is kept."""
     output = tmp_path / "feats.h5"
 
-    def run(videos: list[str], isa: str, model: str) -> bool:
+    def run(videos: list[str], isa: str, model: str, *, ends: bool = True) -> bool:
         sources = [source(video) for video in videos]
-        with OutputStore(output, IDENTITY) as store:
+        with OutputStore(output, IDENTITY, kernel_isa=isa) as store:
             for what in sources:
                 if store.status(what) is None:
                     write_video(store, what)
-            root = {**ROOT, "kernel_isa": isa, "model": model}
-            return store.finish(sources, [], root, complete=True)
+            root = {**ROOT, "model": model}
+            return ends and store.finish(sources, [], root, complete=True)
 
     def isas() -> str:
         with FeatureFile(output) as file:
@@ -668,6 +668,13 @@ def test_another_processor_alone_writes_nothing_anew(tmp_path: Path) -> None:
     assert isas() == "avx512, avx2"
     assert run(["a.mp4", "b.mp4", "c.mp4"], "avx2", "/data/net.onnx")
     assert isas() == "avx512, avx2"
+    # A run that was ended, and another one that puts together what it has left.
+    run(["a.mp4", "d.mp4"], "portable", "./net.onnx", ends=False)
+    assert run(["a.mp4", "d.mp4"], "neon", "./net.onnx")
+    assert isas() == "avx512, avx2, portable"
+    run(["e.mp4"], "portable", "./net.onnx", ends=False)
+    assert run(["e.mp4", "f.mp4"], "neon", "./net.onnx")
+    assert isas() == "avx512, avx2, portable, neon"
 
 
 class _NoRoomAtTheEnd:
