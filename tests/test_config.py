@@ -219,7 +219,7 @@ def test_chunk_seconds():
         ("chunk", False, "option --chunk is False"),
         ("chunk", 10**400, "option --chunk is 1000"),
         ("dtype", "float64", "option --dtype is 'float64', expected 'float32' or 'float16'"),
-        ("workers", 0, "option --workers is 0, expected a whole number, 1 or more, or null"),
+        ("workers", 0, "option --workers is 0, expected a whole number, 1 or more, for"),
         ("workers", 1.5, "option --workers is 1.5"),
         ("threads", None, "option --threads is None"),
         ("retries", -1, "option --retries is -1, expected a whole number, 0 or more"),
@@ -365,6 +365,36 @@ def test_overrides(job_file):
         preprocess={"mean": [0.5, 0.5, 0.5]},
         fps="native",
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("run #2.h5", "run #2.h5"),
+        (" #2.h5", "#2.h5"),
+        ("a: b.h5", "a: b.h5"),
+        ("'run #2.h5'", "run #2.h5"),
+        ('"a\\tb"', "a\tb"),
+        ("null", None),
+        ("", None),
+    ],
+)
+def test_overrides_that_are_text_need_no_quotes(job_file, text, value):
+    assert load_job(job_file("inputs: a\n"), [f"output={text}"]).output == value
+
+
+def test_a_list_that_is_none_is_no_name(job_file):
+    path = job_file("inputs: a\n")
+    assert load_job(path, ["include=[ab].mp4"]).include == ("[ab].mp4",)
+    with pytest.raises(ConfigError, match=r"--set include=\[\*\.mp4, \*\.mkv\].*quotes"):
+        load_job(path, ["include=[*.mp4, *.mkv]"])
+
+
+def test_a_model_is_named_without_its_folder(tmp_path):
+    (tmp_path / "net.cfg").touch()
+    for spec in (f"darknet:{tmp_path}/net.cfg", f"{tmp_path}/net.cfg", "tests.tiny:network"):
+        name = spec.replace(f"{tmp_path}/", "")
+        assert JobConfig(model=spec).model_name == name
 
 
 def test_overrides_in_order(job_file):

@@ -38,7 +38,7 @@ OPTIONS = (*TRIAL_OPTIONS, "threshold", "target_error", "percentile")
     type=click.IntRange(min=8),
     default=48,
     show_default=True,
-    help="Sampled frames of each. Example: --frames 96",
+    help="Sampled frames of each, of its middle chunk, and at most that. Example: --frames 96",
 )
 @click.option(
     "--plot",

@@ -8,6 +8,7 @@ import click
 
 from rrm_extract.cli.options import job_from, job_options
 from rrm_extract.config import JobConfig, load_job
+from rrm_extract.errors import ConfigError, StoreError
 
 __all__ = ["extract", "run"]
 
@@ -43,7 +44,15 @@ def run(job: str, overrides: tuple[str, ...]) -> int:
     \b
     rrm-extract run configs/ucf101.yaml --set threshold=1e-3
     """
-    return _run(load_job(job, overrides))
+    config = load_job(job, overrides)
+    if config.output is None:
+        raise ConfigError(f"{job}: no key 'output'; add it, or give --set output=FILE.h5")
+    try:
+        return _run(config)
+    except StoreError as error:
+        if "--overwrite" in str(error) or " -o" in str(error):
+            error.args = (f"{error} (here: --set overwrite=true, --set output=FILE.h5)",)
+        raise
 
 
 def _run(config: JobConfig) -> int:

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from rrm_extract.config import kinds
@@ -397,6 +398,12 @@ class JobConfig:
         # A job for features has the identity that it had before there were tasks.
         unsaid = {"task", *others} if self.task == FEATURES else others - {*self.task_options}
         return {name: whole[name] for name in self.identity_keys() if name not in unsaid}
+
+    @property
+    def model_name(self) -> str:
+        """The network as it was asked for; a file, perhaps of a kind, without its folder."""
+        kind, colon, path = self.model.rpartition(":")
+        return f"{kind}{colon}{Path(path).name}" if Path(path).is_file() else self.model
 
     @property
     def task_options(self) -> dict[str, Any]:

@@ -44,7 +44,12 @@ _JobLoader.add_implicit_resolver(
 )
 
 
-def _read_yaml(text: str, *, where: str) -> object:
+def read_yaml(text: str, *, where: str) -> object:
+    """What a YAML text holds, by the rules of a job file: 1e-4 is a number, no key comes twice.
+
+    Raises:
+        ConfigError: it is no such text; names ``where`` and the line.
+    """
     try:
         return yaml.load(text, Loader=_JobLoader)  # noqa: S506 -- a subclass of the safe loader
     except yaml.MarkedYAMLError as error:
@@ -57,13 +62,24 @@ def _read_yaml(text: str, *, where: str) -> object:
         raise ConfigError(f"{where}: {first_line}; {_YAML_ADVICE}") from None
 
 
-def _read_text(text: str) -> object:
-    """The value of an override that is text: `*.avi` and `2024` need no quotes there."""
+def _read_text(text: str, *, is_many: bool, where: str) -> object:
+    """The value of an override that is text: `*.avi`, `2024` and `run #2` need no quotes there.
+
+    Raises:
+        ConfigError: it begins and ends as a list does, where one may be given, and is none.
+    """
+    plain = text.strip()
+    if plain in ("", "~", "null", "Null", "NULL"):
+        return None
+    if plain[0] not in "'\"[":
+        return plain
     try:
-        value = _read_yaml(text, where="")
+        value = read_yaml(plain, where=where)
     except ConfigError:
-        return text.strip()
-    return value if value is None or isinstance(value, (str, list)) else text.strip()
+        if is_many and plain.startswith("[") and plain.endswith("]"):
+            raise
+        return plain
+    return value if isinstance(value, (str, list)) else plain
 
 
 def load_job(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> JobConfig:
@@ -89,7 +105,7 @@ def load_job(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Job
         raise ConfigError(
             f"{where}: cannot be read ({error.strerror}); expected a YAML job file, see configs/"
         ) from None
-    job = _read_yaml(text, where=where)
+    job = read_yaml(text, where=where)
     if job is None:
         job = {}
     if not isinstance(job, dict):
@@ -122,7 +138,10 @@ def _apply_override(job: dict[str, object], override: str) -> str:
     option = next((option for option in OPTIONS if option.name == key), None)
     if option is None:
         raise ConfigError(unknown_key(key, where=where))
-    value = _read_text(text) if option.kind.is_text else _read_yaml(text, where=where)
+    if option.kind.is_text:
+        value = _read_text(text, is_many=option.kind.is_many, where=where)
+    else:
+        value = read_yaml(text, where=where)
     if not dot:
         job[key] = option.check(value, where=where)
         return key

@@ -63,9 +63,9 @@ class Option:
             flag = self.flags[-1].split("/")[0] if self.name != "inputs" else "INPUTS"
             place = f"option {flag}" if where is None else f"{where}: key {self.name!r}"
             example = "" if self.kind.is_flag else f", for example {self.example}"
-            raise ConfigError(
-                f"{place} is {shown(value)}, expected {self.kind.expects}{example}"
-            ) from None
+            # A command line has no null: there the option is left away.
+            expects = self.kind.expects if where else self.kind.expects.removesuffix(", or null")
+            raise ConfigError(f"{place} is {shown(value)}, expected {expects}{example}") from None
 
 
 def shown(value: object) -> str:

@@ -188,13 +188,24 @@ def calibrate_target(
 def _check_target(exact: Trial, target: float, percentile: float, recipe: Recipe) -> None:
     least = exact.percentile(percentile)
     if least > ENOUGH * target:
+        if math.isinf(least):
+            raise CalibrationError(
+                "at threshold 0 the features of too many frames are no numbers, or zero, and no "
+                "error can be kept; look at the weights and the preprocessing, and run verify"
+            )
         advice = "--precision fp32, or " if recipe.precision != "fp32" else ""
         msg = (
             f"the target error is {target:g}, but at threshold 0 the error is {least:.2g} already "
             f"with --precision {recipe.precision}; expected {advice}a target above "
-            f"{least / ENOUGH:.2g}"
+            f"{_rounded_up(least / ENOUGH):g}"
         )
         raise CalibrationError(msg)
+
+
+def _rounded_up(value: float) -> float:
+    """To two digits, and never below: what is refused must not be advised."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return math.ceil(value / unit) * unit
 
 
 def largest_threshold(bench: Bench, target: float, percentile: float) -> float:

@@ -387,7 +387,7 @@ def _layer(whole: Program, config: JobConfig) -> str:
 def subject_of(model: LoadedModel, config: JobConfig, layer: str, engine: str) -> Subject:
     """What a calibration for this network is for."""
     return Subject(
-        model=Path(config.model).name if Path(config.model).is_file() else config.model,
+        model=config.model_name,
         weights_sha256=model.weights_sha256,
         layer=layer,
         pool=config.pool,

@@ -278,8 +278,7 @@ def _run_job(
 def identity_of(config: JobConfig, plan: JobPlan) -> dict[str, Any]:
     """The settings that decide the numbers, with names resolved to what they stand for."""
     identity = config.identity()
-    if Path(config.model).is_file():
-        identity["model"] = Path(config.model).name
+    identity["model"] = config.model_name
     identity["weights"] = plan.weights_id
     identity["weights_sha256"] = plan.weights_sha256
     identity["preprocess"] = plan.preprocess

@@ -19,7 +19,7 @@ class ModelEntry:
     is_cnn: bool
     """False where attention does the work."""
     paper: bool
-    """True for the networks of the paper's tables."""
+    """True for the networks that the paper applies the recurrence to."""
     default_weights: str
     """"ResNet18_Weights.IMAGENET1K_V1"; "" where weights have to be given."""
     weights_file: str = ""

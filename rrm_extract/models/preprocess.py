@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from ..errors import PreprocessError
+from ..config.jobfile import read_yaml
+from ..errors import ConfigError, PreprocessError
 from .frames import check_frames
 from .letterbox import Letterbox
 from .placement import Placement, centred, check_frame_size
@@ -186,8 +186,9 @@ def parse_preprocess(
 def _read_file(path: Path) -> Mapping[str, object]:
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        is_json = path.suffix.lower() == ".json"
+        content = json.loads(text) if is_json else read_yaml(text, where=path.name)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, ConfigError) as error:
         reason = " ".join(str(error).split())
         raise PreprocessError(f"cannot read preprocess file {str(path)!r}: {reason}") from error
     if not isinstance(content, Mapping):

@@ -28,6 +28,10 @@ MOST = 2.0
 MEMORY = 0.8
 """What the usual share keeps of itself from frame to frame."""
 
+REPEATS = 8
+"""Frames in a row that may be the one before once more, as where a clip has fewer a second than are
+sampled; they say nothing of what is usual. More, and the picture stands still."""
+
 
 class CutDetector:
     """Tells where a new scene begins, frame after frame of one clip."""
@@ -35,11 +39,13 @@ class CutDetector:
     def __init__(self) -> None:
         self._last: Any = None
         self._usual = 0.0
+        self._repeats = 0
 
     def reset(self) -> None:
         """Forgets the past: the next frame begins a clip, which is no cut."""
         self._last = None
         self._usual = 0.0
+        self._repeats = 0
 
     def cuts(self, frames: Any) -> list[int]:
         """Positions of the frames that begin a scene.
@@ -56,7 +62,9 @@ class CutDetector:
                 change = _share(here, self._last)
                 if change > UNRELATED and change > SUDDEN * self._usual:
                     found.append(position)
-                self._usual = MEMORY * self._usual + (1 - MEMORY) * change
+                self._repeats = 0 if change > 0 else self._repeats + 1
+                if change > 0 or self._repeats > REPEATS:
+                    self._usual = MEMORY * self._usual + (1 - MEMORY) * change
             self._last = here
         return found
 

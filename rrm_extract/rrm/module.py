@@ -423,7 +423,7 @@ def layer_thresholds(program: Program, threshold: float | Mapping[str, float]) -
         known = ", ".join(op.source or op.name for op in program.linear_ops[:4])
         msg = (
             f"threshold for {unknown[0]!r}, which is no convolution or fully-connected layer "
-            f"of this network; expected names such as {known}"
+            f"that the output of this network depends on; expected names such as {known}"
         )
         raise LayerError(msg)
     return thresholds

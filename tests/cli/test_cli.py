@@ -412,3 +412,18 @@ def test_verify_goes_on_after_a_clip_without_frames(
     assert code == 1
     assert "no frame could be decoded" in err
     assert "clip.mp4" in out, "the other clip is compared all the same"
+
+
+def test_a_job_file_is_told_what_it_can_do(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(f"inputs: {clip}\nmodel: {MODEL}\nfps: 8\n", encoding="utf-8")
+    code, _, err = output_of(capsys, "run", job)
+    assert code == 2
+    assert "job.yaml: no key 'output'; add it, or give --set output=FILE.h5" in err
+    options = ("--set", f"output={tmp_path / 'f.h5'}")
+    assert output_of(capsys, "run", job, *options)[0] == 0
+    code, _, err = output_of(capsys, "run", job, *options, "--set", "threshold=0.5")
+    assert code == 3
+    assert "--set overwrite=true" in err

@@ -29,7 +29,7 @@ from rrm_extract.jobs import calibrate_target as calibrate_target_module
 from rrm_extract.jobs import run as run_module
 from rrm_extract.jobs.calibrate import run_calibration
 from rrm_extract.jobs.calibrate_accumulated import calibrate_accumulated
-from rrm_extract.jobs.calibrate_target import calibrate_target
+from rrm_extract.jobs.calibrate_target import ENOUGH, _rounded_up, calibrate_target
 from rrm_extract.jobs.calibration import (
     AccumulatedCalibration,
     TargetCalibration,
@@ -811,3 +811,10 @@ def test_refresh_and_audit_in_a_long_chunk(unseen: Path, tmp_path: Path) -> None
         assert np.isnan(video.audit["estimate"]).all()
         errors = true_errors(unseen, video.features)
         np.testing.assert_allclose(error[audited], errors[audited], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("least", [0.00944, 0.0105, 0.9, 1.23e-5])
+def test_the_target_that_is_advised_is_not_refused(least: float) -> None:
+    advised = float(f"{_rounded_up(least / ENOUGH):g}")
+    assert least <= ENOUGH * advised
+    assert advised < 1.11 * least / ENOUGH

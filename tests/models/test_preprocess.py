@@ -182,3 +182,12 @@ def test_an_array_is_no_tensor() -> None:
     frames = np.zeros((2, 3, 8, 8), np.uint8)
     with pytest.raises(PreprocessError, match=r"ndarray; expected a torch.Tensor"):
         parse_preprocess("resize=4,crop=4,mean=0/0/0,std=1/1/1")(frames)  # type: ignore[arg-type]
+
+
+def test_a_file_is_read_as_a_job_file_is(tmp_path: Path) -> None:
+    path = tmp_path / "input.yaml"
+    path.write_text("resize: 32\ncrop: 32\nmean: [0, 0, 0]\nstd: [1e-2, 1e-2, 1e-2]\n")
+    assert parse_preprocess(str(path)).std == (0.01, 0.01, 0.01)
+    path.write_text("resize: 32\nresize: 48\ncrop: 32\nmean: [0, 0, 0]\nstd: [1, 1, 1]\n")
+    with pytest.raises(PreprocessError, match=r"input\.yaml"):
+        parse_preprocess(str(path))

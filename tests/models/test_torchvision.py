@@ -245,6 +245,9 @@ def test_list_is_torchvisions() -> None:
         "resnet18",
         "vgg16",
     }
+    assert {one.name for one in list_models() if one.paper and one.source != "torchvision"} == {
+        "rtpose", "tiny_yolov2", "xnor_alexnet", "xnor_resnet18", "yolov2",
+    }  # fmt: skip
     not_cnn = {entry.family for entry in entries.values() if not entry.is_cnn}
     assert not_cnn == {"vision_transformer", "swin_transformer", "maxvit"}
     resnet = entries["resnet18"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from rrm_extract.rrm.cuts import CutDetector
@@ -51,6 +52,13 @@ def test_noise_is_no_row_of_cuts() -> None:
     noise = random.standard_normal((40, 3, 64, 64)).astype(np.float32)
     assert len(found(noise)) <= 2
     assert all(cut < 4 for cut in found(noise))
+
+
+@pytest.mark.parametrize("times", [2, 3, 5])
+def test_nor_is_noise_that_is_shown_several_times(times: int) -> None:
+    """As a clip of few frames a second is, where more are sampled."""
+    noise = random.standard_normal((24, 3, 64, 64)).astype(np.float32)
+    assert len(found(np.repeat(noise, times, axis=0))) <= 2
 
 
 def test_still_pictures_and_numbers_that_are_none() -> None:

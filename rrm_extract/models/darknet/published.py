@@ -61,7 +61,7 @@ def _entry(name: str) -> ModelEntry:
         family="yolov2",
         source="darknet",
         is_cnn=True,
-        paper=False,
+        paper=True,
         default_weights="",
         weights_file=PUBLISHED[name],
         n_parameters=sum(parameter.numel() for parameter in network.parameters()),

@@ -50,7 +50,7 @@ def _entry(name: str, network: XnorNetwork) -> ModelEntry:
         family="xnor",
         source="xnor",
         is_cnn=True,
-        paper=False,
+        paper=True,
         default_weights="",
         weights_file="FILE.pth",
         n_parameters=sum(parameter.numel() for parameter in module.parameters()),

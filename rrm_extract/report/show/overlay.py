@@ -151,7 +151,7 @@ class Overlay:
     def captions(self) -> tuple[str, ...]:
         """What every picture says: the network, its weights, its threshold, what is painted."""
         network = (
-            f"{_called(self.config.model)}, weights {self.model.weights_id}, "
+            f"{self.config.model_name}, weights {self.model.weights_id}, "
             f"{setting_text(self.config, self.recipe.calibration)}"
         )
         drawn = "" if self._found is None else f"; {self._found.caption}"
@@ -352,12 +352,6 @@ class Overlay:
 def _count(one: _Seen, work: WorkSoFar, progress: Progress) -> None:
     work.add(one.share, is_key_frame=one.is_key_frame)
     progress.advance(1, one.share)
-
-
-def _called(model: str) -> str:
-    """A model's name, of a file without its folder."""
-    kind, colon, path = model.rpartition(":")
-    return f"{kind}{colon}{Path(path).name}" if Path(path).is_file() else model
 
 
 def _size(model: LoadedModel) -> tuple[int, int]:
