@@ -380,20 +380,31 @@ def test_overrides(job_file):
     ],
 )
 def test_overrides_that_are_text_need_no_quotes(job_file, text, value):
-    assert load_job(job_file("inputs: a\n"), [f"output={text}"]).output == value
+    path = job_file("inputs: a\n")
+    assert load_job(path, [f"output={text}"]).output == value
+    assert load_job(path, [f"preprocess={text}"]).preprocess == value
 
 
 def test_a_list_that_is_none_is_no_name(job_file):
     path = job_file("inputs: a\n")
-    assert load_job(path, ["include=[ab].mp4"]).include == ("[ab].mp4",)
+    for pattern in ("[ab].mp4", "[a-z]*.[mM][kK][vV]"):
+        assert load_job(path, [f"include={pattern}"]).include == (pattern,)
     with pytest.raises(ConfigError, match=r"--set include=\[\*\.mp4, \*\.mkv\].*quotes"):
         load_job(path, ["include=[*.mp4, *.mkv]"])
 
 
 def test_a_model_is_named_without_its_folder(tmp_path):
     (tmp_path / "net.cfg").touch()
-    for spec in (f"darknet:{tmp_path}/net.cfg", f"{tmp_path}/net.cfg", "tests.tiny:network"):
-        name = spec.replace(f"{tmp_path}/", "")
+    folder = tmp_path / "run_12:30"
+    folder.mkdir()
+    (folder / "net:2.onnx").touch()
+    for spec in (
+        f"darknet:{tmp_path}/net.cfg",
+        f"{tmp_path}/net.cfg",
+        f"{folder}/net:2.onnx",
+        "tests.tiny:network",
+    ):
+        name = spec.replace(f"{folder}/", "").replace(f"{tmp_path}/", "")
         assert JobConfig(model=spec).model_name == name
 
 

@@ -18,6 +18,9 @@ from rrm_extract.errors import ConfigError
 FEATURES = "features"
 """The task of a job whose frames get features."""
 
+DARKNET = "darknet:"
+"""Before the path of a Darknet .cfg file, as a model."""
+
 TASK_OPTIONS: dict[str, tuple[str, ...]] = {
     "detect": ("score_threshold", "overlap"),
     "pose": ("score_threshold", "field_threshold", "least_parts", "least_score"),
@@ -401,9 +404,10 @@ class JobConfig:
 
     @property
     def model_name(self) -> str:
-        """The network as it was asked for; a file, perhaps of a kind, without its folder."""
-        kind, colon, path = self.model.rpartition(":")
-        return f"{kind}{colon}{Path(path).name}" if Path(path).is_file() else self.model
+        """The network as it was asked for; a file without its folder."""
+        kind = DARKNET if self.model.startswith(DARKNET) else ""
+        path = Path(self.model.removeprefix(kind))
+        return f"{kind}{path.name}" if path.is_file() else self.model
 
     @property
     def task_options(self) -> dict[str, Any]:

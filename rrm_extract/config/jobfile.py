@@ -76,7 +76,8 @@ def _read_text(text: str, *, is_many: bool, where: str) -> object:
     try:
         value = read_yaml(plain, where=where)
     except ConfigError:
-        if is_many and plain.startswith("[") and plain.endswith("]"):
+        # A pattern may begin and end with a class of letters.
+        if is_many and plain.startswith("[") and plain.find("]") == len(plain) - 1:
             raise
         return plain
     return value if isinstance(value, (str, list)) else plain
@@ -138,7 +139,8 @@ def _apply_override(job: dict[str, object], override: str) -> str:
     option = next((option for option in OPTIONS if option.name == key), None)
     if option is None:
         raise ConfigError(unknown_key(key, where=where))
-    if option.kind.is_text:
+    is_file = key == "preprocess" and not dot and not text.lstrip().startswith("{")
+    if option.kind.is_text or is_file:
         value = _read_text(text, is_many=option.kind.is_many, where=where)
     else:
         value = read_yaml(text, where=where)

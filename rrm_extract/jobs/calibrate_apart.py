@@ -29,7 +29,7 @@ def calibrate_apart(config: JobConfig, output: Path, *, say: Callable[[str], Non
     """Calibrates and writes the file in a process that then ends, and its memory with it.
 
     Where it ends, or nothing moves for ``config.timeout`` seconds, while it reads a video, it is
-    started again without that one.
+    started again without that one. Killed by SIGKILL, as where memory runs out, it ends the job.
 
     Args:
         config: the job, with ``target_error``.

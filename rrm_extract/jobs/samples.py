@@ -119,7 +119,8 @@ def take_samples(
             parts.append(network_input(batch, recipe))
             numbers += [frame.sample_index for frame in batch]
             timestamps += [frame.timestamp for frame in batch]
-        if problems and not parts:  # what comes before the damage is as good as any
+        # What comes before the damage is as good as any.
+        if problems and len(numbers) < FEWEST_FRAMES:
             if say is not None:
                 say(problems[0])
             continue

@@ -288,7 +288,7 @@ class OutputStore:
                 for path in folder.iterdir():
                     if is_temp(path):
                         remove(path)
-        if job is not None and fits and (job.overwrite or not self.overwrite):
+        if job is not None and (self._files(_PART) or self._files(_CHUNKS)):
             self._earlier_isas = job.kernel_isas
         isas = [*self._earlier_isas, *filter(None, [self._kernel_isa])]
         Job.of_this_process(

@@ -672,6 +672,8 @@ def test_another_processor_alone_writes_nothing_anew(tmp_path: Path) -> None:
     run(["a.mp4", "d.mp4"], "portable", "./net.onnx", ends=False)
     assert run(["a.mp4", "d.mp4"], "neon", "./net.onnx")
     assert isas() == "avx512, avx2, portable"
+    with OutputStore(output, IDENTITY, kernel_isa="never") as store:
+        store.record_failure(failure("e.mp4"))
     run(["e.mp4"], "portable", "./net.onnx", ends=False)
     assert run(["e.mp4", "f.mp4"], "neon", "./net.onnx")
     assert isas() == "avx512, avx2, portable, neon"

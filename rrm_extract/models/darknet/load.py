@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from ...config.job import DARKNET
 from ...errors import ModelError, PreprocessError, WeightsError
 from ..checkpoint import all_nan_keys, fit_checkpoint, read_checkpoint
 from ..letterbox import Letterbox
@@ -19,7 +20,7 @@ from .weights_file import SUFFIX, read_weights
 
 __all__ = ["PREFIX", "is_darknet_model", "load_darknet"]
 
-PREFIX = "darknet:"
+PREFIX = DARKNET
 
 
 def is_darknet_model(name: str) -> bool:
