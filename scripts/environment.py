@@ -21,6 +21,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,13 +54,37 @@ def _is_current(venv: Path, extras: set[str]) -> bool:
         _python(venv).exists()
         and state.get("installed_from") == _fingerprint()
         and extras <= set(state.get("extras", []))
+        and not _has_another_python(venv, state)
+        # What stands in for the native engine, since which something to compile it has come.
+        and (not _has_stand_in(venv) or state.get("toolchain") == _toolchain())
     )
+
+
+def _has_another_python(venv: Path, state: dict[str, Any]) -> bool:
+    """Whether its Python has become another version, as after an upgrade of the system.
+
+    Known where it runs this: what was installed for the version before is out of its sight.
+    """
+    installed_for = state.get("python")
+    return Path(sys.prefix) == venv and installed_for not in (None, list(sys.version_info[:2]))
+
+
+def _has_stand_in(venv: Path) -> bool:
+    return any(venv.glob("lib/python*/site-packages/rrm_extract/engine/_native.py"))
+
+
+def _toolchain() -> list[str]:
+    """What the native engine takes to be compiled, as far as it is here."""
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    compiler = shutil.which(os.environ.get("CXX") or "c++")
+    return [*filter(None, [compiler]), *(str(headers) for _ in range(headers.is_file()))]
 
 
 def _bring_up_to_date(venv: Path, extras: set[str]) -> None:
     state = _read_state(venv)
     python = _python(venv)
-    if state.get("is_ours") and (not state.get("was_complete") or not python.exists()):
+    lost = not python.exists() or _has_another_python(venv, state)
+    if state.get("is_ours") and (not state.get("was_complete") or lost):
         _say(f"{venv} was not finished or has lost its Python: making it again")
         _empty(venv)
         state = {}
@@ -85,7 +110,13 @@ def _bring_up_to_date(venv: Path, extras: set[str]) -> None:
         venv,
         "pip did not install the package, see its messages above",
     )
-    state |= {"installed_from": _fingerprint(), "extras": sorted(extras), "was_complete": True}
+    state |= {
+        "installed_from": _fingerprint(),
+        "extras": sorted(extras),
+        "was_complete": True,
+        "python": list(_version_of(python)),
+        "toolchain": _toolchain(),
+    }
     _write_state(venv, state)
 
 
@@ -110,10 +141,15 @@ def _run(command: list[str], venv: Path, problem: str) -> None:
         _fail(f"{problem} (exit code {done.returncode}); run the same command to try again")
 
 
-def _check_version(python: Path) -> None:
+def _version_of(python: Path) -> tuple[int, ...]:
+    """Its major and minor version; none where it does not start."""
     code = "import sys; print(*sys.version_info[:2])"
     done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
-    version = tuple(int(part) for part in done.stdout.split())
+    return tuple(int(part) for part in done.stdout.split())
+
+
+def _check_version(python: Path) -> None:
+    version = _version_of(python)
     if version < OLDEST:
         found = ".".join(map(str, version)) or "no working Python"
         _fail(f"{python} is {found}, expected 3.10 or later; name another one with RRM_VENV")

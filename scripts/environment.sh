@@ -11,7 +11,10 @@ find_python() {
     candidates=(python3.13 python3.12 python3.11 python3.10 python3 python)
     if [[ -n "${RRM_PYTHON:-}" ]]; then candidates=("$RRM_PYTHON"); fi
     for candidate in "${candidates[@]}"; do
-        command -v -- "$candidate" >/dev/null 2>&1 || continue
+        if ! command -v -- "$candidate" >/dev/null 2>&1; then
+            if [[ -n "${RRM_PYTHON:-}" ]]; then reasons+="; $candidate (RRM_PYTHON) was not found"; fi
+            continue
+        fi
         if ! "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
             reasons+="; $candidate is older than 3.10 or does not start"
         elif ! "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then

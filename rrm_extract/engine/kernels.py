@@ -21,8 +21,9 @@ def native_module() -> ModuleType:
         module = importlib.import_module("rrm_extract.engine._native")
     except ImportError as error:
         msg = (
-            f"the native engine is not part of this installation ({error}); install a C++ compiler "
-            "(GCC 11 or Clang 14, or later) and install rrm-extract again, or use --engine torch"
+            f"the native engine is not part of this installation ({error}); put that right (it "
+            "takes a C++ compiler, GCC 11, Clang 14 or later, and Python's headers) and install "
+            "rrm-extract again, or use --engine torch"
         )
         raise EngineError(msg) from error
     return module

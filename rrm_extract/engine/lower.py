@@ -170,6 +170,11 @@ class _Lowering:
         if has_known and op.kind not in ("add", "multiply"):
             raise NoStepError(f"no kernel for {name_of(op)} with a constant")
         result = self.results[op.name]
+        if not isinstance(result, Tensor) and op.kind in ("add", "multiply"):
+            # Tuples that are joined, or repeated.
+            if has_known:
+                raise NoStepError(f"no kernel for {name_of(op)} with a constant")
+            return self._moved(op, args, kwargs)
         if isinstance(result, Tensor) and result.dtype != torch.float32:
             raise NoStepError(f"its result is {result.dtype}")
         if op.kind in ("conv", "linear"):
@@ -183,8 +188,7 @@ class _Lowering:
         if op.kind == "norm" and isinstance(op.call, (nn.BatchNorm1d, nn.BatchNorm2d)):
             return self._batch_norm(op.call, args[0])
         if isinstance(op.call, ChannelScale):
-            scale, shift = op.call.scale, op.call.shift
-            return self._by_channel(args[0], scale, scale.new_zeros(1) if shift is None else shift)
+            return self._channel_scale(args[0], op.call)
         if op.call in _ADDITIONS or op.call in _PRODUCTS or op.kind in ("add", "multiply"):
             return self._arithmetic(op, args, kwargs)
         raise NoStepError(f"no kernel for {name_of(op)}")
@@ -310,6 +314,16 @@ class _Lowering:
         if norm.bias is not None:
             shift = shift + norm.bias.detach().double()
         return self._by_channel(x, scale, shift)
+
+    def _channel_scale(self, x: Tensor, call: ChannelScale) -> Tensor:
+        scale = call.scale
+        shift = scale.new_zeros(1) if call.shift is None else call.shift
+        spatial = scale.dim() - 1
+        if x.dim() == spatial + 2:
+            return self._by_channel(x, scale, shift)
+        if spatial == 0 and x.dim() == 4:  # of a fully-connected layer over the last dimension
+            return self._by_channel(x.permute(0, 3, 1, 2), scale, shift).permute(0, 2, 3, 1)
+        raise NoStepError(f"a scale by channel over {x.dim()} dimensions")
 
     def _by_channel(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         if x.dim() == 2:  # numbers without a place are channels of one pixel

@@ -325,3 +325,26 @@ def test_without_pytorch_too() -> None:
     assert plan is not None
     (result,), _ = CompiledNetwork(plan).run(x.numpy())
     assert torch.equal(torch.from_numpy(result), network.run(x)[0][0])
+
+
+class _OverPixels(nn.Module):
+    """A binary fully-connected layer over the last dimension of a map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.sign = nn.Conv2d(3, 16, 3, padding=1), Sign()
+        self.fc = BinaryLinear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.sign(self.conv(x)).permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("side", [12, 16])
+def test_a_binary_layer_over_the_last_dimension(side: int) -> None:
+    module = _OverPixels()
+    exact(module, torch.Generator().manual_seed(0))
+    x = clip((3, side, side), CHANGES, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = module(x)
+    (result,), _ = native(program_of(module), (3, side, side), threshold=0.0).run(x)
+    assert torch.equal(result, expected)

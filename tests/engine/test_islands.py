@@ -266,3 +266,27 @@ def test_a_layer_without_a_kernel_counts_as_dense() -> None:
     deltas = seen.density_delta[1:].mean(dim=0).tolist()
     assert [cost.density_delta for cost in costs] == pytest.approx(deltas)
     assert 1 < theoretical_speedup(costs) < 4
+
+
+class _Tuples(nn.Module):
+    """Tuples of maps are joined and repeated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.other = nn.Conv2d(3, 16, 3), nn.Conv2d(3, 8, 3)
+        self.head = nn.Conv2d(40, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        halves = self.conv(x).chunk(2, 1)
+        return self.head(torch.cat(halves + (self.other(x),) * 3, 1))
+
+
+def test_tuples_that_are_joined() -> None:
+    torch.manual_seed(0)
+    module = _Tuples().eval()
+    frames = torch.rand(4, *SHAPE)
+    network = native(program_of(module), SHAPE, threshold=0)
+    (result,), _ = network.run(frames)
+    with torch.inference_mode():
+        assert relative_l2(result, module(frames)) < EXACT_RECURRENCE
+    assert network.islands == ()

@@ -1,0 +1,74 @@
+"""When the scripts' virtual environment is made current again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import environment
+import pytest
+
+ROOT = Path(environment.__file__).parents[1]
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Path:
+    """One that was installed as things are now."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").touch()
+    note(tmp_path)
+    return tmp_path
+
+
+def note(venv: Path, **change: object) -> None:
+    state = {
+        "is_ours": True,
+        "installed_from": environment._fingerprint(),
+        "extras": ["test"],
+        "was_complete": True,
+        "python": list(sys.version_info[:2]),
+        "toolchain": environment._toolchain(),
+    }
+    (venv / environment.STATE).write_text(json.dumps({**state, **change}))
+
+
+def test_current_as_long_as_nothing_changes(venv: Path) -> None:
+    assert environment._is_current(venv, {"test"})
+    assert not environment._is_current(venv, {"test", "bench"})
+    note(venv, installed_from="other sources")
+    assert not environment._is_current(venv, {"test"})
+
+
+def test_its_python_has_become_another(venv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    note(venv, python=[3, 9])
+    assert environment._is_current(venv, {"test"}), "of which another Python knows nothing"
+    monkeypatch.setattr(sys, "prefix", str(venv))
+    assert not environment._is_current(venv, {"test"})
+    note(venv)
+    assert environment._is_current(venv, {"test"})
+
+
+def test_a_compiler_has_come(venv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = venv / "lib/python3.11/site-packages/rrm_extract/engine"
+    engine.mkdir(parents=True)
+    monkeypatch.setenv("CXX", str(venv / "no-compiler"))
+    note(venv, toolchain=environment._toolchain())
+    (engine / "_native.py").touch()
+    assert environment._is_current(venv, {"test"}), "nothing is better than before"
+    monkeypatch.setenv("CXX", sys.executable)  # anything that can be run
+    assert not environment._is_current(venv, {"test"})
+    (engine / "_native.py").unlink()
+    assert environment._is_current(venv, {"test"}), "it was compiled"
+
+
+def test_a_python_that_was_named_and_is_not_there() -> None:
+    code = f"source {ROOT}/scripts/environment.sh && find_python"
+    variables = {**os.environ, "RRM_PYTHON": "/nope/python3.12"}
+    done = subprocess.run(
+        ["bash", "-c", code], env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "/nope/python3.12 (RRM_PYTHON) was not found" in done.stderr
