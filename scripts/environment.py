@@ -77,7 +77,7 @@ def _toolchain() -> list[str]:
     """What the native engine takes to be compiled, as far as it is here."""
     headers = Path(sysconfig.get_path("include"), "Python.h")
     compiler = shutil.which(os.environ.get("CXX") or "c++")
-    return [*filter(None, [compiler]), *(str(headers) for _ in range(headers.is_file()))]
+    return [str(part) for part in (compiler, headers) if part and Path(part).is_file()]
 
 
 def _bring_up_to_date(venv: Path, extras: set[str]) -> None:

@@ -139,8 +139,8 @@ def _apply_override(job: dict[str, object], override: str) -> str:
     option = next((option for option in OPTIONS if option.name == key), None)
     if option is None:
         raise ConfigError(unknown_key(key, where=where))
-    is_file = key == "preprocess" and not dot and not text.lstrip().startswith("{")
-    if option.kind.is_text or is_file:
+    may_be_path = option.kind.is_path and not dot and not text.lstrip().startswith("{")
+    if option.kind.is_text or may_be_path:
         value = _read_text(text, is_many=option.kind.is_many, where=where)
     else:
         value = read_yaml(text, where=where)

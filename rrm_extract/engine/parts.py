@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rrm_extract.engine.places import Places
 from rrm_extract.engine.plan import DeltaInput, PlanTensor, Step
 from rrm_extract.graph import Op
+from rrm_extract.graph.program import mapped
 
 __all__ = [
     "Assembly",
@@ -132,19 +132,6 @@ class Lowered:
     def islands(self) -> list[Island]:
         """The operations without a native step, in order."""
         return [item for item in self.sequence if isinstance(item, Island)]
-
-
-def mapped(tree: Any, change: Callable[[Any], Any]) -> Any:
-    """Nested tuples, lists, mappings and slices with every leaf replaced by ``change(leaf)``."""
-    if isinstance(tree, torch.Size):  # takes numbers only
-        return change(tree)
-    if isinstance(tree, (tuple, list)):
-        return type(tree)([mapped(item, change) for item in tree])
-    if isinstance(tree, Mapping):
-        return {key: mapped(item, change) for key, item in tree.items()}
-    if isinstance(tree, slice):
-        return slice(*(mapped(item, change) for item in (tree.start, tree.stop, tree.step)))
-    return change(tree)
 
 
 def leaves(tree: Any) -> list[Any]:

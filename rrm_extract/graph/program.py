@@ -20,6 +20,7 @@ __all__ = [
     "Program",
     "Ref",
     "execute",
+    "mapped",
     "ordinary_values",
     "references",
     "substitute",
@@ -121,14 +122,18 @@ class Program:
 
         So is what it makes, and moves, where its parameters were.
         """
+
+        def there(argument: Any) -> Any:
+            return device if isinstance(argument, torch.device) else argument
+
         return replace(
             self,
             ops=tuple(
                 replace(
                     op,
                     call=_moved(op.call, device),
-                    args=_with_device(op.args, device),
-                    kwargs=_with_device(dict(op.kwargs), device),
+                    args=mapped(op.args, there),
+                    kwargs=mapped(op.kwargs, there),
                 )
                 for op in self.ops
             ),
@@ -204,6 +209,19 @@ def references(tree: Any) -> Iterator[str]:
         yield from references((tree.start, tree.stop, tree.step))
 
 
+def mapped(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """Nested tuples, lists, mappings and slices with every leaf replaced by ``change(leaf)``."""
+    if isinstance(tree, torch.Size):  # takes numbers only
+        return change(tree)
+    if isinstance(tree, (tuple, list)):
+        return type(tree)([mapped(item, change) for item in tree])
+    if isinstance(tree, Mapping):
+        return {key: mapped(item, change) for key, item in tree.items()}
+    if isinstance(tree, slice):
+        return slice(*(mapped(item, change) for item in (tree.start, tree.stop, tree.step)))
+    return change(tree)
+
+
 def substitute(tree: Any, values: Mapping[str, Any]) -> Any:
     """The same nesting with every :class:`Ref` replaced by its value."""
     if isinstance(tree, Ref):
@@ -228,17 +246,6 @@ def _moved(call: Callable[..., Any], device: torch.device) -> Callable[..., Any]
     if isinstance(call, Constant):
         return Constant(call.value.to(device))
     return call
-
-
-def _with_device(tree: Any, device: torch.device) -> Any:
-    """Nested arguments for another device: the tracer has noted what a weight's own was."""
-    if isinstance(tree, torch.device):
-        return device
-    if isinstance(tree, (tuple, list)):
-        return type(tree)(_with_device(item, device) for item in tree)
-    if isinstance(tree, dict):
-        return {key: _with_device(item, device) for key, item in tree.items()}
-    return tree
 
 
 def _state(module: nn.Module) -> Iterator[Tensor]:

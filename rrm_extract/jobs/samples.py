@@ -20,12 +20,10 @@ from rrm_extract.jobs.discover import Video
 from rrm_extract.jobs.extractor import batches
 from rrm_extract.jobs.recipe import Recipe, RecipeNetwork, network_input
 from rrm_extract.jobs.sampling import sampling_of
+from rrm_extract.jobs.worker import one_line
 from rrm_extract.video import ClipReader, SampledFrame, count_chunks, scan_clip
 
 __all__ = ["ReadingWatch", "Sample", "portions", "run_controlled", "take_samples"]
-
-LONGEST_REASON = 300
-"""Characters of an unforeseen error's text that are shown."""
 
 FEWEST_FRAMES = 4
 """A stretch shorter than that shows nothing of what changes."""
@@ -212,8 +210,7 @@ def _stretch(
     except (MemoryError, RrmError):
         raise  # it would be the same with any other video
     except Exception as error:  # noqa: BLE001 - a decoder may raise whatever it likes on one clip
-        what = " ".join(str(error).split())[:LONGEST_REASON]
-        problems.append(f"{video.path}: {type(error).__name__}: {what}")
+        problems.append(f"{video.path}: {type(error).__name__}: {one_line(error)}")
     finally:
         if watch is not None:
             watch.ends()

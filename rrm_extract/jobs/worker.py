@@ -31,7 +31,7 @@ from rrm_extract.jobs.messages import (
 from rrm_extract.store import save_chunk
 from rrm_extract.video import ClipInfo, ClipReader, scan_clip
 
-__all__ = ["HEARTBEAT_SECONDS", "end_with_parent", "work"]
+__all__ = ["HEARTBEAT_SECONDS", "end_with_parent", "one_line", "work"]
 
 HEARTBEAT_SECONDS = 0.5
 """How often a worker looks whether anything moved, and says so if it did."""
@@ -60,7 +60,7 @@ def work(connection: Connection, threads: int, with_torch: bool) -> None:
     try:
         worker = _Worker(connection, _computation(recipe_path, threads))
     except Exception as error:  # noqa: BLE001 - the process boundary: the parent tells the user
-        what = f"{type(error).__name__}: {_one_line(error)}"
+        what = f"{type(error).__name__}: {one_line(error)}"
         msg = f"a worker cannot load the network ({what}); what it needs must be importable there"
         connection.send(Fatal(WorkerError.__name__, msg, is_store=False))
         return
@@ -128,7 +128,7 @@ class _Worker:
             # A decoder or a network that raises on one clip must not end the others.
             stage = "scan" if isinstance(task, ScanTask) else "compute"
             self._close()
-            return TaskFailed(stage, type(error).__name__, _one_line(error))
+            return TaskFailed(stage, type(error).__name__, one_line(error))
 
     def _chunk(self, task: ChunkTask) -> ChunkDone:
         if task.info is not None:
@@ -183,5 +183,6 @@ class _Worker:
             read = now
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """An unforeseen error's text, as much of it as is kept."""
     return " ".join(str(error).split())[:LONGEST_REASON]

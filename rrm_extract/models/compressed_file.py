@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ..config.job import DARKNET
 from ..errors import ModelError, PreprocessError, WeightsError
 from .caffe_alexnet import CAFFE_ALEXNET, load_caffe_alexnet
 from .compression.dcz_reader import describe_dcz
 from .compression.published_net import read_published_net
-from .darknet import PREFIX as DARKNET_PREFIX
 from .darknet import is_darknet_model, load_darknet
 from .letterbox import Letterbox
 from .loaded import LoadedModel, Transform
@@ -45,7 +45,7 @@ def load_dcz(name: str, choice: WeightsChoice, preprocess: Transform | None) -> 
     model = description.model
     file = WeightsChoice(kind="file", text=name)
     if ":" in model:
-        is_cfg = model.startswith(DARKNET_PREFIX)
+        is_cfg = model.startswith(DARKNET)
         what = "whose .cfg file is not in it" if is_cfg else "which is code that is not in the file"
         raise ModelError(
             f"{name} holds weights of {model!r}, {what}; give --model {model} --weights {name}"

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ..config.job import DARKNET
 from ..errors import ModelError
 from .caffe_alexnet import CAFFE_ALEXNET, load_caffe_alexnet
 from .catalogue import list_models
 from .compressed_file import DCZ, load_dcz, load_published_net, own_letterbox
 from .compression.dcz_reader import describe_dcz
-from .darknet import PREFIX as DARKNET_PREFIX
 from .darknet import is_darknet_model, load_darknet
 from .factory import load_factory
 from .letterbox import Letterbox
@@ -96,7 +96,7 @@ def _load(name: str, choice: WeightsChoice, described: Transform | None) -> Load
     raise ModelError(
         f"no model {name!r}; {hint} Expected a torchvision name, timm/NAME, FILE.onnx, FILE.dcz, "
         "FILE.net, yolov2, tiny_yolov2, rtpose, xnor_alexnet, xnor_resnet18, "
-        f"{DARKNET_PREFIX}FILE.cfg or package.module:factory"
+        f"{DARKNET}FILE.cfg or package.module:factory"
     )
 
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
 from rrm_extract.engine import NativeNetwork, choose_engine
 from rrm_extract.engine.parts import Assembly, Part, Rearrangement
 from rrm_extract.engine.plan import (
@@ -24,9 +22,8 @@ from rrm_extract.engine.plan import (
 )
 from rrm_extract.graph import default_layer, fold_batch_norm, select
 from rrm_extract.models import load_model
-from rrm_extract.report.network import any_weights
+from rrm_extract.report.network import any_weights, layer_costs
 from rrm_extract.report.table import number, table
-from rrm_extract.rrm import RecurrentNetwork
 
 __all__ = ["ExplainedIsland", "ExplainedStep", "Explanation", "explain_network"]
 
@@ -142,15 +139,13 @@ def explain_network(name: str, *, preprocess: str | None = None) -> Explanation:
     program = fold_batch_norm(select(whole, (layer,)))
     choice = choose_engine("auto")
     if choice.engine != "native":
-        plain = RecurrentNetwork(program)
-        plain.step(torch.zeros(1, *model.input_shape))
         return Explanation(
             name=name,
             layer=layer,
             engine=choice.engine,
             isa=choice.isa,
             reason=choice.reason,
-            macs=sum(cost.macs for cost in plain.stats()),
+            macs=sum(cost.macs for cost in layer_costs(program, model.input_shape)),
             steps=(),
             islands=(),
         )

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from rrm_extract.engine.lower import results_of
-from rrm_extract.graph import default_layer, fold_batch_norm, layer_names
+from rrm_extract.graph import Program, default_layer, fold_batch_norm, layer_names
 from rrm_extract.models import load_model
 from rrm_extract.models.darknet import is_darknet_model
 from rrm_extract.models.registry import carries_weights
 from rrm_extract.report.table import number, table
 from rrm_extract.rrm import LayerCost, RecurrentNetwork, by_frame
 
-__all__ = ["NetworkDescription", "any_weights", "describe_network"]
+__all__ = ["NetworkDescription", "any_weights", "describe_network", "layer_costs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,16 +80,21 @@ def describe_network(name: str, *, preprocess: str | None = None) -> NetworkDesc
     whole = model.trace()
     values = results_of(whole, model.input_shape)
     program = fold_batch_norm(whole)
-    network = RecurrentNetwork(by_frame(program))  # of which sizes alone are of interest
-    network.step(torch.zeros(1, *model.input_shape))
     return NetworkDescription(
         name=name,
         input_shape=model.input_shape,
         default_layer=default_layer(whole),
         layer_names=tuple(one for one in layer_names(whole) if _is_feature(values[one])),
         kinds=dict(Counter(op.kind for op in program.ops)),
-        layers=network.stats(),
+        layers=layer_costs(program, model.input_shape),
     )
+
+
+def layer_costs(program: Program, input_shape: tuple[int, int, int]) -> tuple[LayerCost, ...]:
+    """Sizes and MACs of the linear layers for one frame; densities are those of zeros."""
+    network = RecurrentNetwork(by_frame(program))  # of which sizes alone are of interest
+    network.step(torch.zeros(1, *input_shape))
+    return network.stats()
 
 
 def _is_feature(value: object) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +34,25 @@ def same_content(a: str | Path, b: str | Path) -> list[str]:
     with reading(Path(a)) as file_a, reading(Path(b)) as file_b:
         found = _attrs("/", file_a, file_b)
         for table in (INDEX, FAILURES):
-            found += _columns(f"/{table}", _member(file_a, table), _member(file_b, table))
+            own = itemgetter(table)
+            found += _columns(f"/{table}", _read(file_a, own), _read(file_b, own))
         found += [f"/{VIDEOS}/{name}: only in {a}" for name in sorted(ids[0] - ids[1])]
         found += [f"/{VIDEOS}/{name}: only in {b}" for name in sorted(ids[1] - ids[0])]
         for name in sorted(ids[0] & ids[1]):
-            video = f"{VIDEOS}/{name}"
-            found += _videos(f"/{video}", _member(file_a, video), _member(file_b, video))
+            video = itemgetter(f"{VIDEOS}/{name}")
+            found += _videos(f"/{VIDEOS}/{name}", _read(file_a, video), _read(file_b, video))
     return found
 
 
-def _member(group: Any, name: str) -> Any:
-    with damage_named(group):
-        return group[name]
+def _read(target: Any, read: Callable[[Any], Any]) -> Any:
+    """What is read from a part of one file; damage is that file's."""
+    with damage_named(target):
+        return read(target)
 
 
 def _videos(place: str, a: Any, b: Any) -> list[str]:
     found = _attrs(place, a, b)
-    members, others = _row_members(a), _row_members(b)
+    members, others = _read(a, row_members), _read(b, row_members)
     found += [
         f"{place}/{name}: only in the {'first' if name in members else 'second'}"
         for name in sorted({*members} ^ {*others})
@@ -59,13 +62,10 @@ def _videos(place: str, a: Any, b: Any) -> list[str]:
             continue
         found += _attrs(f"{place}/{name}", rows, others[name])
         found += _rows(f"{place}/{name}", rows, others[name])
-    layers, other_layers = _member(a, LAYERS), _member(b, LAYERS)
-    return found + _columns(f"{place}/{LAYERS}", layers, other_layers, skip=LAYER_ROWS)
-
-
-def _row_members(group: Any) -> dict[str, Any]:
-    with damage_named(group):
-        return row_members(group)
+    layers = itemgetter(LAYERS)
+    return found + _columns(
+        f"{place}/{LAYERS}", _read(a, layers), _read(b, layers), skip=LAYER_ROWS
+    )
 
 
 def _rows(place: str, a: Any, b: Any) -> list[str]:
@@ -73,34 +73,22 @@ def _rows(place: str, a: Any, b: Any) -> list[str]:
         return [f"{place}: {a.dtype} {a.shape} against {b.dtype} {b.shape}"]
     if a.size:
         for block in row_blocks(a):
-            x, y = _block(a, block), _block(b, block)
+            x, y = _read(a, itemgetter(block)), _read(b, itemgetter(block))
             if x.tobytes() != y.tobytes():
                 differs = [p.tobytes() != q.tobytes() for p, q in zip(x, y, strict=True)]
                 return [f"{place}: differs from row {block.start + differs.index(True)} on"]
     return []
 
 
-def _block(rows: Any, block: slice) -> Any:
-    with damage_named(rows):
-        return rows[block]
-
-
 def _columns(place: str, a: Any, b: Any, *, skip: tuple[str, ...] = ()) -> list[str]:
-    return _values(place, _read_columns(a, skip), _read_columns(b, skip))
-
-
-def _read_columns(group: Any, skip: tuple[str, ...]) -> dict[str, Any]:
-    with damage_named(group):
+    def columns(group: Any) -> dict[str, Any]:
         return {name: read_column(column) for name, column in group.items() if name not in skip}
+
+    return _values(place, _read(a, columns), _read(b, columns))
 
 
 def _attrs(place: str, a: Any, b: Any) -> list[str]:
-    return _values(f"{place} attribute", _read_attrs(a), _read_attrs(b))
-
-
-def _read_attrs(target: Any) -> dict[str, Any]:
-    with damage_named(target):
-        return read_attrs(target)
+    return _values(f"{place} attribute", _read(a, read_attrs), _read(b, read_attrs))
 
 
 def _values(place: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from .build import build_network, input_size
 from .cfg import Section, parse_cfg, read_cfg
-from .load import PREFIX, is_darknet_model, load_darknet
+from .load import is_darknet_model, load_darknet
 from .network import DarknetNetwork
 from .published import coco_ids, coco_names, darknet_entries
 from .weights_file import read_weights, write_weights
 
 __all__ = [
-    "PREFIX",
     "DarknetNetwork",
     "Section",
     "build_network",

@@ -18,14 +18,12 @@ from .network import DarknetNetwork
 from .published import PUBLISHED, coco_names, published_cfg
 from .weights_file import SUFFIX, read_weights
 
-__all__ = ["PREFIX", "is_darknet_model", "load_darknet"]
-
-PREFIX = DARKNET
+__all__ = ["is_darknet_model", "load_darknet"]
 
 
 def is_darknet_model(name: str) -> bool:
     """Whether ``name`` is one of the published networks, or "darknet:FILE.cfg"."""
-    return name in PUBLISHED or name.startswith(PREFIX)
+    return name in PUBLISHED or name.startswith(DARKNET)
 
 
 def load_darknet(name: str, choice: WeightsChoice, preprocess: Transform | None) -> LoadedModel:
@@ -73,9 +71,9 @@ def load_darknet(name: str, choice: WeightsChoice, preprocess: Transform | None)
 def _sections(name: str) -> list[Section]:
     if name in PUBLISHED:
         return published_cfg(name)
-    path = Path(name.removeprefix(PREFIX))
+    path = Path(name.removeprefix(DARKNET))
     if not path.is_file():
-        raise ModelError(f"model {name!r}: no file {str(path)!r}; expected {PREFIX}FILE.cfg")
+        raise ModelError(f"model {name!r}: no file {str(path)!r}; expected {DARKNET}FILE.cfg")
     return read_cfg(path)
 
 
