@@ -57,7 +57,7 @@ from rrm_extract.engine import NativeNetwork
 from rrm_extract.engine import lower as lowering
 from rrm_extract.engine.build import Packed
 from rrm_extract.errors import RrmError
-from rrm_extract.graph import Program, fold_batch_norm, trace
+from rrm_extract.graph import Program, fold, trace
 from rrm_extract.models import load_model
 
 TREATMENT = "pruned and shared at the paper's densities, not trained"
@@ -251,7 +251,7 @@ def parts_of(path: Path, clip: Path, count: int) -> list[Part]:
     """The whole network and its fully-connected layers, on one clip."""
     subject = load_subject(str(path))
     frames = clip_frames(clip, subject, count=count)
-    whole = fold_batch_norm(load_model(str(path)).trace())
+    whole = fold(load_model(str(path)).trace())
     maps, connected = connected_layers(whole)
     inputs = torch.cat([maps(some)[0] for some in torch.split(frames, 8)])
     reference = torch.cat([connected(some)[0] for some in torch.split(inputs, 8)])

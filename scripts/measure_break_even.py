@@ -24,7 +24,7 @@ from every_layer_dense import every_layer_dense
 from torch import nn
 
 from rrm_extract.engine.native import NativeNetwork
-from rrm_extract.graph import BinaryConv2d, Sign, fold_batch_norm, trace
+from rrm_extract.graph import BinaryConv2d, Sign, fold, trace
 
 LAYERS: dict[
     str, tuple[str, int, int, Callable[[], nn.Module]]
@@ -83,7 +83,7 @@ def measure(name: str, precision: str, frames: int, repeats: int) -> dict[str, A
     """One layer at all densities."""
     form, channels, size, make = LAYERS[name]
     torch.manual_seed(0)
-    program = fold_batch_norm(trace(nn.Sequential(make()).eval()))
+    program = fold(trace(nn.Sequential(make()).eval()))
     shape = (channels, size, size)
     networks = {
         kind: _network(program, shape, precision, lists=kind == "list")

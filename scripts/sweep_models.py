@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from rrm_extract.engine import NativeNetwork
 from rrm_extract.errors import EngineError, TraceError
-from rrm_extract.graph import Program, default_layer, fold_batch_norm, select, trace
+from rrm_extract.graph import Program, default_layer, fold, select, trace
 from rrm_extract.models import LoadedModel, ModelEntry, list_models, load_model
 from rrm_extract.rrm import RecurrentNetwork, overall_density
 from rrm_extract.video import ClipReader, Sampling, scan_clip
@@ -119,7 +119,7 @@ def measure(entry: ModelEntry, video: Path, frames: int) -> Row:
     except TraceError as error:
         return {**row, "reason": str(error), "seconds": time.monotonic() - begin}
     layer = default_layer(whole)
-    program = fold_batch_norm(select(whole, (layer, whole.outputs[0])))
+    program = fold(select(whole, (layer, whole.outputs[0])))
     row |= {"traced": True, "layer": layer, "recurrent_layers": len(program.linear_ops)}
 
     inputs = model.transform(first_frames(video, frames))

@@ -47,7 +47,7 @@ from rrm_extract.graph import (
     BinaryLinear,
     Program,
     Sign,
-    fold_batch_norm,
+    fold,
     select,
     trace,
 )
@@ -214,7 +214,7 @@ def first_in_full() -> AbstractContextManager[object]:
 def twin_program(subject: Subject, weights: str) -> Program:
     """The same architecture and weights in full precision, up to the same feature."""
     module = load_model(subject.name, weights=weights).module
-    return fold_batch_norm(select(trace(full_precision(module)), (subject.recipe.layer,)))
+    return fold(select(trace(full_precision(module)), (subject.recipe.layer,)))
 
 
 def full_precision(module: nn.Module) -> nn.Module:

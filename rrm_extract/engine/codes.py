@@ -37,7 +37,7 @@ def codebook_of(
         (2^bits,) float32, bits from 1 to 8: all weights but 0, in order, then zeros; None for a
         layer that runs on its weights as they are.
     """
-    whole = window.kernel == (source.height, source.width) and window.padding == (0, 0)
+    whole = window.kernel == (source.height, source.width) and window.most_padding == 0
     if not whole or linear.groups > 1:
         return None
     weight = linear.weight.detach().numpy().reshape(-1)

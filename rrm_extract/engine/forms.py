@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rrm_extract.engine.plan import BLOCK, ConvStep, PlanTensor, Step, Window, readers_of
-from rrm_extract.engine.refusal import NoStepError
 from rrm_extract.graph import Convolution, FullyConnected
 
 __all__ = [
@@ -135,7 +134,7 @@ def _column_tiles(window: Window, source: PlanTensor) -> Tiles | None:
     products = tiles * (TILE_INPUTS**2 * stride**2 * source.channels + TURNED_TILE)
     share = products / (height * width * size**2 * source.channels)
     # The tiles are gathered, and the gathering knows where the image ends.
-    return None if share > WINOGRAD_MOST else Tiles(outputs, share, halo=max(window.padding))
+    return None if share > WINOGRAD_MOST else Tiles(outputs, share, halo=window.most_padding)
 
 
 def _tiles(outputs: int, window: Window, source: PlanTensor) -> Tiles:
@@ -159,7 +158,7 @@ def _tiles(outputs: int, window: Window, source: PlanTensor) -> Tiles:
     return Tiles(
         outputs=outputs,
         share=products / (height * width * window.kernel[0] ** 2),
-        halo=max(reach, *window.padding),
+        halo=max(reach, window.most_padding),
     )
 
 
@@ -249,20 +248,16 @@ def fits_bits(linear: Convolution) -> bool:
     return sums_fit and linear.weight.shape[0] <= MOST_SUMS
 
 
-def window_of(linear: Convolution) -> Window:
-    """The geometry of a convolution; NoStepError for padding that differs between the sides."""
-    kernel = (linear.weight.shape[2], linear.weight.shape[3])
-    dilation = (linear.dilation[0], linear.dilation[1])
-    if linear.padding == "valid":
-        padding = (0, 0)
-    elif isinstance(linear.padding, str):
-        extra = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-        if any(amount % 2 for amount in extra):
-            raise NoStepError("padding that is not the same on both sides")
-        padding = (extra[0] // 2, extra[1] // 2)
-    else:
-        padding = (linear.padding[0], linear.padding[1])
-    return Window(kernel, (linear.stride[0], linear.stride[1]), padding, dilation)
+def window_of(linear: Convolution, source: PlanTensor) -> Window:
+    """The geometry of a convolution over ``source``."""
+    (above, below), (left, right) = linear.zeros((source.height, source.width))
+    return Window(
+        kernel=(linear.weight.shape[2], linear.weight.shape[3]),
+        stride=(linear.stride[0], linear.stride[1]),
+        padding=(above, left),
+        dilation=(linear.dilation[0], linear.dilation[1]),
+        behind=(below, right) if (below, right) != (above, left) else None,
+    )
 
 
 def form_of(linear: Convolution, window: Window, source: PlanTensor) -> str:
@@ -275,7 +270,8 @@ def form_of(linear: Convolution, window: Window, source: PlanTensor) -> str:
     if few and reached <= 4 and source.height * source.channels < 1 << 16:
         return "columns"
     plain = window.stride == (1, 1) and window.dilation == (1, 1)
-    if window.kernel == (3, 3) and plain and max(window.padding) <= 2:
+    even = window.behind is None
+    if window.kernel == (3, 3) and plain and even and max(window.padding) <= 2:
         return "window"
     return "taps"
 

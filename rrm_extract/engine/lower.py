@@ -241,7 +241,7 @@ class _Lowering:
         self, op: Op, linear: Convolution, source: PlanTensor, binary: bool
     ) -> PlanTensor:
         source = self._made(source)
-        window = window_of(linear)
+        window = window_of(linear, source)
         threshold = self.thresholds[op.name]
         # Bits hold whatever flips: there is nothing to truncate.
         packed = binary and threshold == 0 and fits_bits(linear)
@@ -265,7 +265,7 @@ class _Lowering:
                 threshold=threshold,
                 group_blocks=groups,
             )
-        delta.halo = max(delta.halo, *window.padding, 0 if tiles is None else tiles.halo)
+        delta.halo = max(delta.halo, window.most_padding, 0 if tiles is None else tiles.halo)
         self.layers[op.name] = delta
         height, width = window.output(source.height, source.width)
         out = PlanTensor(linear.weight.shape[0], height, width, name=op.name)

@@ -74,23 +74,41 @@ NO_ACTIVATION = Activation()
 
 @dataclass(frozen=True)
 class Window:
-    """The geometry of a convolution or pooling: rows, columns of each."""
+    """The geometry of a convolution or pooling: rows, columns of each.
+
+    Attributes:
+        padding: above and to the left.
+        behind: padding below and to the right; None: as ``padding``.
+    """
 
     kernel: tuple[int, int]
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
+    behind: tuple[int, int] | None = None
+
+    @property
+    def around(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Padding above and below, left and right."""
+        below, right = self.padding if self.behind is None else self.behind
+        return (self.padding[0], below), (self.padding[1], right)
+
+    @property
+    def most_padding(self) -> int:
+        """Of all sides."""
+        return max(map(max, self.around))
 
     def numbers(self) -> list[int]:
         """In the order in which the native module takes them."""
-        return [*self.kernel, *self.stride, *self.padding, *self.dilation]
+        (_, below), (_, right) = self.around
+        return [*self.kernel, *self.stride, *self.padding, *self.dilation, below, right]
 
     def output(self, height: int, width: int) -> tuple[int, int]:
         """Size of a convolution's output."""
         rows, columns = (
-            (size + 2 * p - d * (k - 1) - 1) // s + 1
+            (size + sum(p) - d * (k - 1) - 1) // s + 1
             for size, k, s, p, d in zip(
-                (height, width), self.kernel, self.stride, self.padding, self.dilation, strict=True
+                (height, width), self.kernel, self.stride, self.around, self.dilation, strict=True
             )
         )
         return rows, columns

@@ -9,7 +9,7 @@ from rrm_extract import light_torchvision  # noqa: F401 - before torchvision is 
 from rrm_extract.graph.binary import BinaryConv2d, BinaryLinear, ChannelScale, Sign
 from rrm_extract.graph.dense import dense_module
 from rrm_extract.graph.digest import add_tensor, digest_of, tensor_digest
-from rrm_extract.graph.fold import fold_batch_norm
+from rrm_extract.graph.fold import fold, fold_batch_norm
 from rrm_extract.graph.linear import Convolution, FullyConnected, LinearMap
 from rrm_extract.graph.program import Op, Program, Ref, execute
 from rrm_extract.graph.select import (
@@ -38,6 +38,7 @@ __all__ = [
     "dense_module",
     "digest_of",
     "execute",
+    "fold",
     "fold_batch_norm",
     "layer_names",
     "prune",

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from rrm_extract.graph.linear import Convolution, FullyConnected, LinearMap
@@ -90,6 +91,9 @@ def _module(call: LinearMap | nn.Module) -> nn.Module:
         outputs, inputs = linear.weight.shape
         module = nn.Linear(inputs, outputs, bias=bias, device="meta")
     elif isinstance(linear, Convolution):
+        same = linear.padding == "same"
+        if linear.behind is not None or (same and max(linear.stride) > 1):
+            return _Padded(linear)
         classes: Any = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
         module = classes[linear.weight.dim() - 3](
             linear.weight.shape[1] * linear.groups,
@@ -110,6 +114,21 @@ def _module(call: LinearMap | nn.Module) -> nn.Module:
     if linear.bias is not None:
         module.bias = nn.Parameter(linear.bias.detach().clone(), requires_grad=False)
     return module  # type: ignore[no-any-return]
+
+
+class _Padded(nn.Module):
+    """A convolution that pads one side more than the other, as TensorFlow's do."""
+
+    def __init__(self, linear: Convolution) -> None:
+        super().__init__()
+        self.around = replace(
+            linear, weight=linear.weight.to("meta")
+        ).zeros  # the weights are copied below
+        self.convolution = _module(replace(linear, padding="valid", behind=None))
+
+    def forward(self, x: Tensor) -> Tensor:
+        around = self.around(x.shape[2:])
+        return self.convolution(F.pad(x, [n for pair in reversed(around) for n in pair]))  # type: ignore[no-any-return]
 
 
 def _nodes(tree: Any, values: Mapping[str, Any]) -> Any:

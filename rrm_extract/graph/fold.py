@@ -1,4 +1,4 @@
-"""Batch normalisation in evaluation mode, folded into the linear layer before it."""
+"""What a linear layer can take in: padding before it, batch normalisation behind it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,21 @@ import torch
 from torch import nn
 
 from rrm_extract.graph.dimensions import dimensions
+from rrm_extract.graph.padding import fold_padding
 from rrm_extract.graph.program import LINEAR_KINDS, Op, Program, Ref
 
-__all__ = ["fold_batch_norm"]
+__all__ = ["fold", "fold_batch_norm"]
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def fold(program: Program) -> Program:
+    """The Program with what its linear layers can take in folded into them.
+
+    See :func:`fold_batch_norm` and :func:`rrm_extract.graph.padding.fold_padding`. The values that
+    are left have the names they had.
+    """
+    return fold_batch_norm(fold_padding(program))
 
 
 def fold_batch_norm(program: Program) -> Program:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,7 +65,10 @@ class Convolution(LinearMap):
     Attributes:
         weight: (C_out, C_in / groups, *kernel).
         bias: (C_out,) or None.
-        padding: of each spatial dimension, or "same" or "valid".
+        padding: of each spatial dimension, before it and, unless ``behind`` says otherwise, behind
+            it; "valid" for none, or "same" for as much as makes ceil(size / stride) outputs, of
+            which the odd one is behind (ONNX: SAME_UPPER).
+        behind: padding behind each spatial dimension where that is not as before it, or None.
         padding_mode: "zeros", or a mode of ``torch.nn.functional.pad``.
         pad: the amounts for ``pad``, last dimension first, when the mode is not "zeros".
     """
@@ -73,8 +77,23 @@ class Convolution(LinearMap):
     padding: tuple[int, ...] | str
     dilation: tuple[int, ...]
     groups: int
+    behind: tuple[int, ...] | None = None
     padding_mode: str = "zeros"
     pad: tuple[int, ...] = ()
+
+    def zeros(self, sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """Padding before and behind each dimension of a map of ``sizes``, with mode "zeros"."""
+        if self.padding == "same":
+            kernel = self.weight.shape[2:]
+            around = []
+            for size, k, s, d in zip(sizes, kernel, self.stride, self.dilation, strict=True):
+                amount = max(0, (-(-size // s) - 1) * s + (k - 1) * d + 1 - size)
+                around.append((amount // 2, amount - amount // 2))
+            return tuple(around)
+        if isinstance(self.padding, str):
+            return ((0, 0),) * len(self.stride)
+        behind = self.padding if self.behind is None else self.behind
+        return tuple(zip(self.padding, behind, strict=True))
 
     def apply(self, x: Tensor) -> Tensor:
         """``W * x`` for x (N, C_in, *spatial)."""
@@ -83,6 +102,12 @@ class Convolution(LinearMap):
         if self.padding_mode != "zeros":
             x = F.pad(x, self.pad, mode=self.padding_mode)
             padding = 0
+        elif self.behind is not None or padding == "same":
+            around = self.zeros(x.shape[-len(self.stride) :])
+            padding = tuple(before for before, _ in around)
+            if any(before != behind for before, behind in around):
+                x = F.pad(x, [amount for pair in reversed(around) for amount in pair])
+                padding = 0
         y: Tensor = convolve(x, self.weight, None, self.stride, padding, self.dilation, self.groups)
         return y
 

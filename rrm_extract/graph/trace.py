@@ -16,6 +16,7 @@ from torchvision.models.feature_extraction import NodePathTracer
 
 from rrm_extract.errors import TraceError
 from rrm_extract.graph.binary import BINARY_MODULES, BinaryConv2d, BinaryLinear, Sign
+from rrm_extract.graph.constants import constant_value
 from rrm_extract.graph.dtypes import type_of, type_of_frames
 from rrm_extract.graph.evaluation import evaluating_copy, evaluation, unchanged_buffers
 from rrm_extract.graph.hooks import make_weights, put_weights, refuse_hooks, refuse_root_hooks
@@ -62,6 +63,7 @@ class MethodCall:
         return getattr(x, self.name)(*args, **kwargs)
 
 
+_LINEAR_FUNCTIONS = (nn.functional.linear, torch.conv1d, torch.conv2d, torch.conv3d)
 _FACTS = ("shape", "dtype", "device", "ndim", "size", "dim", "numel")
 
 
@@ -443,23 +445,29 @@ class _Translation:
     def _functional_linear(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Op | None:
-        """``F.conv2d(x, self.weight, ...)`` and the like, when the weights are constants."""
-        constants = {op.name: op for op in self.ops if isinstance(op.call, Constant)}
-        used = [constants[ref] for ref in references((args[1:], kwargs)) if ref in constants]
-        values = {op.name: op.call() for op in used}
-        rest = references((args[1:], kwargs))
-        if not used or any(ref not in values for ref in rest):
+        """``F.conv2d(x, self.weight, ...)`` and the like, where weights depend on no frame."""
+        if function not in _LINEAR_FUNCTIONS:
             return None
+        by_name = {op.name: op for op in self.ops}
+        values: dict[str, Any] = {}
+        parameters: tuple[str, ...] = ()
+        for ref in references((args[1:], kwargs)):
+            found = constant_value(ref, by_name)
+            if found is None:
+                return None
+            values[ref], its_parameters = found
+            parameters += its_parameters
         names = ("weight", "bias", "stride", "padding", "dilation", "groups")
         given: dict[str, Any] = dict(zip(names, substitute(args[1:], values), strict=False))
         given.update(substitute(kwargs, values))
-        parameters = tuple(name for op in used for name in op.parameters)
+        if not isinstance(given.get("weight"), Tensor):
+            return None
         if function is nn.functional.linear and set(given) <= {"weight", "bias"}:
             if given["weight"].dim() != 2:  # a vector makes no channels, but a number of each row
                 return None
             linear = FullyConnected(weight=given["weight"], bias=given.get("bias"))
             return Op(name="", kind="linear", call=linear, args=args[:1], parameters=parameters)
-        if function in (torch.conv1d, torch.conv2d, torch.conv3d) and set(given) <= set(names):
+        if function is not nn.functional.linear and set(given) <= set(names):
             dims = given["weight"].dim() - 2
             padding = given.get("padding", 0)
             convolution = Convolution(

@@ -37,7 +37,7 @@ from rrm_extract.errors import (
 from rrm_extract.graph import (
     Program,
     default_layer,
-    fold_batch_norm,
+    fold,
     resolve_layer,
     select,
 )
@@ -294,7 +294,7 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
     layer = _layer(whole, config)
     program = select(whole, (layer,))
     check_weights(program, model, f"layer {layer!r}")
-    program = fold_batch_norm(program)
+    program = fold(program)
     if config.pool == "avg":
         program = channels_first(program, model.input_shape)
     policy: Policy = "paper" if config.policy == "paper" else "bounded"

@@ -30,6 +30,9 @@ __all__ = ["PREFIX", "TimmTransform", "is_timms_own", "load_timm"]
 PREFIX = "timm/"
 
 _LIBRARY = "timm"
+_TRACEABLE = frozenset({"Conv2dSame", "StdConv2dSame", "ScaledStdConv2dSame", "NormFreeBlock"})
+"""Modules that timm has torch.fx not trace into, which can be traced: with ``pad_same`` as one
+operation, and with operations in place."""
 """In the description of an input: that it is timm's own."""
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -148,9 +151,11 @@ def load_timm(name: str, choice: WeightsChoice, preprocess: Transform | None) ->
     leaf_modules = {
         leaf
         for leaf in registry.get_notrace_modules()
-        if any(issubclass(kind, leaf) for kind in present)
+        if any(issubclass(kind, leaf) for kind in present) and leaf.__name__ not in _TRACEABLE
     }
     leaf_functions = [entry for entry in registry.get_notrace_functions() if callable(entry)]
+    # Which looks at the size of what it pads.
+    leaf_functions.append(importlib.import_module("timm.layers.padding").pad_same)
     own_weights = choice.kind in ("default", "named")
     return LoadedModel(
         name=name,

@@ -20,7 +20,7 @@ from rrm_extract.engine.plan import (
     Step,
     Window,
 )
-from rrm_extract.graph import default_layer, fold_batch_norm, select
+from rrm_extract.graph import default_layer, fold, select
 from rrm_extract.models import load_model
 from rrm_extract.report.network import any_weights, layer_costs
 from rrm_extract.report.table import number, table
@@ -136,7 +136,7 @@ def explain_network(name: str, *, preprocess: str | None = None) -> Explanation:
     model = load_model(name, weights=any_weights(name), preprocess=preprocess)
     whole = model.trace()
     layer = default_layer(whole)
-    program = fold_batch_norm(select(whole, (layer,)))
+    program = fold(select(whole, (layer,)))
     choice = choose_engine("auto")
     if choice.engine != "native":
         return Explanation(

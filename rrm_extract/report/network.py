@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rrm_extract.engine.lower import results_of
-from rrm_extract.graph import Program, default_layer, fold_batch_norm, layer_names
+from rrm_extract.graph import Program, default_layer, fold, layer_names
 from rrm_extract.models import load_model
 from rrm_extract.models.darknet import is_darknet_model
 from rrm_extract.models.registry import carries_weights
@@ -79,7 +79,7 @@ def describe_network(name: str, *, preprocess: str | None = None) -> NetworkDesc
     model = load_model(name, weights=any_weights(name), preprocess=preprocess)
     whole = model.trace()
     values = results_of(whole, model.input_shape)
-    program = fold_batch_norm(whole)
+    program = fold(whole)
     return NetworkDescription(
         name=name,
         input_shape=model.input_shape,

@@ -20,7 +20,7 @@ from rrm_extract.config import JobConfig
 from rrm_extract.engine import NativeNetwork, Network
 from rrm_extract.engine.seen import Seen, seen_of
 from rrm_extract.errors import ClipDamagedError
-from rrm_extract.graph import Program, default_layer, fold_batch_norm, select
+from rrm_extract.graph import Program, default_layer, fold, select
 from rrm_extract.jobs import (
     Recipe,
     batches,
@@ -124,7 +124,7 @@ class Verifier:
         if config.pool == "avg":
             ordinary = channels_first(ordinary, self.model.input_shape)
         self.device = torch.device(config.device)
-        recurrent = fold_batch_norm(ordinary)
+        recurrent = fold(ordinary)
         if self.device.type != "cpu":
             ordinary = ordinary.to(self.device)
             recurrent = recurrent.to(self.device)

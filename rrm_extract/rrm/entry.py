@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import nn
 
 from rrm_extract.errors import LayerError
-from rrm_extract.graph import Program, fold_batch_norm, prune, select, trace
+from rrm_extract.graph import Program, fold, prune, select, trace
 from rrm_extract.rrm.module import RecurrentNetwork
 from rrm_extract.rrm.truncate import Policy
 
@@ -51,7 +51,7 @@ def accelerate(
     """
     program = trace(model, leaf_modules=leaf_modules, leaf_functions=leaf_functions)
     program = _whole(program) if layer is None else select(program, (layer,))
-    return RecurrentNetwork(fold_batch_norm(program), threshold=threshold, policy=policy)
+    return RecurrentNetwork(fold(program), threshold=threshold, policy=policy)
 
 
 def _whole(program: Program) -> Program:

@@ -19,7 +19,7 @@ from rrm_extract.engine.native import native_module
 from rrm_extract.engine.parts import Part
 from rrm_extract.engine.plan import ConvStep
 from rrm_extract.engine.seen import joined, seen_of
-from rrm_extract.graph import Program, fold_batch_norm, trace
+from rrm_extract.graph import Program, fold, trace
 from rrm_extract.rrm import FrameDensities, LayerCost, RecurrentNetwork
 
 ISAS: tuple[str, ...] = tuple(native_module().available_isas())
@@ -62,7 +62,7 @@ def every_frame() -> Iterator[None]:
 
 
 def program_of(module: nn.Module) -> Program:
-    return fold_batch_norm(trace(module.eval()))
+    return fold(trace(module.eval()))
 
 
 def native(

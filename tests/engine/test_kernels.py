@@ -141,6 +141,8 @@ class Kind:
     channels: Any = CHANNELS
     groups: int = 1
     """Inputs of a group when more than one is wanted; 1 for a plain convolution."""
+    around: tuple[tuple[int, int, int, int], ...] = ()
+    """Zeros put around the map before: left, right, above, below."""
 
 
 KINDS = {
@@ -158,6 +160,17 @@ KINDS = {
     "patches of 4": Kind((4, 4), {"stride": 4}, (0,), st.integers(1, 4)),
     "strides 2 and 1": Kind((3, 3), {"stride": (2, 1)}, (1,)),
     "few channels dilated": Kind((3, 3), {"dilation": (1, 2)}, (1,), st.integers(1, 4)),
+    "4x4 same": Kind((4, 4), paddings=("same",)),
+    "3x3 uneven": Kind((3, 3), around=((0, 1, 0, 1), (2, 0, 0, 1), (1, 3, 3, 0))),
+    "3x3 stride 2 uneven": Kind((3, 3), {"stride": 2}, (0, 1), around=((0, 1, 0, 1), (1, 0, 0, 2))),
+    "5x5 stride 2 uneven": Kind((5, 5), {"stride": 2}, around=((1, 2, 1, 2), (2, 1, 2, 2))),
+    "few channels uneven": Kind(
+        (3, 3), {"stride": 2}, (0,), st.integers(1, 4), around=((0, 1, 0, 1), (1, 0, 2, 1))
+    ),
+    "7x7 stride 2 uneven": Kind(
+        (7, 7), {"stride": 2}, (0,), st.integers(1, 3), around=((2, 3, 2, 3),)
+    ),
+    "groups of 4 uneven": Kind((3, 3), {"stride": 2}, groups=4, around=((0, 1, 0, 1),)),
     "groups of 4": Kind((3, 3), {}, (1,), groups=4),
     "groups of 8": Kind((3, 3), {"stride": 2}, (1,), groups=8),
     "groups of 24": Kind((1, 1), groups=24),
@@ -183,7 +196,11 @@ def convolutions(draw: st.DrawFn, kind: Kind) -> tuple[nn.Module, tuple[int, int
     ]
     height, width = (draw(st.integers(size, max(size, 20))) for size in least)
     bias = draw(st.booleans())
-    layer = nn.Conv2d(inputs, outputs, kind.kernel, padding=padding, bias=bias, **options)
+    layer: nn.Module = nn.Conv2d(
+        inputs, outputs, kind.kernel, padding=padding, bias=bias, **options
+    )
+    if kind.around:
+        layer = nn.Sequential(nn.ZeroPad2d(draw(st.sampled_from(kind.around))), layer)
     return layer, (inputs, height, width)
 
 
@@ -239,6 +256,23 @@ def test_depthwise(size: Any, stride: int) -> None:
 def test_depthwise_with_a_stride_beyond_its_kernel(size: int, stride: int) -> None:
     way = Way(("few", "half", "pixel"), 8, "bounded", THRESHOLD, False, 0)
     check(nn.Conv2d(20, 20, size, stride=stride, groups=20), (20, 30, 47), way, seed=0)
+
+
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_with_uneven_padding(size: int, stride: int) -> None:
+    @few(6)
+    @given(st.tuples(*[st.integers(0, 3)] * 4), SIZES, SIZES, ways(), SEEDS)
+    def holds(
+        around: tuple[int, int, int, int], height: int, width: int, way: Way, seed: int
+    ) -> None:
+        layer = nn.Conv2d(20, 20, size, stride=stride, groups=20)
+        module = nn.Sequential(
+            nn.Conv2d(2, 20, 1), nn.ReLU(), nn.ZeroPad2d(around), layer, nn.Conv2d(20, 4, 1)
+        )
+        check(module, (2, height + size, width + size), way, seed=seed)
+
+    holds()
 
 
 def test_depthwise_with_the_policy_of_the_paper() -> None:

@@ -36,10 +36,13 @@ public:
     Link(State& state, int index, const Geometry& reader, int most)
         : delta_(state.deltas[index]), plan_(state.network->deltas[index]), reader_(reader),
           row_(state.whole_row(index)), side_(row_ / (plan_.width + 2 * plan_.halo) * plan_.halo),
-          capacity_(most + reader.row_dilation * (reader.kernel_rows - 1) + 2 * reader.row_padding) {}
+          capacity_(most + reader.row_dilation * (reader.kernel_rows - 1) + reader.row_padding +
+                    reader.row_behind) {}
     size_t size() const { return static_cast<size_t>(capacity_ * row_) * plan_.blocks(); }
     // Rows that the reader makes at a time.
-    int most_read(int most) const { return (most + 2 * reader_.row_padding) / reader_.row_stride + 2; }
+    int most_read(int most) const {
+        return (most + reader_.row_padding + reader_.row_behind) / reader_.row_stride + 2;
+    }
 
     void begin(uint32_t* memory) {
         memory_ = memory;
@@ -66,7 +69,7 @@ public:
     }
     // All rows are there, and zeros below them.
     void end() {
-        const ptrdiff_t count = reader_.row_padding * row_;
+        const ptrdiff_t count = reader_.row_behind * row_;
         for (int block = 0; block < plan_.blocks(); block++)
             std::fill_n(memory_ + (block * capacity_ + plan_.height - first_) * row_, count, 0u);
     }

@@ -239,11 +239,11 @@ void Pool::run(State& state, int begin, int end) const {
                          const int bottom = top + geometry.kernel_rows;
                          // Padding counts, but not what a rounded-up size adds beyond it.
                          const int rows = count_padding
-                                              ? std::min(bottom, in.height + geometry.row_padding) - top
+                                              ? std::min(bottom, in.height + geometry.row_behind) - top
                                               : std::min(bottom, in.height) - std::max(top, 0);
                          const int columns =
                              count_padding
-                                 ? std::min(right, in.width + geometry.column_padding) - left
+                                 ? std::min(right, in.width + geometry.column_behind) - left
                                  : std::min(right, in.width) - std::max(left, 0);
                          factors[column] = 1.0f / static_cast<float>(rows * columns);
                      }

@@ -26,7 +26,6 @@ namespace {
 using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using AnyFloats = nb::ndarray<const float, nb::ndim<4>, nb::device::cpu>;
 using Elements = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using GeometryTuple = std::array<int, 8>;
 using SetTuple = std::tuple<int, int, int, int, size_t>;
 using EpilogueTuple = std::tuple<int, std::string, float, float>;
 
@@ -46,8 +45,8 @@ Activation activation_of(const std::string& name) {
 }
 
 Geometry geometry_of(const std::vector<int>& g) {
-    if (g.size() != 8) throw std::invalid_argument("a geometry has 8 numbers");
-    return {g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7]};
+    if (g.size() != 10) throw std::invalid_argument("a geometry has 10 numbers");
+    return {g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7], g[8], g[9]};
 }
 
 Epilogue epilogue_of(const EpilogueTuple& e) {

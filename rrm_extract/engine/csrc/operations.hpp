@@ -16,13 +16,14 @@ struct Geometry {
     int row_stride = 1, column_stride = 1;
     int row_padding = 0, column_padding = 0;
     int row_dilation = 1, column_dilation = 1;
+    int row_behind = 0, column_behind = 0;  // padding below and to the right
 
     int taps() const { return kernel_rows * kernel_columns; }
     int output_rows(int rows) const {
-        return (rows + 2 * row_padding - row_dilation * (kernel_rows - 1) - 1) / row_stride + 1;
+        return (rows + row_padding + row_behind - row_dilation * (kernel_rows - 1) - 1) / row_stride + 1;
     }
     int output_columns(int columns) const {
-        return (columns + 2 * column_padding - column_dilation * (kernel_columns - 1) - 1) /
+        return (columns + column_padding + column_behind - column_dilation * (kernel_columns - 1) - 1) /
                    column_stride + 1;
     }
 };
