@@ -23,7 +23,6 @@ from rrm_extract.rrm.estimate import ErrorEstimate
 from rrm_extract.store.files import write_atomic
 
 __all__ = [
-    "NOTHING_WON",
     "AccumulatedCalibration",
     "Calibration",
     "Subject",
@@ -43,12 +42,6 @@ comes after such a frame in its batch is computed twice."""
 
 FORMAT = "rrm-extract-calibration"
 VERSION = 1
-
-NOTHING_WON = (
-    "nothing is won here by being less exact: the calibration has threshold 0, which keeps any "
-    "target"
-)
-"""What a person is told of a calibration that truncates nothing."""
 
 OPTIONS = {"target": "--thresholds", "accumulated": "--aecs"}
 """What takes a calibration of each kind."""
@@ -107,6 +100,13 @@ class TargetCalibration:
     def truncates(self) -> bool:
         """Whether any layer has a threshold above 0."""
         return any(self.thresholds.values())
+
+    def nothing_won(self) -> str:
+        """What a person is told of a calibration that truncates nothing."""
+        return (
+            "nothing is won here by being less exact: the calibration has threshold 0, with an "
+            f"error of {self.floor**0.5:.2g} on the samples"
+        )
 
     def control(self, layers: Sequence[str]) -> TargetControl | None:
         """What watches a network with these linear layers; None if nothing is ever truncated.

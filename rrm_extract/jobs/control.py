@@ -93,12 +93,14 @@ class Control:
         refresh: seconds after which a frame becomes a key frame at the latest; None for never.
         audit: share of frames, chosen at random, whose true error is measured.
         scheme: what watches the error; None for nothing.
+        target: what audited errors are held against where nothing is steered; None for nothing.
     """
 
     cuts: bool = True
     refresh: float | None = None
     audit: float = 0.0
     scheme: TargetControl | AccumulatedControl | None = None
+    target: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -251,9 +253,10 @@ class ControlledNetwork:
         if self._probe is None or self._governor is None:
             return
         (before, estimated, age), self._probe = self._probe, None
-        # In bfloat16 the key frame is not exact itself, but weights are rounded alike in both: the
-        # distance of the two is about that from the exact feature.
-        true = float(relative_errors(before, features[:1])[0])
+        # In bfloat16 the key frame is not exact itself. Weights are rounded alike in both, so that
+        # their distance is what truncation makes of the error, beside the floor.
+        distance = float(relative_errors(before, features[:1])[0])
+        true = self._governor.with_floor(distance)
         if self._governor.measured(true=true, estimated=estimated, age=age):
             self.events["breaches"] += 1
 
@@ -321,13 +324,16 @@ class ControlledNetwork:
             exact = self._core.exact(x[position : position + 1])
             errors[position] = relative_errors(features[position : position + 1], exact)[0]
             self.events["audited"] += 1
-            if self._governor is not None and self._governor.measured(
-                true=float(errors[position]),
-                estimated=float(estimate[position]),
-                age=int(ages[position]),
-            ):
-                self.events["breaches"] += 1
+            self.events["breaches"] += self._is_breach(
+                float(errors[position]), float(estimate[position]), int(ages[position])
+            )
         return errors
+
+    def _is_breach(self, error: float, estimate: float, age: int) -> bool:
+        """Whether an audited error is over the target, which whoever watches it learns from."""
+        if self._governor is not None:
+            return self._governor.measured(true=error, estimated=estimate, age=age)
+        return self._control.target is not None and error > self._control.target
 
     def _is_audited(self, sample: int) -> bool:
         """The same frames whoever computes them, in whatever order."""

@@ -422,7 +422,9 @@ def _calibration(config: JobConfig, subject: Subject) -> Calibration | None:
 
 def _control(config: JobConfig, calibration: Calibration | None, program: Program) -> Control:
     scheme: TargetControl | AccumulatedControl | None = None
+    target: float | None = None
     if isinstance(calibration, TargetCalibration):
+        target = calibration.target_error
         names = program.linear_names()
         layers = [names[op.name] for op in program.linear_ops]
         check_layers(calibration, layers, where=str(config.thresholds))
@@ -434,6 +436,7 @@ def _control(config: JobConfig, calibration: Calibration | None, program: Progra
         refresh=config.refresh,
         audit=float(Fraction(config.audit)),
         scheme=scheme,
+        target=target,
     )
 
 

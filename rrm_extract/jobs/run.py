@@ -30,7 +30,7 @@ from rrm_extract.importable import current_folder_importable
 from rrm_extract.jobs.accounting import Accounting
 from rrm_extract.jobs.assemble import assemble
 from rrm_extract.jobs.calibrate_apart import calibrate_apart
-from rrm_extract.jobs.calibration import NOTHING_WON, TargetCalibration, digest, load
+from rrm_extract.jobs.calibration import TargetCalibration, digest, load
 from rrm_extract.jobs.compiled import beside
 from rrm_extract.jobs.cores import usable_cores
 from rrm_extract.jobs.discover import Video, discover
@@ -162,7 +162,7 @@ def _calibrate(config: JobConfig, path: Path) -> None:
     calibrate_apart(config, path, say=_say)
     made = load(path, kind="target")
     if isinstance(made, TargetCalibration) and not made.truncates:
-        _say(NOTHING_WON)
+        _say(made.nothing_won())
 
 
 def _load_and_run(config: JobConfig, place: OutputPlace, began: float) -> RunSummary:

@@ -53,9 +53,11 @@ def audit_lines(measures: Mapping[str, Any]) -> list[str]:
         )
     if measures["breaches"]:
         one = measures["breaches"] == 1
+        steered = measures["estimate_median"] is not None
+        follow = "thresholds follow what was measured" if steered else "nothing was truncated"
         lines.append(
             f"{measures['breaches']} measured error{' was' if one else 's were'} over the target; "
-            "thresholds follow what was measured"
+            f"{follow}"
         )
     reached = measures["rounds"] - measures["beyond_data"]  # a round ends for one or the other
     if reached:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rrm_extract.config import threshold_text
 from rrm_extract.jobs.calibration import (
-    NOTHING_WON,
     AccumulatedCalibration,
     Calibration,
     TargetCalibration,
@@ -42,7 +41,7 @@ def _target_text(calibration: TargetCalibration, path: Path) -> str:
         f"{times['uniform']:.1f} with this threshold, {times['governed']:.1f} watched and steered",
     ]
     if not calibration.truncates:
-        lines.append(NOTHING_WON)
+        lines.append(calibration.nothing_won())
     lines.append(f"use it: rrm-extract VIDEOS --thresholds {path} ...")
     return "\n".join(lines)
 

@@ -51,7 +51,7 @@ LEAST_CORRECTION, MOST_CORRECTION = 0.25, 8.0
 
 WORTH_A_PROBE = 0.1
 """Share of the target below which an estimate, its floor apart, says nothing of the errors near the
-target."""
+target, unless the true error is over it."""
 
 
 class Governor:
@@ -129,6 +129,10 @@ class Governor:
         self._next_probe = self._frames + self._gap
         return True
 
+    def with_floor(self, distance: float) -> float:
+        """The error of a frame at that relative distance from one which has the floor's error."""
+        return float(np.hypot(distance, np.sqrt(self._estimate.floor)))
+
     def measured(self, *, true: float, estimated: float, age: int) -> bool:
         """Learns from the true error of a frame of the last batch.
 
@@ -141,7 +145,8 @@ class Governor:
             Whether the error is over the target.
         """
         held, predicted = map(self._estimate.beside_floor, (true, estimated))
-        if predicted > WORTH_A_PROBE * self._target and held > 0:
+        worth_it = predicted > WORTH_A_PROBE * self._target or true > self._target
+        if worth_it and predicted > 0 and held > 0:
             # Other frames of the batch may have corrected the same prediction already.
             known = predicted * self._correction / self._judged_with
             if held > SURPRISE * known:

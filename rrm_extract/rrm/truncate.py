@@ -23,7 +23,8 @@ def truncated_deltas(
 
     - "bounded": ``s_{t+1} = x_t`` where the mask is set, ``s_t`` elsewhere. What was not
       propagated stays in the next difference: no element is ever further than the threshold from
-      the truth. (``x_t`` rather than ``s_t + d_t``: the same number, without a second rounding.)
+      the truth. (``x_t`` rather than ``s_t + d_t``: the same number in float32, without a second
+      rounding. In half precision ``d_t`` itself is rounded, and what that loses is not made up.)
     - "paper": ``s_{t+1} = x_t`` (Algorithm 1). Truncated values are lost and accumulate (Eq. 7).
 
     Args:

@@ -306,6 +306,24 @@ def test_a_probe_finds_a_true_error_over_the_target() -> None:
     assert core.scales[-1] < FIRST_SCALE
 
 
+def test_a_probe_does_not_see_the_error_that_all_frames_have() -> None:
+    """Of bfloat16: the key frame has it too, so that it is added to what the probe measures."""
+    core = Core(policy="bounded")
+    changes = [0.0085 / FIRST_SCALE] * 8 + [0.0] * 8
+    control = keeping(0.01, floor=0.006**2, ceiling=1.5)
+    network = run(core, control, frames(changes), portions=(8,))[3]
+    assert network.events["breaches"] == 1
+
+
+def test_audits_over_a_target_are_counted_where_nothing_is_steered() -> None:
+    core = Core(policy="bounded")
+    control = Control(cuts=False, audit=1.0, target=0.01)
+    x = frames([0.0, 0.02, 0.005, 0.02])
+    network = run(core, control, x)[3]
+    assert network.events["audited"] == 4
+    assert network.events["breaches"] == 2
+
+
 def test_a_chunk_knows_nothing_of_the_one_before() -> None:
     for control in (accumulating(0.035), keeping(0.01), Control(refresh=0.5)):
         network = ControlledNetwork(Core(), control)

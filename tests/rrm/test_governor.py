@@ -83,6 +83,19 @@ def test_a_breach_is_told_and_learnt_from() -> None:
     np.testing.assert_allclose(governor.judge(np.full((4, 1), 2.5e-5))[1], before)
 
 
+def test_a_breach_is_learnt_from_however_low_the_estimate_was() -> None:
+    governor = Governor(ErrorEstimate(gains=np.array([1.0])), target=TARGET, aim=0.8)
+    held = np.full((4, 1), (0.09 * TARGET) ** 2)
+    before = governor.judge(held)[1]
+    scale = governor.scale
+    # Within the target it would say nothing.
+    assert not governor.measured(true=0.5 * TARGET, estimated=float(before[0]), age=64)
+    assert governor.scale == scale
+    assert governor.measured(true=5 * TARGET, estimated=float(before[0]), age=64)
+    assert governor.scale < scale
+    assert (governor.judge(held)[1] > 5 * before).all()
+
+
 def probed(true_over_estimated: float) -> list[int]:
     """Frames whose true error is measured, in batches of many sizes."""
     governor = Governor(ErrorEstimate(gains=np.array([1.0])), target=TARGET, aim=0.8)

@@ -399,7 +399,7 @@ void compress(const CompressArgs& args, Arithmetic arithmetic) {
                 if (chosen[channel] || args.paper) kept = x;
             } else {
                 delta[channel] = chosen[channel] ? round_bf16(delta[channel]) : 0.0f;
-                kept = args.paper ? x : kept + delta[channel];
+                kept = args.paper && !chosen[channel] ? x : kept + delta[channel];
             }
         }
         args.counts->nonzero += nonzero - args.occupied[column];

@@ -248,7 +248,8 @@ void compress_row(const CompressArgs& args) {
                 } else {
                     // The snapshot holds what is propagated, so that rounding cannot accumulate.
                     delta = blend(mask, splat(0.0f), round_bf16(delta));
-                    store(here, kPaper ? value : last + delta);
+                    const Vec propagated = last + delta;
+                    store(here, kPaper ? blend(mask, value, propagated) : propagated);
                     deltas += ones(mask);
                     count += static_cast<uint32_t>(
                         append_pairs(values + count, units + count, delta, mask, v * kLanes));
