@@ -1,4 +1,4 @@
-"""Whether islands may be given several frames at once."""
+"""Which islands may not be given several frames at once."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from torch import Tensor
 from rrm_extract.engine.parts import Island, Known, Lowered, Opaque, leaves, mapped
 from rrm_extract.rrm.apart import SCALES, same_apart
 
-__all__ = ["islands_take_batches"]
+__all__ = ["island_without_batches"]
 
 _Trial = tuple[Any, list[Any]]
 """A value for two frames at once, and for each of them."""
 
 
-def islands_take_batches(lowered: Lowered) -> bool:
-    """Whether every island makes of two frames together what it makes of each by itself.
+def island_without_batches(lowered: Lowered) -> str | None:
+    """The first island that may make something else of two frames than of each by itself.
 
     An operation of PyTorch may do anything with its first dimension: give it another meaning, fold
     it into others, reduce over it, or be told its size. So each island is tried, on numbers drawn
     at random. Those that fail have to be given one frame at a time.
+
+    Returns:
+        The name of its operation, or None.
     """
     tried: dict[str, _Trial] = {}
     generator = torch.Generator("cpu").manual_seed(0)
@@ -30,10 +33,10 @@ def islands_take_batches(lowered: Lowered) -> bool:
         for island in lowered.islands:
             trial = _tried(island, tried, generator)
             if trial is None:
-                return False
+                return island.op.name
             if island.out is None:  # else those who read it are given numbers of their own
                 tried[island.op.name] = trial
-    return True
+    return None
 
 
 def _tried(island: Island, tried: dict[str, _Trial], generator: torch.Generator) -> _Trial | None:

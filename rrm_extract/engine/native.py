@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rrm_extract.engine.batches import islands_take_batches
+from rrm_extract.engine.batches import island_without_batches
 from rrm_extract.engine.build import NativePart, Packed, build_part
 from rrm_extract.engine.compile import compiled_plan
 from rrm_extract.engine.compiled import CompiledPlan, assembled
@@ -129,7 +129,8 @@ class NativeNetwork:
             thresholds=layer_thresholds(program, threshold),
             group_blocks=GROUP_BLOCKS[precision],
         )
-        if batch > 1 and not islands_take_batches(lowered):
+        alone = island_without_batches(lowered) if batch > 1 else None
+        if alone is not None:
             batch = 1
         connect(lowered)
         parts: list[NativePart | Island | Between] = []
@@ -160,6 +161,7 @@ class NativeNetwork:
             isa=isa,
             precision=precision,
             batch=batch,
+            alone=alone,
             loses=policy == "paper",
         )
         self._start()
@@ -199,8 +201,21 @@ class NativeNetwork:
 
     @property
     def isa(self) -> str:
-        """The instruction set of its kernels."""
+        """The instruction set of its kernels, as they call themselves."""
+        for lane in self._lanes:
+            if lane is not None:
+                return str(lane.isa)
         return self._shared.isa
+
+    @property
+    def batch(self) -> int:
+        """How many frames pass a layer together at most."""
+        return self._shared.batch
+
+    @property
+    def alone(self) -> str | None:
+        """The island for which frames pass all layers one by one, None where they need not."""
+        return self._shared.alone
 
     @property
     def packed(self) -> dict[str, Packed]:

@@ -26,6 +26,7 @@ class Shared:
         isa: instruction set of the kernels.
         precision: "fp32" or "bf16".
         batch: most frames that pass a layer together.
+        alone: the island for which that is one, None if none is.
         loses: whether what is truncated is lost, with the policy "paper".
     """
 
@@ -37,6 +38,7 @@ class Shared:
     isa: str
     precision: str
     batch: int
+    alone: str | None
     loses: bool
 
     def counted_layers(self) -> tuple[CountedLayer, ...]:

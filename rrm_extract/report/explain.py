@@ -81,6 +81,9 @@ class Explanation:
         macs: of one frame, linear layers.
         steps: of the native engine, islands among them as the kernel "torch".
         islands: the operations that run as plain PyTorch, in order.
+        batch: frames that pass a layer together at most; None for torch.
+        alone: the island for which frames pass all layers one by one; None where they need not.
+        state_bytes: memory that each lane has for itself, weights apart; None for torch.
     """
 
     name: str
@@ -91,6 +94,9 @@ class Explanation:
     macs: int
     steps: tuple[ExplainedStep, ...]
     islands: tuple[ExplainedIsland, ...]
+    batch: int | None = None
+    alone: str | None = None
+    state_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All of it."""
@@ -101,6 +107,7 @@ class Explanation:
         if self.engine != "native":
             why = f": {self.reason}" if self.reason else ""
             return f"{self.name}, layer {self.layer}: PyTorch alone{why}"
+        megabytes = number((self.state_bytes or 0) / 1e6, 1)
         lines = [
             f"{self.name}, layer {self.layer}: native engine, {self.isa} kernels",
             "",
@@ -108,6 +115,7 @@ class Explanation:
             "",
             f"{number(self.macs / 1e6, 1)} MMACs a frame; a layer runs dense when the density of "
             "its deltas is above its break-even",
+            f"{self._together()}; the state of a lane takes {megabytes} MB",
         ]
         if not self.islands:
             lines.append("no islands: every operation is native")
@@ -118,6 +126,11 @@ class Explanation:
             for island in self.islands
         ]
         return "\n".join(lines)
+
+    def _together(self) -> str:
+        if self.alone is None:
+            return f"up to {self.batch} frames pass a layer together"
+        return f"frames pass all layers one by one, for {self.alone} might mix them"
 
     def _share(self) -> float:
         return sum(island.share for island in self.islands)
@@ -182,6 +195,9 @@ def explain_network(name: str, *, preprocess: str | None = None) -> Explanation:
         macs=total,
         steps=tuple(steps),
         islands=tuple(islands),
+        batch=network.batch,
+        alone=None if network.alone is None else names.get(network.alone, network.alone),
+        state_bytes=network.state_bytes(),
     )
 
 

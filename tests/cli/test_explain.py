@@ -70,6 +70,34 @@ def test_steps_in_order(run: Run) -> None:
     assert sum(step["macs"] for step in steps) == explained["macs"]
 
 
+class Mixing(WithIsland):
+    """What is made of a frame depends on the others that it is given with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.softmax(x, 0))
+
+
+def mixing() -> nn.Module:
+    return Mixing()
+
+
+def test_frames_together_and_the_state_of_a_lane(run: Run) -> None:
+    _, out, _ = run("tests.cli.test_explain:network", "--explain", "--json")
+    explained = json.loads(out)
+    assert explained["batch"] > 1
+    assert explained["alone"] is None
+    assert explained["state_bytes"] > 4 * 16**3
+    _, out, _ = run("tests.cli.test_explain:network", "--explain")
+    assert f"up to {explained['batch']} frames pass a layer together" in out
+    assert "MB" in out
+    _, out, _ = run("tests.cli.test_explain:mixing", "--explain", "--json")
+    alone = json.loads(out)
+    assert alone["batch"] == 1
+    assert "softmax" in alone["alone"]
+    _, out, _ = run("tests.cli.test_explain:mixing", "--explain")
+    assert f"one by one, for {alone['alone']} might mix them" in out
+
+
 def test_islands_with_reason_and_share(run: Run) -> None:
     _, out, _ = run("tests.cli.test_explain:network", "--explain", "--json")
     explained = json.loads(out)

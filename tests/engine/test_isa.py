@@ -44,6 +44,8 @@ def test_each_one_runs_when_forced(
     module = tiny.network().eval()
     network = native(program_of(module), SHAPE, isa=isa, threshold=0, precision=precision)
     assert network.isa == isa
+    # What the kernels call themselves, not what was asked for.
+    assert {lane.isa for lane in network._lanes if lane is not None} == {isa}
     (result,), _ = network.run(frames)
     with torch.inference_mode():
         within = EXACT_RECURRENCE if precision == "fp32" else 0.02

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
 
-from rrm_extract.engine.batches import islands_take_batches
+from rrm_extract.engine.batches import island_without_batches
 from rrm_extract.engine.lower import lower
 from rrm_extract.engine.parts import Lowered
 from rrm_extract.errors import EngineError
@@ -236,17 +236,17 @@ def test_islands_that_keep_frames_apart_are_given_several() -> None:
         lambda n, x: n.norm(F.gelu(n.conv(x).permute(0, 2, 3, 1)).double().float()),
         norm=nn.LayerNorm(16),
     ).eval()
-    assert islands_take_batches(_lowered(module))
-    assert islands_take_batches(_lowered(_made("batch statistics")))
-    assert islands_take_batches(_lowered(_made("size")))
-    assert not islands_take_batches(_lowered(_made("maximum")))
-    assert not islands_take_batches(_lowered(_made("sequence first")))
+    assert island_without_batches(_lowered(module)) is None
+    assert island_without_batches(_lowered(_made("batch statistics"))) is None
+    assert island_without_batches(_lowered(_made("size"))) is None
+    assert island_without_batches(_lowered(_made("maximum"))) is not None
+    assert island_without_batches(_lowered(_made("sequence first"))) is not None
 
 
 def test_trying_islands_draws_nothing_from_the_callers_numbers() -> None:
     lowered = _lowered(_Net(lambda n, x: F.dropout(n.conv(x), 0.5, training=True)).eval())
     before = torch.random.get_rng_state()
-    assert not islands_take_batches(lowered)
+    assert island_without_batches(lowered) is not None
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

@@ -357,6 +357,7 @@ void bind_engine(nb::module_& m) {
 
     nb::class_<Lane>(m, "Lane")
         .def(nb::init<nb::object>())
+        .def_prop_ro("isa", [](const Lane& lane) { return lane.state.network->kernels.name; })
         .def("reset", [](Lane& lane) { lane.state.reset(); })
         .def("key_frame", [](Lane& lane) { lane.state.key_frame(); })
         .def("run", &Lane::run)
