@@ -114,10 +114,14 @@ def _measure(spec: str, arguments: argparse.Namespace, plan: Plan) -> list[Recor
             chunk=arguments.chunk,
             time_batch=arguments.time_batch,
         )
-        clips = {
-            path.name: clip_frames(path, subject, count=arguments.frames)
-            for path in arguments.videos
-        }
+        clips = {}
+        for path in arguments.videos:
+            if path.name in clips:
+                sys.exit(
+                    f"--videos: two clips are named {path.name!r}, and records tell clips by their "
+                    "names; rename one, or measure it into another file"
+                )
+            clips[path.name] = clip_frames(path, subject, count=arguments.frames)
         if arguments.noise:
             clips[NOISE] = noise_frames(subject, count=arguments.frames or DEFAULT_NOISE_FRAMES)
         return bench_subject(subject, clips, plan)

@@ -120,12 +120,23 @@ def bench_subject(subject: Subject, clips: Mapping[str, Tensor], plan: Plan) -> 
     records: list[Record] = []
     for threads in plan.threads:
         torch.set_num_threads(threads)
-        baselines = baseline_peers(subject, dense, clips, plan, threads)
         recurrent = recurrent_peers(subject, plan, threads, chunk=subject.sampling.frames_per_chunk)
+        baselines: dict[tuple[int, ...], list[Peer]] = {}
         for name, frames in clips.items():
+            # A short clip must not keep the others' rivals from their best batches.
+            batches = usable_batches([frames])
+            if batches not in baselines:
+                alike = {
+                    other: clip
+                    for other, clip in clips.items()
+                    if usable_batches([clip]) == batches
+                }
+                baselines[batches] = baseline_peers(subject, dense, alike, plan, threads)
+            if batches[-1] < LARGEST_BATCH:
+                say(f"{name}: {len(frames)} frames, rivals take batches of {batches[-1]} at most")
             say(f"{subject.name}, {name}, {counted(threads, 'thread')}: {plan.repeats} rounds")
             measured = measure(
-                [*baselines, *recurrent],
+                [*baselines[batches], *recurrent],
                 frames,
                 references[name],
                 repeats=plan.repeats,
@@ -143,6 +154,7 @@ def bench_subject(subject: Subject, clips: Mapping[str, Tensor], plan: Plan) -> 
                 "clip": name,
                 "frames": len(frames),
                 "repeated_frames": repeated_frames(frames),
+                "rivals_largest_batch": batches[-1],
             }
             records += [{**common, **_record(m, basis)} for m in kept]
             for record in records[-len(kept) :]:

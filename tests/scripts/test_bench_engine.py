@@ -23,6 +23,7 @@ FIELDS = {
     "clip": str,
     "frames": int,
     "repeated_frames": int,
+    "rivals_largest_batch": int,
     "threshold": (float, type(None)),
     "threads": int,
     "runtime": str,
@@ -98,6 +99,15 @@ def test_figures_are_those_of_their_runtime(result: Any) -> None:
 def test_no_clip_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["bench_engine.py"])
     with pytest.raises(SystemExit, match="no clip to measure"):
+        bench_engine.main()
+
+
+def test_two_clips_of_one_name_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "b").mkdir()
+    paths = [write_clip(tmp_path / name, n_frames=2) for name in ("a.mp4", "b/a.mp4")]
+    argv = ["bench_engine.py", "--models", MODEL, "--videos", *map(str, paths)]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit, match="two clips are named 'a"):
         bench_engine.main()
 
 

@@ -52,6 +52,8 @@ class Counting(Pretended):
 class Batches(Pretended):
     """Takes whole batches alone, and writes down how many frames it was given."""
 
+    width = 5
+
     def __init__(self, batch: int, lengths: list[int]) -> None:
         super().__init__("batches", [], torch.empty(0))
         self.batch, self.lengths = batch, lengths
@@ -59,7 +61,7 @@ class Batches(Pretended):
     def run(self, frames: Tensor) -> Tensor:
         assert len(frames) % self.batch == 0
         self.lengths.append(len(frames))
-        return torch.zeros(len(frames), 5)
+        return torch.zeros(len(frames), self.width)
 
 
 def features(frames: int) -> Tensor:
@@ -173,3 +175,26 @@ def test_every_batch_that_fits_the_clip_is_tried_on_every_thread(
     assert len(chosen) == min(2, len(batches))
     # A first run and a timed one, and a batch to wake up.
     assert sorted(lengths) == sorted([*2 * len(batches) * [trial], *batches])
+
+
+def test_a_short_clip_keeps_no_rival_of_another_from_its_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        network_bench,
+        "baseline_candidates",
+        lambda *_, **options: [Batches(options["batches"][-1], [])],
+    )
+    subject = load_subject(MODEL)
+    monkeypatch.setattr(Batches, "width", 16)
+    plan = Plan(
+        thresholds=(), baselines=("torch",), precisions=("fp32",), repeats=1, trial_rounds=1,
+        pause=0, wake=1,
+    )  # fmt: skip
+    shape = subject.recipe.input_shape
+    clips = {name: torch.zeros(count, *shape) for name, count in (("a", 6), ("b", 16), ("c", 5))}
+    records = network_bench.bench_subject(subject, clips, plan)
+    assert [(r["clip"], r["rivals_largest_batch"]) for r in records] == [
+        ("a", 1), ("b", 16), ("c", 1),
+    ]  # fmt: skip
+    assert [r["settings"] for r in records] == [Batches(n, []).settings for n in (1, 16, 1)]
