@@ -94,6 +94,7 @@ class _Worker:
         self.info: ClipInfo | None = None
         self.sending = threading.RLock()  # also keeps what was told and what is told together
         self.n_scanned = 0
+        self.is_writing = False
         self.told_frames = 0
         self.told_work = 0.0
 
@@ -141,7 +142,11 @@ class _Worker:
             self.reader = ClipReader(self.info, task.sampling)
         result = self.extractor.extract(self.reader, task.index, task.video_id)
         began = time.perf_counter()
-        save_chunk(task.save_to, result)
+        self.is_writing = True
+        try:
+            save_chunk(task.save_to, result)
+        finally:
+            self.is_writing = False
         seconds_write = time.perf_counter() - began
         frames = len(result.timestamps)
         return ChunkDone(task.index, frames, result.damage, seconds_write, peak_memory())
@@ -170,7 +175,10 @@ class _Worker:
         self.n_scanned += 1
 
     def _heartbeat(self) -> None:
-        """Says that something moved: a hung decoder moves nothing, and its worker falls silent."""
+        """Says that something moved: a hung decoder moves nothing, and its worker falls silent.
+
+        A chunk that is being written is nobody's fault, however long a busy disk takes for it.
+        """
         read = 0
         while True:
             time.sleep(HEARTBEAT_SECONDS)
@@ -178,7 +186,7 @@ class _Worker:
             now = self.n_scanned + (0 if reader is None else reader.n_packets_read)
             if self.extractor.frames_done != self.told_frames:
                 self._tell()
-            elif now != read:
+            elif now != read or self.is_writing:
                 self._send(Alive(0, 0.0))
             read = now
 
