@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarking import counted, read_json, require
-from charts import caption, new_figure, save_svg
+from charts import caption, network_title, new_figure, save_svg
 
 Record = dict[str, Any]
 
@@ -61,8 +61,8 @@ def main() -> None:
 def markdown(records: Sequence[Record]) -> str:
     """A table for each network and number of threads: clips down, series across."""
     lines: list[str] = []
-    for model, threads in dict.fromkeys((one["model"], one["threads"]) for one in records):
-        own = [one for one in records if (one["model"], one["threads"]) == (model, threads)]
+    for model, threads in dict.fromkeys(map(_panel_of, records)):
+        own = [one for one in records if _panel_of(one) == (model, threads)]
         series = list(dict.fromkeys(series_of(one) for one in own))
         cells = {
             (one["clip"], series_of(one)): f"{one['ratio_to_openvino_fp32']:.2f} "
@@ -75,6 +75,11 @@ def markdown(records: Sequence[Record]) -> str:
             row = [Path(clip).stem, *(cells.get((clip, name), "") for name in series)]
             lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines[1:])
+
+
+def _panel_of(record: Record) -> tuple[str, int]:
+    """What stands together: a network, by its title, and a number of threads."""
+    return network_title(record["model"], record["weights"]), record["threads"]
 
 
 def chosen(records: Sequence[Record], **wanted: Sequence[Any] | None) -> list[Record]:
@@ -109,7 +114,7 @@ def draw(records: Sequence[Record], result: Record, path: Path) -> None:
     """Bars by network, clip and series."""
     panels: dict[tuple[str, int], dict[str, list[Record]]] = {}
     for record in records:
-        clips = panels.setdefault((record["model"], record["threads"]), {})
+        clips = panels.setdefault(_panel_of(record), {})
         clips.setdefault(record["clip"], []).append(record)
     series = list(dict.fromkeys(series_of(record) for record in records))
     colors = _colors({series_of(record): record for record in records})

@@ -8,8 +8,9 @@ from textwrap import wrap
 from typing import Any
 
 from benchmarking import require
+from table_page import NOT_TRAINED
 
-__all__ = ["caption", "grouped_bars", "legend_below", "new_figure", "save_svg"]
+__all__ = ["caption", "grouped_bars", "legend_below", "network_title", "new_figure", "save_svg"]
 
 _NAME_WIDTH = 22
 
@@ -18,6 +19,11 @@ def caption(name: str) -> str:
     """A file's name for a narrow place: without its extension, broken at underscores."""
     words = Path(name).stem.replace("_", " ")
     return "\n".join(wrap(words, _NAME_WIDTH)).replace(" ", "_")
+
+
+def network_title(model: str, weights: str) -> str:
+    """A network above its bars or curves; of generated weights it says so."""
+    return f"{model} ({NOT_TRAINED})" if weights.startswith("random:") else model
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 
 from bench_options import add_options, run_plan
 from benchmarking import counted, read_json, require, save_json
-from charts import caption, new_figure, save_svg
+from charts import caption, network_title, new_figure, save_svg
 from speed_curve import ROUNDING, Point, SpeedCurve
 
 THRESHOLDS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 2e-2, 5e-2)
@@ -123,7 +123,8 @@ def draw(records: Sequence[Record], path: Path) -> None:
         if row == 0:
             axes.set_title(caption(clip), fontsize="small")
         if column == 0:
-            of = f"{caption(model)}, {weights}" if len(weights_of[model]) > 1 else caption(model)
+            of = network_title(caption(model), weights)
+            of = f"{of}, {weights}" if len(weights_of[model]) > 1 else of
             axes.set_ylabel(f"{of}, {counted(threads, 'thread')}\n\nframes/s")
         if row == len(rows) - 1:
             axes.set_xlabel("feature error (relative L2)")

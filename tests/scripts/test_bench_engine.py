@@ -132,6 +132,7 @@ def test_no_rounds_fail(
 def bar(runtime: str, ratio: float | None, threshold: float | None = None) -> Any:
     return {
         "model": "net",
+        "weights": "random:0",
         "clip": "clip.mp4",
         "threads": 1,
         "runtime": runtime,
@@ -171,6 +172,16 @@ def test_a_chart_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     # Text is drawn as shapes, with the words beside them as comments.
     assert "<!-- 2.25x  error 4e-05 -->" in drawing
     assert "0.80x" not in drawing
+
+
+def test_charts_say_which_networks_are_not_trained(tmp_path: Path) -> None:
+    trained = [{**one, "weights": "file:net.pth", "model": "other"} for one in BARS]
+    result = {"machine": {}, "versions": {}}
+    chart_benchmarks.draw([*BARS[2:], *trained[2:]], result, tmp_path / "chart.svg")
+    drawn = (tmp_path / "chart.svg").read_text(encoding="utf-8")
+    assert "net (not trained), 1 thread" in drawn
+    assert "other, 1 thread" in drawn
+    assert "| net (not trained), 1 thread |" in chart_benchmarks.markdown(BARS[2:])
 
 
 def test_a_file_without_ratios_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
