@@ -45,6 +45,7 @@ class ClipAgreement:
         kept: what there would be if every frame had just what its chunk's first one has.
         errors: (frames,) relative L2 errors of the raw output, by threshold.
         errors_kept: those of the first frame's raw output.
+        work: MACs that were done, in frames of the dense network, by threshold.
         annotated: positions of annotated frames, and people's marks in them.
         between, beyond: annotated frames that could not be looked at, see ``Matched``.
     """
@@ -55,6 +56,7 @@ class ClipAgreement:
     kept: list[Any] = field(default_factory=list)
     errors: dict[float, list[float]] = field(default_factory=dict)
     errors_kept: list[float] = field(default_factory=list)
+    work: dict[float, float] = field(default_factory=dict)
     annotated: list[tuple[int, AnnotatedFrame]] = field(default_factory=list)
     between: int = 0
     beyond: int = 0
@@ -71,6 +73,7 @@ class ClipAgreement:
         for threshold, found in other.own.items():
             self.own.setdefault(threshold, []).extend(found)
             self.errors.setdefault(threshold, []).extend(other.errors[threshold])
+            self.work[threshold] = self.work.get(threshold, 0.0) + other.work[threshold]
 
 
 class Agreement:
@@ -133,6 +136,7 @@ class Agreement:
             raw = peer.run(frames)
             result.own[threshold] = list(self._network.read(raw, shown))
             result.errors[threshold] = feature_errors(raw, reference).tolist()
+            result.work[threshold] = peer.work() * len(frames)
         return result
 
     def with_dense(self, seen: ClipAgreement, found: Found) -> Precision:

@@ -65,6 +65,9 @@ NOTES = (
     f"{MOST_BOXES} objects or {MOST_PEOPLE} people with the highest scores, and the same number "
     "of the recurrent network's is looked at. At threshold 0 nothing is truncated: what is missing "
     "to 1 comes from rounding.",
+    "Theoretical speedup: the dense network's multiply-accumulates over those that were done, key "
+    "frames included. What it is in time is measured in Tables 5 and 6, beside dense runtimes with "
+    "the best of their settings.",
     "Error: relative L2 distance of the raw output to dense PyTorch, mean and worst frame.",
     "Kept: the same if every frame of a chunk had just what the dense network finds in the first. "
     "Agreement no better than that is no merit of the recurrence.",
@@ -224,6 +227,7 @@ class _Networks:
                 "task": network.task,
                 "frames": seen.frames,
                 **reading.to_json(),
+                "work": seen.work[threshold] / seen.frames if seen.frames else None,
                 "raw_error": _mean(seen.errors.get(threshold, [])),
                 "raw_error_max": max(seen.errors.get(threshold, []), default=math.nan),
                 "raw_error_kept": _mean(seen.errors_kept),
@@ -314,6 +318,7 @@ def columns_of(result: Record) -> list[Column]:
             cell=lambda row: _precision(row["with_dense_kept"]),
             kind="measured",
         ),
+        Column(title="speedup over dense", cell=_speedup, kind="theoretical"),
         Column(title="raw output's error: mean / worst / kept", cell=_errors, kind="measured"),
     ]
     if any(row["with_annotations"] for row in result["rows"]):
@@ -400,6 +405,11 @@ def _annotated_notes(rows: Sequence[Record]) -> list[str]:
                 note += " It knows no other that is annotated: nothing can be scored."
             notes[note] = None
     return list(notes)
+
+
+def _speedup(row: Record) -> str:
+    work = row.get("work")  # which older files lack
+    return shown(1 / work if work else None)
 
 
 def _errors(row: Record) -> str:
