@@ -79,10 +79,11 @@ def export_csv(source: FeatureFile, folder: Path) -> None:
         else:
             points = [f"{name}_{axis}" for name in source.keypoint_names for axis in _POINT]
             rows.writerow([*where, "score", *points])
+        names = source.class_names  # once: it is read from the file each time
         for frame in _frames(source):
             place = [source.stored_id(frame.video_id), frame.number, f"{frame.timestamp:.6f}"]
             if isinstance(frame.found, FrameDetections):
-                rows.writerows([*place, *row] for row in _objects(frame.found, source.class_names))
+                rows.writerows([*place, *row] for row in _objects(frame.found, names))
             else:
                 rows.writerows([*place, *row] for row in _people(frame.found))
 

@@ -304,6 +304,26 @@ def test_exports_of_no_videos(tmp_path: Path, layout: Layout) -> None:
     assert export(path, tmp_path / "out", layout=layout).n_frames == 0
 
 
+def test_the_names_of_classes_are_read_once_for_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_task(tmp_path / "f.h5", {"a.mp4": [[1, 2]], "b.mp4": [[1]]})
+    reads = 0
+
+    def class_names(_: FeatureFile) -> tuple[str, ...]:
+        nonlocal reads
+        reads += 1
+        return ("cat", "dog", "bird")
+
+    monkeypatch.setattr(FeatureFile, "class_names", property(class_names))
+    (table,) = export(path, tmp_path / "out", layout="csv").files
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4
+    assert {row["class_name"] for row in rows} <= {"cat", "dog", "bird"}
+    assert reads == 1
+
+
 def test_copies_call_videos_as_the_file_does(tmp_path: Path) -> None:
     ids = ["S1/pose/a.mp4", "My%20clip.mp4", "caf\udce9.mp4"]
     path = write_task(tmp_path / "f.h5", {one: [[1, 0]] for one in ids}, PEOPLE)
