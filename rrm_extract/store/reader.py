@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,8 @@ from rrm_extract.store.schema import (
     sha256_of,
 )
 from rrm_extract.store.taskrows import TASK_ATTRS
+
+Default = TypeVar("Default")
 
 _READ_AS = {"detect": "detections", "pose": "people"}
 """What a video's attribute is called, by task."""
@@ -329,8 +331,20 @@ class FeatureFile(Mapping[str, VideoFeatures]):
         with damage_named(self._file):
             return VideoFeatures(video_id, self._file[VIDEOS][self._stored[video_id]], self)
 
+    # Mapping's own of these two would look for names that are near.
+
     def __contains__(self, video_id: object) -> bool:
-        return video_id in self._stored  # Mapping's own would look for names that are near
+        return video_id in self._stored
+
+    @overload
+    def get(self, video_id: str, /) -> VideoFeatures | None: ...
+
+    @overload
+    def get(self, video_id: str, /, default: Default) -> VideoFeatures | Default: ...
+
+    def get(self, video_id: str, /, default: Any = None) -> Any:
+        """The video, or `default` when there is none of that name."""
+        return self[video_id] if video_id in self._stored else default
 
     def stored_id(self, video_id: str) -> str:
         """The name that a video has in the file (docs/format.md, section 4).

@@ -282,6 +282,11 @@ def test_names_that_are_not_there_are_not_searched_for(
         monkeypatch.setattr(reader, "difflib", None)
         assert "a.mp4" in file
         assert "b.mp4" not in file
+        found = file.get("a.mp4")
+        assert found is not None
+        assert found.video_id == "a.mp4"
+        assert file.get("b.mp4") is None
+        assert file.get("b.mp4", "none") == "none"
 
 
 @pytest.mark.parametrize("name", ["../../out.mp4", "/tmp/out.mp4", "a/./b.mp4"])
