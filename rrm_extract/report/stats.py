@@ -7,6 +7,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ _LAYER_COLUMNS = {
     *("name", "macs", "input_elements", "output_elements", "density", "density_delta"),
 }
 """What the figures of layers are made of; a file has all of them, or none counts."""
+
+_CHANNEL_COLUMNS = ("in_channels", "out_channels", "groups")
+"""Of a layer's channels; files of earlier versions have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +265,7 @@ def _stats(file: FeatureFile, path: Path, video_ids: Sequence[str], only: str | 
     known: dict[str, list[Any]] = {"error": [np.empty(0)], "estimate": [np.empty(0)]}
     events: Counter[str] = Counter()
     # Of all videos alike: one network made them. Their columns may be left out (docs/format.md).
-    columns = file[video_ids[-1]].layers if video_ids else {}
+    columns = _layer_columns(file[video_ids[-1]]) if video_ids else {}
     has_layers = columns.keys() >= _LAYER_COLUMNS
     columns = columns if has_layers else {}
     for video_id in video_ids:
@@ -317,9 +321,17 @@ def _stats(file: FeatureFile, path: Path, video_ids: Sequence[str], only: str | 
     )
 
 
+def _layer_columns(video: VideoFeatures) -> dict[str, Any]:
+    """The columns of layers that figures are made of, (L,) each; none of (T, L), which are long."""
+    columns = {}
+    for name in (*_LAYER_COLUMNS, *_CHANNEL_COLUMNS):
+        with suppress(KeyError):  # what the file does not have
+            columns[name] = video.layer_column(name)
+    return columns
+
+
 def _channels(columns: Mapping[str, Any], layer: int) -> Channels | None:
     """A layer's channels; None in files of versions that did not write them."""
-    names = ("in_channels", "out_channels", "groups")
-    if any(name not in columns for name in names):
+    if any(name not in columns for name in _CHANNEL_COLUMNS):
         return None
-    return Channels(*(int(columns[name][layer]) for name in names))
+    return Channels(*(int(columns[name][layer]) for name in _CHANNEL_COLUMNS))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -104,6 +105,24 @@ def test_stats_per_video(features: Path, capsys: pytest.CaptureFixture[str]) -> 
     code, _, err = output_of(capsys, "stats", features, "--video", "other.mp4")
     assert code == 2
     assert "other.mp4" in err
+
+
+def test_stats_read_no_column_of_all_frames(
+    features: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their size grows with the video's length."""
+    expected = output_of(capsys, "stats", features)
+    read = h5py.Dataset.__getitem__
+    names: set[str] = set()
+
+    def noting(data: h5py.Dataset, place: object, **options: object) -> object:
+        names.add(data.name.rpartition("/")[2])
+        return read(data, place, **options)
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", noting)
+    assert output_of(capsys, "stats", features) == expected
+    assert {"density", "density_delta"} <= names
+    assert not {"density_t", "density_delta_t", "features"} & names
 
 
 def test_stats_of_a_video_that_failed(
