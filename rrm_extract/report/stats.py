@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -240,24 +240,63 @@ def read_stats(path: Path, *, video: str | None = None) -> list[Stats]:
         InputError: there is no such video, or it failed and has no features.
     """
     with FeatureFile(path) as file:
+        made = _made(file, path)
+        failures = [(record.video_id, record.message) for record in file.failures]
         if video is None:
-            return [_stats(file, path, list(file), None)]
+            return [_stats(file, list(file), only=None, failures=failures, made=made)]
+        by_video: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for failure in failures:
+            by_video[failure[0]].append(failure)
+
+        def of(video_ids: Sequence[str], only: str) -> Stats:
+            told = by_video.get(only, ())
+            return _stats(file, video_ids, only=only, failures=told, made=made)
+
         if video == "*":
-            failed = [record.video_id for record in file.failures if record.video_id not in file]
-            whole = [_stats(file, path, [video_id], video_id) for video_id in file]
-            return whole + [_stats(file, path, [], video_id) for video_id in failed]
+            failed = [name for name, _ in failures if name not in file]
+            return [of([name], name) for name in file] + [of([], name) for name in failed]
         if video not in file:
-            for record in file.failures:
-                if record.video_id == video:
-                    msg = f"{path} has no features of {video!r}, which failed: {record.message}"
-                    raise InputError(msg)
+            if video in by_video:
+                _, message = by_video[video][0]
+                raise InputError(f"{path} has no features of {video!r}, which failed: {message}")
             some = ", ".join(list(file)[:3]) or "none"
             msg = f"{path} has no video {video!r}; expected one of its {len(file)}: {some}"
             raise InputError(msg)
-        return [_stats(file, path, [video], video)]
+        return [of([video], video)]
 
 
-def _stats(file: FeatureFile, path: Path, video_ids: Sequence[str], only: str | None) -> Stats:
+def _made(file: FeatureFile, path: Path) -> dict[str, Any]:
+    """What the statistics of all videos of a file have in common, by field of :class:`Stats`."""
+    attrs, identity = file.attrs, file.identity
+    target = identity.get("target_error")
+    return {
+        "file": str(path),
+        "model": str(attrs.get("model", "?")),
+        "weights": str(attrs.get("weights_id", "?")),
+        "threshold": stored_threshold(file),
+        "policy": str(attrs.get("policy", "?")),
+        "target_error": target,
+        "percentile": None if target is None else identity.get("percentile"),
+    }
+
+
+def _stats(
+    file: FeatureFile,
+    video_ids: Sequence[str],
+    *,
+    only: str | None,
+    failures: Sequence[tuple[str, str]],
+    made: Mapping[str, Any],
+) -> Stats:
+    """Statistics of some videos.
+
+    Args:
+        file: that has them.
+        video_ids: which.
+        only: the one video, also where there is nothing of it; None for all.
+        failures: see :class:`Stats`.
+        made: see :func:`_made`.
+    """
     frames = delta_frames = 0
     work = 0.0
     density: Any = 0.0
@@ -292,31 +331,18 @@ def _stats(file: FeatureFile, path: Path, video_ids: Sequence[str], only: str | 
         )
         for i, name in enumerate(columns.get("name", ()))
     )
-    failures = tuple(
-        (record.video_id, record.message)
-        for record in file.failures
-        if only is None or record.video_id == only
-    )
-    attrs = file.attrs
-    target = file.identity.get("target_error")
     return Stats(
-        file=str(path),
+        **made,
         video_id=only,
-        model=str(attrs.get("model", "?")),
-        weights=str(attrs.get("weights_id", "?")),
-        threshold=stored_threshold(file),
-        policy=str(attrs.get("policy", "?")),
         videos=len(video_ids),
         frames=frames,
         delta_frames=delta_frames,
-        failures=failures,
+        failures=tuple(failures),
         layers=layers,
         work=work / frames if frames else math.nan,
         audit=audit_measures(
             np.concatenate(known["error"]), np.concatenate(known["estimate"]), events
         ),
-        target_error=target,
-        percentile=None if target is None else file.identity.get("percentile"),
         found=found_measures(file, (file[video_id] for video_id in video_ids)),
     )
 

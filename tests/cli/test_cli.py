@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +19,12 @@ from rrm_extract.cli import main
 from rrm_extract.cli.main import cli
 from rrm_extract.config import OPTIONS, JobConfig
 from rrm_extract.report.verify import Verifier
-from rrm_extract.store import OutputStore
+from rrm_extract.store import FeatureFile, OutputStore
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.command import extraction, rrm_extract
 from tests.hostile.networks import NAN_MODEL
 from tests.jobs import failing, single
-from tests.store.helpers import IDENTITY, ROOT, chunk, source
+from tests.store.helpers import IDENTITY, ROOT, chunk, failure, source, write_file
 from tests.tiny import MODEL, network
 from tests.video.test_damage import cut, write_index_first
 
@@ -123,6 +124,42 @@ def test_stats_read_no_column_of_all_frames(
     assert output_of(capsys, "stats", features) == expected
     assert {"density", "density_delta"} <= names
     assert not {"density_t", "density_delta_t", "features"} & names
+
+
+def test_stats_per_video_read_what_videos_share_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_file(
+        tmp_path / "feats.h5", ["a.mp4", "b.mp4", "c.mp4"], [failure("bad.mp4"), failure("no.mp4")]
+    )
+    reads: Counter[str] = Counter()
+
+    def counted(name: str) -> property:
+        read = getattr(FeatureFile, name).fget
+
+        def reading(file: FeatureFile) -> dict[str, object]:
+            reads[name] += 1
+            values: dict[str, object] = read(file)
+            return values
+
+        return property(reading)
+
+    for name in ("attrs", "identity"):
+        monkeypatch.setattr(FeatureFile, name, counted(name))
+    _, one, _ = output_of(capsys, "stats", path, "--video", "a.mp4", "--json")
+    of_one = dict(reads)
+    reads.clear()
+    _, each, _ = output_of(capsys, "stats", path, "--per-video", "--json")
+    assert reads == of_one
+    values = json.loads(each)
+    assert values[0] == json.loads(one)
+    assert [(value["video_id"], value["frames"]) for value in values] == [
+        *(("a.mp4", 10), ("b.mp4", 10), ("c.mp4", 10), ("bad.mp4", 0), ("no.mp4", 0))
+    ]
+    assert [value["failures"] for value in values] == [
+        *([], [], []),
+        *([[name, "moov atom not found"]] for name in ("bad.mp4", "no.mp4")),
+    ]
 
 
 def test_stats_of_a_video_that_failed(
