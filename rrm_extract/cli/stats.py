@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -52,7 +51,13 @@ def stats(
     (arXiv 1602.01528), hardware that skips zeros, come from a model of it.
     """
     from rrm_extract.report.eie import read_weight_density
-    from rrm_extract.report.stats import csv_text, read_stats, with_eie
+    from rrm_extract.report.stats import (
+        csv_pieces,
+        json_pieces,
+        read_stats,
+        text_pieces,
+        with_eie,
+    )
 
     if as_json and as_csv:
         raise ConfigError("--json and --csv were given together; expected one of them")
@@ -66,9 +71,10 @@ def stats(
         density = 1.0 if weight_density is None else read_weight_density(weight_density)
         results = with_eie(results, weight_density=density, cycles=eie_cycles)
     if as_json:
-        values = [result.to_json() for result in results]
-        click.echo(json.dumps(values if per_video else values[0], indent=2))
+        pieces = json_pieces(results, per_video=per_video)
     elif as_csv:
-        click.echo(csv_text(results, per_video=per_video), nl=False)
+        pieces = csv_pieces(results, per_video=per_video)
     else:
-        click.echo("\n\n".join(result.to_text() for result in results))
+        pieces = text_pieces(results)
+    for piece in pieces:
+        click.echo(piece, nl=False)

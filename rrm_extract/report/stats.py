@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ from rrm_extract.rrm.cost import (
 )
 from rrm_extract.store import FeatureFile, VideoFeatures
 
-__all__ = ["Stats", "csv_text", "read_stats", "with_eie"]
+__all__ = ["Stats", "csv_pieces", "json_pieces", "read_stats", "text_pieces", "with_eie"]
 
 
 _LAYER_COLUMNS = {
@@ -172,22 +174,49 @@ class Stats:
         return "\n".join(lines)
 
 
-def csv_text(results: Sequence[Stats], *, per_video: bool) -> str:
-    """One row for each layer, with the video's id in front if there are several videos."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    head = ["layer", "macs", "input_elements", "output_elements", "density", "density_delta"]
-    names = eie_csv_names(next((result.eie for result in results), None))
-    writer.writerow(
-        [*(["video_id"] if per_video else []), *head, "speedup_theoretical", *names.values()]
-    )
+def text_pieces(results: Iterable[Stats]) -> Iterator[str]:
+    """Everything for a person, piece by piece, so that only one result is in memory at a time."""
+    between = ""
     for result in results:
+        yield between + result.to_text()
+        between = "\n\n"
+    yield "\n"
+
+
+def json_pieces(results: Iterable[Stats], *, per_video: bool) -> Iterator[str]:
+    """Likewise an object, or a list of them if there are several videos."""
+    between, end = ("[\n  ", "[]\n") if per_video else ("", "\n")
+    for result in results:
+        text = json.dumps(result.to_json(), indent=2)
+        # Only what stands between values is indented: JSON has no line ends within strings.
+        yield between + (text.replace("\n", "\n  ") if per_video else text)
+        between, end = (",\n  ", "\n]\n") if per_video else ("", "\n")
+    yield end
+
+
+def csv_pieces(results: Iterable[Stats], *, per_video: bool) -> Iterator[str]:
+    """Likewise one row for each layer, with the video's id in front if there are several videos."""
+    head = ["layer", "macs", "input_elements", "output_elements", "density", "density_delta"]
+    results = iter(results)
+    first = list(islice(results, 1))
+    names = eie_csv_names(next((result.eie for result in first), None))
+    yield _csv_text(
+        [[*(["video_id"] if per_video else []), *head, "speedup_theoretical", *names.values()]]
+    )
+    for result in chain(first, results):
+        rows = []
         for number_of_layer, layer in enumerate(result.layers):
             row = [_cell(getattr(layer, name if name != "layer" else "name")) for name in head]
             front = [result.video_id] if per_video else []
             times = result.eie.layers[number_of_layer] if result.eie is not None else None
             more = [getattr(times, name) for name in names]
-            writer.writerow([*front, *row, _cell(theoretical_speedup((layer,))), *map(_cell, more)])
+            rows.append([*front, *row, _cell(theoretical_speedup((layer,))), *map(_cell, more)])
+        yield _csv_text(rows)
+
+
+def _csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
     return text.getvalue()
 
 
@@ -197,11 +226,11 @@ def _cell(value: Any) -> Any:
 
 
 def with_eie(
-    results: Sequence[Stats],
+    results: Iterable[Stats],
     *,
     weight_density: float | Mapping[str, float] = 1.0,
     cycles: bool = False,
-) -> list[Stats]:
+) -> Iterator[Stats]:
     """The same with times on EIE; see :func:`rrm_extract.report.eie.model_on_eie`.
 
     Raises:
@@ -211,25 +240,21 @@ def with_eie(
         if result.videos and not result.layers:
             msg = f"{result.file} has no columns of layers, of which EIE's times are made"
             raise InputError(msg)
-    return [
-        replace(
-            result,
-            eie=model_on_eie(
-                result.layers,
-                frames=result.frames,
-                delta_frames=result.delta_frames,
-                weight_density=weight_density,
-                cycles=cycles,
-            ),
+        if result.failures and not result.videos:  # a video that failed has nothing to model
+            yield result
+            continue
+        eie = model_on_eie(
+            result.layers,
+            frames=result.frames,
+            delta_frames=result.delta_frames,
+            weight_density=weight_density,
+            cycles=cycles,
         )
-        if result.videos or not result.failures  # a video that failed has nothing to model
-        else result
-        for result in results
-    ]
+        yield replace(result, eie=eie)
 
 
-def read_stats(path: Path, *, video: str | None = None) -> list[Stats]:
-    """Statistics of a feature file.
+def read_stats(path: Path, *, video: str | None = None) -> Iterator[Stats]:
+    """Statistics of a feature file, each read when it is asked for.
 
     Args:
         path: the file.
@@ -243,7 +268,8 @@ def read_stats(path: Path, *, video: str | None = None) -> list[Stats]:
         made = _made(file, path)
         failures = [(record.video_id, record.message) for record in file.failures]
         if video is None:
-            return [_stats(file, list(file), only=None, failures=failures, made=made)]
+            yield _stats(file, list(file), only=None, failures=failures, made=made)
+            return
         by_video: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for failure in failures:
             by_video[failure[0]].append(failure)
@@ -253,16 +279,17 @@ def read_stats(path: Path, *, video: str | None = None) -> list[Stats]:
             return _stats(file, video_ids, only=only, failures=told, made=made)
 
         if video == "*":
-            failed = [name for name, _ in failures if name not in file]
-            return [of([name], name) for name in file] + [of([], name) for name in failed]
-        if video not in file:
-            if video in by_video:
-                _, message = by_video[video][0]
-                raise InputError(f"{path} has no features of {video!r}, which failed: {message}")
+            yield from (of([name], name) for name in file)
+            yield from (of([], name) for name, _ in failures if name not in file)
+        elif video in file:
+            yield of([video], video)
+        elif video in by_video:
+            _, message = by_video[video][0]
+            raise InputError(f"{path} has no features of {video!r}, which failed: {message}")
+        else:
             some = ", ".join(list(file)[:3]) or "none"
             msg = f"{path} has no video {video!r}; expected one of its {len(file)}: {some}"
             raise InputError(msg)
-        return [of([video], video)]
 
 
 def _made(file: FeatureFile, path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import weakref
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,9 @@ import torch
 from rrm_extract.cli import main
 from rrm_extract.cli.main import cli
 from rrm_extract.config import OPTIONS, JobConfig
+from rrm_extract.report.stats import Stats
 from rrm_extract.report.verify import Verifier
-from rrm_extract.store import FeatureFile, OutputStore
+from rrm_extract.store import FailureRecord, FeatureFile, OutputStore
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.command import extraction, rrm_extract
 from tests.hostile.networks import NAN_MODEL
@@ -152,6 +154,7 @@ def test_stats_per_video_read_what_videos_share_once(
     _, each, _ = output_of(capsys, "stats", path, "--per-video", "--json")
     assert reads == of_one
     values = json.loads(each)
+    assert each == json.dumps(values, indent=2) + "\n"
     assert values[0] == json.loads(one)
     assert [(value["video_id"], value["frames"]) for value in values] == [
         *(("a.mp4", 10), ("b.mp4", 10), ("c.mp4", 10), ("bad.mp4", 0), ("no.mp4", 0))
@@ -160,6 +163,40 @@ def test_stats_per_video_read_what_videos_share_once(
         *([], [], []),
         *([[name, "moov atom not found"]] for name in ("bad.mp4", "no.mp4")),
     ]
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv", ""])
+def test_stats_per_video_are_printed_one_by_one(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_file(tmp_path / "feats.h5", [f"{name}.mp4" for name in "abcde"])
+    ever: list[weakref.ref[Stats]] = []
+    most = 0
+    made = Stats.__init__
+
+    def counting(stats: Stats, **values: object) -> None:
+        nonlocal most
+        made(stats, **values)  # type: ignore[arg-type]
+        ever.append(weakref.ref(stats))
+        most = max(most, sum(one() is not None for one in ever))
+
+    monkeypatch.setattr(Stats, "__init__", counting)
+    code, out, _ = output_of(capsys, "stats", path, "--per-video", *filter(None, [form]))
+    assert (code, out.endswith("\n")) == (0, True)
+    assert len(ever) == 5
+    assert most < 4, "the first, the one before, and the one that is made"
+
+
+@pytest.mark.parametrize("failures", [[], [failure("bad.mp4")]], ids=["none", "one"])
+def test_stats_per_video_of_no_videos(
+    failures: list[FailureRecord], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_file(tmp_path / "feats.h5", [], failures)
+    _, out, _ = output_of(capsys, "stats", path, "--per-video", "--json")
+    assert out == json.dumps(json.loads(out), indent=2) + "\n"
+    assert len(json.loads(out)) == len(failures)
+    assert len(output_of(capsys, "stats", path, "--per-video", "--csv")[1].splitlines()) == 1
+    assert output_of(capsys, "stats", path, "--per-video")[1].count("\n\n\n") == 0
 
 
 def test_stats_of_a_video_that_failed(
