@@ -66,7 +66,7 @@ class RunSummary:
         done_before: how many of them earlier runs have done, whole or partial.
         failures: what could not be used, or not whole, earlier runs included.
         accounting: over the videos this run computed.
-        frames_before: frames in it of chunks that an interrupted run has left.
+        frames_before: frames in it of chunks that interrupted runs have left.
         seconds: wall-clock time of the run.
         seconds_calibrate: of it, to find thresholds for a target.
         seconds_load: of it, until the network was loaded and traced, from then on.

@@ -28,7 +28,7 @@ def summary_text(summary: RunSummary) -> str:
         computed = accounting.frames - summary.frames_before
         rate = computed / summary.seconds
         lost = summary.workers_lost
-        before = f" and {summary.frames_before} of an earlier run" if summary.frames_before else ""
+        before = f" and {summary.frames_before} of earlier runs" if summary.frames_before else ""
         calibrate = f"{summary.seconds_calibrate:.1f} s to calibrate and "
         lines.append(
             f"{computed} frames in {summary.seconds:.1f} s ({rate:.1f} frames/s, of it "
@@ -43,7 +43,7 @@ def summary_text(summary: RunSummary) -> str:
         )
         over = "workers"
         if summary.frames_before:
-            over += " and both runs (but write: of this one)"
+            over += " and all runs (but write: of this one)"
         lines.append(f"time by stage, summed over {over}: {stages}")
         if accounting.found is not None:
             lines.append(

@@ -79,5 +79,5 @@ def test_a_run_that_goes_on_claims_only_what_it_did(
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert "16 frames in " in out
-    assert " and 8 of an earlier run, 2 workers" in out
-    assert "summed over workers and both runs (but write: of this one): " in out
+    assert " and 8 of earlier runs, 2 workers" in out
+    assert "summed over workers and all runs (but write: of this one): " in out
