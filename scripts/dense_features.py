@@ -8,6 +8,7 @@ today: fp32, channels_last, batches of 16, one process with so many threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from rrm_extract.jobs import ChunkExtractor, Recipe, Video, network_input, sampl
 from rrm_extract.jobs.control import Control
 from rrm_extract.jobs.recipe import load_plan
 from rrm_extract.jobs.run import identity_of, root_attrs
+from rrm_extract.signals import held_back
 from rrm_extract.store import FailureRecord, OutputStore, Source
 from rrm_extract.video import ClipReader, SampledFrame, Sampling, count_chunks, scan_clip
 
@@ -90,7 +92,8 @@ def extract_dense(
             else:
                 if damage:
                     _fail(store, source, "decode", "ClipDamagedError", damage)
-        store.finish(sources, (), root, complete=True)
+        with held_back():  # HDF5 does not survive an interrupt while it writes
+            store.finish(sources, (), root, complete=True)
 
 
 def _extract(
@@ -104,22 +107,26 @@ def _extract(
     info = scan_clip(path)
     seconds = dict.fromkeys(("decode", "preprocess", "network"), 0.0)
     shape = extractor.computation.feature_shape
-    with ClipReader(info, sampling) as reader, store.part(source, feature_shape=shape) as part:
+    with ClipReader(info, sampling) as reader, ExitStack() as stack:
+        with held_back():
+            part = stack.enter_context(store.part(source, feature_shape=shape))
         damage = ""
         for index in range(count_chunks(info, sampling)):
             chunk = extractor.extract(reader, index, source.video_id)
-            part.append(chunk)
+            with held_back():
+                part.append(chunk)
             for stage in seconds:
                 seconds[stage] += float(chunk.attrs[f"seconds_{stage}"])
             if damage := chunk.damage:
                 break
         if part.n_frames == 0:
             return damage or f"{path}: no frame could be decoded"
-        part.finish(
-            layers={},
-            attrs={f"seconds_{stage}": value for stage, value in seconds.items()},
-            status="partial" if damage else "ok",
-        )
+        with held_back():
+            part.finish(
+                layers={},
+                attrs={f"seconds_{stage}": value for stage, value in seconds.items()},
+                status="partial" if damage else "ok",
+            )
     return damage
 
 

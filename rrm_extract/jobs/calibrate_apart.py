@@ -16,8 +16,8 @@ from rrm_extract.config import JobConfig
 from rrm_extract.errors import RrmError, WorkerError
 from rrm_extract.jobs.calibrate import run_calibration
 from rrm_extract.jobs.pool import LONGEST_LOOK, STOP_SECONDS, let_go, obituary
-from rrm_extract.jobs.signals import held_back
 from rrm_extract.jobs.worker import HEARTBEAT_SECONDS, end_with_parent
+from rrm_extract.signals import held_back
 
 __all__ = ["calibrate_apart"]
 

@@ -27,7 +27,7 @@ from rrm_extract.jobs.compiled import beside
 from rrm_extract.jobs.memory import peak_memory
 from rrm_extract.jobs.network_cache import NetworkCache, copied, network_key
 from rrm_extract.jobs.plan import JobPlan
-from rrm_extract.jobs.signals import held_back
+from rrm_extract.signals import held_back
 from rrm_extract.store.files import remove
 
 __all__ = ["KeptNetwork", "Loader", "network_of", "serve"]

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from rrm_extract.errors import WorkerError
 from rrm_extract.jobs.messages import Alive, Answer, ChunkDone, Fatal, Scanned, Task, TaskFailed
-from rrm_extract.jobs.signals import held_back
 from rrm_extract.jobs.worker import work
+from rrm_extract.signals import held_back
 
 __all__ = [
     "LONGEST_LOOK",

@@ -43,7 +43,7 @@ from rrm_extract.jobs.pool import Answered, Event, Lost, Worker, WorkerPool
 from rrm_extract.jobs.progress import Progress
 from rrm_extract.jobs.sampling import sampling_of
 from rrm_extract.jobs.schedule import Schedule, VideoState
-from rrm_extract.jobs.signals import held_back
+from rrm_extract.signals import held_back
 from rrm_extract.store import FailureRecord, OutputStore, Source, load_chunk
 from rrm_extract.store.files import remove, temp_path
 from rrm_extract.store.place import OutputPlace

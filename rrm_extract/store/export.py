@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 
 from rrm_extract.errors import StoreWriteError, UsageError
+from rrm_extract.signals import held_back
 from rrm_extract.store.export_found import (
     COCO_FILES,
     CSV_FILES,
@@ -216,15 +217,17 @@ def _export_flat(source: FeatureFile, folder: Path) -> None:
 def _export_activitynet(source: FeatureFile, folder: Path) -> None:
     with replacing(folder / ACTIVITYNET_FILE) as temp, creating(temp) as (file, check):
         for video_id, video in source.items():
-            rows = create_rows(
-                file.create_group(_activitynet_name(source.stored_id(video_id))),
-                "c3d_features",
-                tail=_shape(video)[1:],
-                dtype=video.dtype.name,
-            )
-            for block in video.feature_blocks():
-                append_rows(rows, block)
-                check()
+            name = _activitynet_name(source.stored_id(video_id))
+            with held_back():  # HDF5 does not survive an interrupt while it writes
+                rows = create_rows(
+                    file.create_group(name),
+                    "c3d_features",
+                    tail=_shape(video)[1:],
+                    dtype=video.dtype.name,
+                )
+                for block in video.feature_blocks():
+                    append_rows(rows, block)
+                    check()
 
 
 def _shape(video: VideoFeatures) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from rrm_extract.errors import RrmError, StoreError, StoreFormatError
+from rrm_extract.signals import held_back
 from rrm_extract.store.files import writing
 from rrm_extract.store.schema import (
     AUDIT,
@@ -92,18 +93,29 @@ def _opened(path: Path) -> Any:
 def creating(path: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
     """A new HDF5 file, and a function to call after every step that raises what went wrong.
 
+    HDF5 does not survive an interrupt while it writes. They are held back while the file is made
+    and closed; whoever writes to it holds them back meanwhile.
+
     Raises:
         StoreWriteError: The system refuses; what is at `path` is then not to be used.
     """
     with writing(path):
         shield = ShieldedFile(path)
     try:
-        with h5py.File(shield, "w", driver="fileobj", libver=_LIBVER) as file:
+        with ExitStack() as stack:
+            with held_back():
+                file = h5py.File(shield, "w", driver="fileobj", libver=_LIBVER)
+                stack.callback(_close, file)
             yield file, shield.check
         shield.check()
     finally:
         shield.close()
     shield.check()
+
+
+def _close(file: Any) -> None:
+    with held_back():
+        file.close()
 
 
 def create_rows(

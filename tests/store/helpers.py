@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from rrm_extract.store import ChunkResult, FailureRecord, OutputStore, Source
+from rrm_extract.store.shield import ShieldedFile
 
 IDENTITY: Mapping[str, Any] = {"model": "resnet18", "threshold": 1e-4, "chunk": 10.0}
 ROOT = {"model": "resnet18", "seconds_total": 1.5}
@@ -110,3 +113,29 @@ def offset_of(path: Path, data: bytes) -> int:
     found = path.read_bytes().find(data)
     assert found >= 0
     return found
+
+
+class InterruptedWrites:
+    """Ctrl-C in the midst of HDF5's writing, which must not hear of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        """Writes so far."""
+        self.at = 0
+        """The number of the one that is interrupted; 0 for none."""
+        write = ShieldedFile.write
+
+        def interrupted(file: ShieldedFile, buffer: object) -> int:
+            self.count += 1
+            try:
+                if self.count == self.at:
+                    signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                pytest.fail("HDF5 heard it")
+            return write(file, buffer)
+
+        monkeypatch.setattr(ShieldedFile, "write", interrupted)
+
+    def begin(self, *, at: int) -> None:
+        """Count anew, up to the one that is interrupted."""
+        self.count, self.at = 0, at
