@@ -36,11 +36,10 @@ class WriterLock:
 
         Raises:
             StoreLockedError: Another writer has it.
-            StoreWriteError: The folder cannot be written to.
+            StoreWriteError: The folder, or the lock that lies there, cannot be written to.
         """
         with writing(self._output):
-            # Where a file cannot be made the system says why; filelock might only wait.
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = self._opened()
             try:
                 self._try_locks(descriptor)
             finally:
@@ -52,6 +51,20 @@ class WriterLock:
                     f"{self._output} is being written by {holder or 'another process'}; "
                     "wait until it ends or choose another -o"
                 ) from error
+
+    def _opened(self) -> int:
+        """The file's descriptor."""
+        try:
+            # Where a file cannot be made the system says why; filelock might only wait.
+            return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        except PermissionError as error:
+            if not self._path.exists():
+                raise
+            raise StoreWriteError(
+                f"cannot write {self._output}: its lock {self._path}, left by another user's job, "
+                f"may not be opened ({error.strerror}); once that job has ended delete the file, "
+                "or choose another -o"
+            ) from error
 
     def _try_locks(self, descriptor: int) -> None:
         """That the file system keeps locks: filelock would take the file itself for one instead."""

@@ -622,6 +622,30 @@ def test_a_file_system_without_locks_is_told(
         OutputStore(tmp_path / "f.h5", IDENTITY).__enter__()
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_lock_of_another_user_is_named(
+    is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "feats.h5"
+    lock = tmp_path / ".feats.h5.lock"
+    if is_there:
+        lock.touch()
+    open_any = os.open
+
+    def refused(name: Path | str, *options: int) -> int:
+        if Path(name) == lock:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open_any(name, *options)
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(StoreWriteError) as caught:
+        OutputStore(path, IDENTITY).__enter__()
+    assert str(caught.value).startswith(f"cannot write {path}: ")
+    assert "Permission denied" in str(caught.value)
+    assert (f"lock {lock}" in str(caught.value)) == is_there
+    assert ("delete the file" in str(caught.value)) == is_there
+
+
 @pytest.mark.parametrize(("code", "passes"), [(errno.EINVAL, True), (errno.EIO, False)])
 def test_folders_that_cannot_be_synced(
     tmp_path: Path, code: int, passes: bool, monkeypatch: pytest.MonkeyPatch
