@@ -320,6 +320,26 @@ def test_the_last_frame_before_damage_is_shown(tmp_path: Path, time_batch: int) 
         picture(clip, Moment(seconds=(last + 1) / 8), time_batch=time_batch)
 
 
+@pytest.mark.parametrize("suffix", sorted(sink.CONTAINERS))
+def test_a_name_with_a_colon_is_no_protocol(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = Path(f"12:30{suffix}")
+    black = np.zeros((64, 64, 3), np.uint8)
+    with sink.ClipWriter(
+        output,
+        width=64,
+        height=64,
+        rate=Fraction(8),
+        time_base=Fraction(1, 8),
+        encoder=sink.Encoder.choose(),
+    ) as clip:
+        clip.write(black, 0.0)
+    assert [path.name for path in tmp_path.iterdir()] == [output.name]
+    assert len(decode_all(tmp_path / output)) == 1
+
+
 def test_an_error_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = moving_square(tmp_path / "a.mp4")
     output = tmp_path / "overlay.mp4"

@@ -126,7 +126,9 @@ class ClipWriter:
         self._time_base = time_base
         container_format = CONTAINERS[path.suffix.lower()]
         try:
-            self._container = av.open(str(self._temp), "w", format=container_format)
+            # The prefix keeps names such as "12:30.mp4" from being taken for a protocol.
+            name = f"file:{self._temp.absolute()}"
+            self._container = av.open(name, "w", format=container_format)
             stream = self._container.add_stream(encoder.name, rate=rate)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             stream.codec_context.options = dict(encoder.options)
