@@ -355,6 +355,7 @@ class _Run:
         self.size = 0
         self.ready = math.nan
         self._expected: dict[int, int] = {}
+        self._expected_frames = 0  # the sum of it, which is asked for with every video
         self._told: dict[Worker, tuple[int, float]] = {}
         absent: list[tuple[VideoState, str]] = []
         self.states: list[VideoState] = []
@@ -465,7 +466,7 @@ class _Run:
         state.info = info = message.info
         # The scan decides which version of the file is read: it may be hours after the start.
         state.source = Source(state.video.video_id, info.source_size, info.source_mtime_ns)
-        self._expected[state.key] = expected_frames(info, self.sampling)
+        self._set_expected(state, expected_frames(info, self.sampling))
         self._expect()
         state.pending = set(range(count_chunks(info, self.sampling)))
         for index in sorted(state.pending):  # what an interrupted run has left
@@ -481,8 +482,12 @@ class _Run:
                 self._chunk_done(state, index, len(earlier.timestamps), earlier.damage)
         self._settle(state)
 
+    def _set_expected(self, state: VideoState, frames: int) -> None:
+        self._expected_frames += frames - self._expected.get(state.key, 0)
+        self._expected[state.key] = frames
+
     def _expect(self) -> None:
-        known = sum(self._expected.values())
+        known = self._expected_frames
         unknown = self.schedule.unscanned * known / max(1, len(self._expected))
         self.progress.expect(round(known + unknown))
 
@@ -608,7 +613,7 @@ class _Run:
         state.closed = True
         state.info = None  # the packets of all videos would be a gigabyte at last
         if state.key in self._expected:
-            self._expected[state.key] = sum(state.done.values())
+            self._set_expected(state, sum(state.done.values()))
         self.schedule.close(state)
         self._expect()
         self.progress.video_done()

@@ -102,7 +102,7 @@ class Schedule:
             state = self._unscanned.pop()
             self._open[state.key] = state
             return state, ScanTask(state.key, state.video.path)
-        best: list[int] = []
+        best = range(0)
         for candidate in self._open.values():
             stretch = _longest_stretch(candidate.pending)
             if len(stretch) > len(best):
@@ -157,13 +157,11 @@ class Schedule:
         return state, ChunkTask(state.key, name, info, self._sampling, index, save_to)
 
 
-def _longest_stretch(pending: set[int]) -> list[int]:
-    best: list[int] = []
-    current: list[int] = []
+def _longest_stretch(pending: set[int]) -> range:
+    best = current = range(0)
     for index in sorted(pending):
-        if current and index != current[-1] + 1:
-            current = []
-        current.append(index)
+        begin = current.start if index == current.stop else index
+        current = range(begin, index + 1)
         if len(current) > len(best):
-            best = list(current)
+            best = current
     return best

@@ -17,6 +17,7 @@ from rrm_extract import FeatureFile
 from rrm_extract.config import JobConfig
 from rrm_extract.jobs import run_job
 from rrm_extract.jobs.network_cache import VARIABLE
+from rrm_extract.jobs.progress import Progress
 from rrm_extract.store import same_content
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.command import environment, extraction, rrm_extract
@@ -266,6 +267,31 @@ def test_what_cannot_be_removed_is_left(
     output, clip = str(tmp_path / "kept.h5"), str(videos / "a.mp4")
     summary = run_job(JobConfig(inputs=(clip,), output=output, model=MODEL, fps="8", workers=1))
     assert summary.failures == ()
+
+
+def test_the_frames_that_are_expected_become_those_there_are(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(videos, tmp_path / "v")
+    (tmp_path / "v/broken.mp4").write_bytes(b"no video")
+    short = tmp_path / "v/short.mkv"
+    write_demo_clip(short, seconds=6, size=(64, 48))
+    short.write_bytes(short.read_bytes()[: short.stat().st_size * 3 // 4])
+    expected: list[int] = []
+    monkeypatch.setattr(Progress, "expect", lambda _, frames: expected.append(frames))
+    summary = run_job(
+        JobConfig(
+            inputs=(str(tmp_path / "v"),),
+            output=str(tmp_path / "f.h5"),
+            model=MODEL,
+            fps="8",
+            workers=1,
+        )
+    )
+    assert [record.video_id for record in summary.failures] == ["broken.mp4", "short.mkv"]
+    with FeatureFile(tmp_path / "f.h5") as file:
+        assert expected[-1] == file.n_frames
+    assert len(set(expected)) > 2, "it is estimated before it is known"
 
 
 def test_a_feature_that_does_not_fit_fails_its_video_alone(tmp_path: Path) -> None:

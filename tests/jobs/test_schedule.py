@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from rrm_extract.jobs.discover import Video
 from rrm_extract.jobs.messages import ChunkTask, ScanTask, Task
-from rrm_extract.jobs.schedule import Schedule, VideoState
+from rrm_extract.jobs.schedule import Schedule, VideoState, _longest_stretch
 from rrm_extract.store import Source
 from rrm_extract.video import ClipInfo, Sampling, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
@@ -77,6 +79,20 @@ def test_a_waiting_worker_gets_nothing(tmp_path: Path) -> None:
     assert not schedule.exhausted
     schedule.close(videos[0])
     assert schedule.exhausted
+
+
+@pytest.mark.parametrize(
+    ("pending", "stretch"),
+    [
+        (set(), range(0)),
+        ({0, 1, 2}, range(3)),
+        ({0, 2, 3, 5}, range(2, 4)),
+        ({1, 2, 4, 5, 9}, range(1, 3)),
+        ({7, *range(10, 90), *range(91, 99)}, range(10, 90)),
+    ],
+)
+def test_the_longest_stretch_is_no_copy_of_its_chunks(pending: set[int], stretch: range) -> None:
+    assert _longest_stretch(pending) == stretch
 
 
 def test_chunks_behind_damage_do_not_count() -> None:
