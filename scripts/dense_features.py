@@ -92,8 +92,8 @@ def extract_dense(
             else:
                 if damage:
                     _fail(store, source, "decode", "ClipDamagedError", damage)
-        with held_back():  # HDF5 does not survive an interrupt while it writes
-            store.finish(sources, (), root, complete=True)
+        with held_back() as let_through:  # HDF5 does not survive an interrupt while it writes
+            store.finish(sources, (), root, complete=True, let_through=let_through)
 
 
 def _extract(

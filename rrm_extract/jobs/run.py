@@ -234,13 +234,14 @@ def _run_job(
         run = _Run(config, plan, loader, pool, store, progress, videos)
         run.work()
         failures = tuple(run.failures[key] for key in sorted(run.failures))
-        with held_back():  # HDF5 does not survive an interrupt while it writes
+        with held_back() as let_through:  # HDF5 does not survive an interrupt while it writes
             store.finish(
                 # A video that is not there now keeps the features that it once gave.
                 [state.source for state in run.states if state.source.size >= 0],
                 failures,
                 root_attrs(config, plan),
                 complete=True,
+                let_through=let_through,
             )
         summary = RunSummary(
             output=Path(str(config.output)),

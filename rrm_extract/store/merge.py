@@ -56,10 +56,13 @@ def write_finished(
     failures: Sequence[FailureRecord],
     root_attrs: Mapping[str, Attr | Array],
     task: str | None,
+    let_through: Callable[[], None],
 ) -> None:
     """Write the new file to `temp`, check all of it, and rename it over `output`.
 
-    Memory does not grow with the number or length of the videos, but for the index.
+    Memory does not grow with the number or length of the videos, but for the index. `let_through`
+    is called again and again until `temp` is whole, when HDF5 is at rest; what it raises leaves
+    `output` and the parts as they were.
 
     Raises:
         StoreWriteError: The system refuses, or what was written cannot be read back; `output` and
@@ -68,7 +71,12 @@ def write_finished(
     """
     entries = sorted(entries, key=lambda entry: entry.done.stored_id.encode())
     try:
-        with creating(temp) as (file, check):
+        with creating(temp) as (file, check_disk):
+
+            def check() -> None:
+                check_disk()
+                let_through()
+
             file.create_group(VIDEOS)
             for begin in range(0, len(entries), _TOGETHER):
                 _copy(entries[begin : begin + _TOGETHER], output, file, check)
@@ -77,7 +85,7 @@ def write_finished(
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
             write_attrs(file, {"created_utc": now, **root_attrs})
             check()
-        _verify(temp, output, entries)
+        _verify(temp, output, entries, let_through)
         with writing(output):
             commit(temp, output)
     finally:
@@ -110,7 +118,9 @@ def _copy_part(path: Path, stored_id: str, target: Any, check: Callable[[], None
         ) from error
 
 
-def _verify(temp: Path, output: Path, entries: Sequence[Entry]) -> None:
+def _verify(
+    temp: Path, output: Path, entries: Sequence[Entry], let_through: Callable[[], None]
+) -> None:
     checked: Entry | None = None
     try:
         with FeatureFile(temp) as file:
@@ -118,6 +128,7 @@ def _verify(temp: Path, output: Path, entries: Sequence[Entry]) -> None:
             for entry, video in zip(entries, file.values(), strict=False):
                 checked = entry
                 video.check()
+                let_through()
             _ = file.failures
     except StoreFormatError as error:
         if checked is not None and checked.part is None:

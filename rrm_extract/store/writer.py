@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -212,9 +212,11 @@ class OutputStore:
         root_attrs: Mapping[str, Attr | Array],
         *,
         complete: bool,
+        let_through: Callable[[], None] = lambda: None,
     ) -> bool:
         """Merge the earlier file and the parts into the new file, and put it in place.
 
+        It is to be called with interrupts held back: HDF5 does not survive one while it writes.
         Videos and failures of other inputs are kept. A part replaces an earlier version of its
         video. A video whose source changed and now fails leaves the file. A failure of a video that
         is "ok" in the new file is dropped.
@@ -225,6 +227,8 @@ class OutputStore:
             root_attrs: Attributes of the file besides those the store sets.
             complete: Every input is done or failed. The parts folder is then removed; else it
                 stays, so that the same command goes on.
+            let_through: Of :func:`rrm_extract.signals.held_back`. Called where an interrupt does no
+                harm, for the merge of a large file takes hours; nothing is lost if it raises.
 
         Returns:
             Whether a file was written; False when the one in place already says all this.
@@ -262,6 +266,7 @@ class OutputStore:
                 failures=kept,
                 root_attrs=attrs,
                 task=self._task,
+                let_through=let_through,
             )
             self._remember((entry.done for entry in entries.values()), kept, attrs)
         if complete:

@@ -6,10 +6,12 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rrm_extract.store import same_content
+from rrm_extract.cli import main
+from rrm_extract.store import merge, same_content
 from tests.hostile.conftest import job
 from tests.hostile.jobs import expect_clean, finished, started
 
@@ -48,3 +50,32 @@ def test_interrupted_while_workers_start(pause: float, videos: Path, tmp_path: P
         assert run.end() == 130
         assert run.stderr.strip().count("\n") == 0, run.stderr
     expect_clean(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_while_the_file_is_put_together(
+    number: signal.Signals,
+    videos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "feats.h5"
+    arguments = [str(word) for word in job(videos / "sub", output)]
+    copy_video = merge.copy_video
+
+    def interrupted(*given: Any) -> None:
+        signal.raise_signal(number)
+        copy_video(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(merge, "copy_video", interrupted)
+        capsys.readouterr()
+        assert main(arguments) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not output.exists()
+    assert [path.suffix for path in (tmp_path / "feats.h5.parts").iterdir() if path.suffix == ".h5"]
+    assert not list((tmp_path / "feats.h5.parts").glob(".*")), "no temporary file"
+    assert main(arguments) == 0
+    assert "1 done before" in capsys.readouterr().out
+    expect_clean(tmp_path, "feats.h5")

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import stat
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,10 +21,12 @@ from rrm_extract.errors import (
     StoreMismatchError,
     StoreWriteError,
 )
+from rrm_extract.signals import held_back
 from rrm_extract.store import (
     FailureRecord,
     FeatureFile,
     OutputStore,
+    VideoFeatures,
     layout,
     merge,
     same_content,
@@ -620,6 +623,60 @@ def test_a_file_system_without_locks_is_told(
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(StoreWriteError, match="keeps no locks"):
         OutputStore(tmp_path / "f.h5", IDENTITY).__enter__()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("owner", [merge, VideoFeatures], ids=["copying", "checking"])
+def test_a_merge_that_is_interrupted_ends_at_once(
+    owner: object, number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, sources = tmp_path / "feats.h5", [source(name) for name in ("a.mp4", "b.mp4", "c.mp4")]
+    name = "copy_video" if owner is merge else "check"
+    step = getattr(owner, name)
+    steps = 0
+
+    def interrupted(*arguments: object) -> None:
+        nonlocal steps
+        steps += 1
+        signal.raise_signal(number)
+        step(*arguments)
+
+    with monkeypatch.context() as patch, OutputStore(path, IDENTITY) as store:
+        for one in sources:
+            write_video(store, one)
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            patch.setattr(owner, name, interrupted)
+            with pytest.raises(KeyboardInterrupt), held_back() as let_through:
+                store.finish(sources, [], ROOT, complete=True, let_through=let_through)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    assert steps == 1, "no video but the first"
+    assert not path.exists()
+    assert not list(store.parts_dir.glob(".*")), "no temporary file"
+    with OutputStore(path, IDENTITY) as store:
+        assert [store.status(one) for one in sources] == ["ok"] * 3
+        assert store.finish(sources, [], ROOT, complete=True)
+    assert same_content(path, write_file(tmp_path / "whole.h5", sources)) == []
+
+
+def test_an_interrupt_behind_a_merge_leaves_it_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, what = tmp_path / "feats.h5", source("a.mp4")
+    commit = merge.commit
+
+    def interrupted(temp: Path, output: Path) -> None:
+        commit(temp, output)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch, OutputStore(path, IDENTITY) as store:
+        write_video(store, what)
+        patch.setattr(merge, "commit", interrupted)
+        with pytest.raises(KeyboardInterrupt), held_back() as let_through:
+            store.finish([what], [], ROOT, complete=True, let_through=let_through)
+    assert not store.parts_dir.exists()
+    assert same_content(path, write_file(tmp_path / "whole.h5", [what])) == []
 
 
 @pytest.mark.parametrize("is_there", [True, False])
