@@ -146,7 +146,8 @@ def _enlarged(coarse: _Pixels, *, cell: int) -> _Pixels:
 
 def _encode(path: Path, scene: _Scene, *, count: int, fps: Fraction) -> None:
     x264 = "libx264" in av.codecs_available
-    with av.open(str(path), "w") as container:
+    # The prefix keeps names such as "12:30.mp4" from being taken for a protocol.
+    with av.open(f"file:{path.absolute()}", "w") as container:
         stream = container.add_stream("libx264" if x264 else "mpeg4", rate=fps)
         first = scene.frame(0)
         stream.height, stream.width = first.shape[:2]
