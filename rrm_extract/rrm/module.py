@@ -80,6 +80,7 @@ class _Call:
     """What is measured during one call, layer by layer."""
 
     frames: int
+    lanes: int
     density: list[Tensor] = field(default_factory=list)
     density_delta: list[Tensor] = field(default_factory=list)
     dense: list[Tensor] = field(default_factory=list)
@@ -267,7 +268,7 @@ class RecurrentNetwork:
             )
             raise EngineError(msg)
         is_first, self._lanes = self._lanes is None, lanes
-        call = _Call(frames)
+        call = _Call(frames, lanes)
 
         def compute(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if op.kind in LINEAR_KINDS:
@@ -353,10 +354,10 @@ class RecurrentNetwork:
         each = tuple(range(1, x.dim()))
         density = torch.count_nonzero(x, dim=each).cpu().double() / elements
         density_delta = torch.count_nonzero(deltas, dim=each).cpu().double() / elements
-        lanes = x.shape[1]
         total = self._totals[op.name]
-        total.input_elements = elements // lanes
-        total.output_elements = y[0].numel() // lanes
+        # Not by x.shape[1]: a layer may read several rows of each lane.
+        total.input_elements = elements // call.lanes
+        total.output_elements = y[0].numel() // call.lanes
         total.macs = total.output_elements * op.linear_map.macs_per_output()
         total.frames += call.frames
         total.delta_frames += int((~dense).sum())

@@ -329,6 +329,24 @@ def test_statistics_are_of_all_lanes() -> None:
     assert_same_costs(network.stats(), other.stats(), within=1e-3)
 
 
+@pytest.mark.parametrize("net", [nets.RowsOfTokens, nets.RowsInFront])
+def test_costs_are_of_a_frame_where_a_layer_reads_several_rows_of_it(net: type[nn.Module]) -> None:
+    program = program_of(net())
+    frames = moving_frames(2, 8)
+    one, other = native(program, (3, 8, 8)), RecurrentNetwork(program)
+    networks: list[NativeNetwork | RecurrentNetwork] = [one, other]
+    for network in networks:
+        network.run(frames)
+    if net is nets.RowsOfTokens:  # the other would mix lanes
+        networks.append(RecurrentNetwork(program))
+        networks[-1].step(frames)
+    sizes = [
+        [(cost.macs, cost.input_elements, cost.output_elements) for cost in network.stats()]
+        for network in networks
+    ]
+    assert all(found == sizes[0] for found in sizes)
+
+
 def test_reset_starts_over() -> None:
     frames = moving_frames(5, 64)
     network = opened("mobilenet_v2", threshold=0.1, batch=2)

@@ -112,6 +112,25 @@ class LearnedTable(nn.Module):
         return self.conv(x) * self.mlp(self.table)[:, :, None, None]
 
 
+class RowsOfTokens(nn.Module):
+    """A fully-connected layer that reads several rows of each frame, where frames are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.conv(x).flatten(2).transpose(1, 2)
+        return self.linear(tokens.reshape(-1, 8)).reshape(x.shape[0], -1)
+
+
+class RowsInFront(RowsOfTokens):
+    """The same with frames as the second dimension."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.conv(x).flatten(2).permute(2, 0, 1)).permute(1, 2, 0)
+
+
 ALL = (
     SharedInPlace,
     PreActivation,

@@ -107,6 +107,16 @@ def test_accounting_of_one_convolution_by_hand() -> None:
     assert seen.work.tolist() == pytest.approx([1.0, 1 / 16, 0])
 
 
+@pytest.mark.parametrize("net", [nets.RowsOfTokens, nets.RowsInFront])
+def test_a_layer_counts_all_rows_that_it_reads_of_a_frame(net: type[nn.Module]) -> None:
+    network = rrm_extract.accelerate(net().eval(), threshold=0)
+    network.step(torch.rand(3, 8, 8))
+    convolution, linear = network.stats()
+    assert (convolution.macs, convolution.output_elements) == (4 * 8 * 48, 4 * 8)
+    assert (linear.macs, linear.input_elements) == (4 * 16 * 8, 4 * 8)
+    assert linear.output_elements == 4 * 16
+
+
 def test_no_delta_frames_have_no_density() -> None:
     network = rrm_extract.accelerate(nn.Conv2d(1, 1, 1), threshold=0)
     network.step(torch.ones(1, 2, 2))
