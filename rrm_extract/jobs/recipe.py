@@ -322,8 +322,9 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
     exact = None
     if control.audit > 0 and choice.engine == "native" and config.precision != "fp32":
         exact = native("fp32").compiled()
+    frame = torch.zeros(1, *model.input_shape, dtype=torch.float32, device="cpu")
     try:
-        output = trial.step(torch.zeros(1, *model.input_shape))
+        output = trial.step(frame)
     except (RuntimeError, ValueError, TypeError, IndexError):
         results_of(program, model.input_shape)  # says which operation takes no such frame
         raise

@@ -66,10 +66,17 @@ def _seed(text: str) -> int:
 def seeded(seed: int | None) -> Iterator[None]:
     """Run the body under torch's CPU generator seeded with ``seed``, then put it back.
 
-    With None the generator is not seeded, only put back.
+    With None the generator is not seeded, only put back. Tensors that the body makes are float32
+    and on the CPU where it does not say otherwise, whatever torch's defaults are: with others the
+    same seed would make another network.
     """
-    with torch.random.fork_rng(devices=[]):
+    dtype = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         if seed is not None:
             # torch.manual_seed would also seed every GPU generator, which nothing puts back.
             torch.default_generator.manual_seed(seed)
-        yield
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)

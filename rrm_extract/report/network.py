@@ -93,7 +93,7 @@ def describe_network(name: str, *, preprocess: str | None = None) -> NetworkDesc
 def layer_costs(program: Program, input_shape: tuple[int, int, int]) -> tuple[LayerCost, ...]:
     """Sizes and MACs of the linear layers for one frame; densities are those of zeros."""
     network = RecurrentNetwork(by_frame(program))  # of which sizes alone are of interest
-    network.step(torch.zeros(1, *input_shape))
+    network.step(torch.zeros(1, *input_shape, dtype=torch.float32, device="cpu"))
     return network.stats()
 
 

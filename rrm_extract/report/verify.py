@@ -164,7 +164,8 @@ class Verifier:
         used = {name for op in whole.ops for name in op.parameters}
         if used & self.model.missing_keys or len(whole.outputs) != 1:
             return None
-        (output,) = select(whole, whole.outputs)(torch.zeros(1, *self.model.input_shape))
+        frame = torch.zeros(1, *self.model.input_shape, dtype=torch.float32, device="cpu")
+        (output,) = select(whole, whole.outputs)(frame)
         classes = isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] > 1
         return whole.outputs[0] if classes else None
 

@@ -59,7 +59,7 @@ def connect(
     distance = (q - p).norm(dim=2)
     # Two peaks in one place have no direction: the zero vector goes along with nothing.
     direction = (q - p) / distance.clamp_min(1e-9)[..., None]
-    steps = torch.linspace(0, 1, _SAMPLES, dtype=torch.float64)[:, None]
+    steps = torch.linspace(0, 1, _SAMPLES, dtype=torch.float64, device="cpu")[:, None]
     points = p[:, :, None] + steps * (q - p)[:, :, None]  # (A, B, 10, 2)
     field = fields[2 * limb.field : 2 * limb.field + 2]
     along = (_read(field, points / stride) * direction[:, :, None]).sum(3)  # (A, B, 10)

@@ -12,11 +12,14 @@ from rrm_extract.errors import ClipDamagedError, ConfigError, LayerError, Weight
 from rrm_extract.jobs import ChunkExtractor, batches, make_recipe, network_input
 from rrm_extract.jobs.recipe import Recipe, load_recipe, sampling_of, save_recipe
 from rrm_extract.models import load_model
+from rrm_extract.report.network import describe_network
+from rrm_extract.report.verify import Verifier
 from rrm_extract.video import ClipReader, SampledFrame, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.closeness import EXACT_RECURRENCE, relative_l2
 from tests.memory import assert_mapped_not_copied
 from tests.tiny import MODEL
+from tests.torch_defaults import other_defaults
 
 
 def recipe(**options: object) -> Recipe:
@@ -108,6 +111,22 @@ def test_missing_weights_that_the_feature_needs_fail(tmp_path: Path) -> None:
     make_recipe(partial, JobConfig(model=MODEL))  # the feature does not depend on the classifier
     with pytest.raises(WeightsError, match=r"lack 2 parameters.*'fc'.*fc\.bias"):
         make_recipe(partial, JobConfig(model=MODEL, layer="fc"))
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_recipes_do_not_depend_on_torchs_defaults(engine: str) -> None:
+    if engine == "native":
+        pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
+    config = JobConfig(model=MODEL, engine=engine)
+    expected = recipe(engine=engine)
+    with other_defaults():
+        made = make_recipe(load_model(MODEL), config)
+        verifier = Verifier(config)
+        description = describe_network(MODEL)
+    for name in ("feature_shape", "layers", "layer"):
+        assert str(getattr(made, name)) == str(getattr(expected, name)), "NaN are not equal"
+    assert len(verifier.ordinary(torch.zeros(1, 3, 32, 32))) == 2, "the feature and the classes"
+    assert description.to_json() == describe_network(MODEL).to_json()
 
 
 def test_unknown_layer_and_device_fail() -> None:

@@ -20,6 +20,7 @@ from rrm_extract.errors import ModelError, WeightsError
 from rrm_extract.models import list_models, load_model, torchvision_models
 from rrm_extract.models.download import ensure_cached
 from rrm_extract.models.loaded import hash_state
+from tests.torch_defaults import other_defaults
 
 
 def noise(count: int, side: int) -> Tensor:
@@ -46,6 +47,15 @@ def test_random_weights_depend_on_the_seed_only() -> None:
     assert first.weights_id == "random:0"
     assert load_model("squeezenet1_1", weights="random:0").weights_sha256 == first.weights_sha256
     assert load_model("squeezenet1_1", weights="random:1").weights_sha256 != first.weights_sha256
+
+
+def test_random_weights_do_not_depend_on_torchs_defaults() -> None:
+    expected = load_model("squeezenet1_1", weights="random:0").weights_sha256
+    with other_defaults():
+        found = load_model("squeezenet1_1", weights="random:0").weights_sha256
+        assert torch.get_default_dtype() == torch.float64, "put back"
+        assert torch.empty(0).is_meta
+    assert found == expected
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])

@@ -14,6 +14,7 @@ from rrm_extract.tasks.enlarge import enlarging, smoothing
 from rrm_extract.tasks.limbs import Connection, connect
 from rrm_extract.tasks.peaks import MOST_PEAKS, Peaks, find_peaks
 from rrm_extract.tasks.people import assemble
+from tests.torch_defaults import other_defaults
 
 
 def whole(height: int, width: int) -> Placement:
@@ -155,6 +156,15 @@ def test_peaks_in_one_place_have_no_limb() -> None:
     places = peaks((0, 10, 10), (1, 10, 10))
     assert connect(fields, LIMB, places, stride=8, threshold=0.05, length=9) == []
     assert connect(fields, LIMB, peaks((0, 1, 1)), stride=8, threshold=0.05, length=9) == []
+
+
+def test_limbs_do_not_depend_on_torchs_defaults() -> None:
+    fields, places = torch.full((4, 4, 4), 0.5), peaks((0, 4, 4), (1, 24, 24))
+    expected = connect(fields, LIMB, places, stride=8, threshold=0.05, length=1000)
+    with other_defaults():
+        found = connect(fields, LIMB, places, stride=8, threshold=0.05, length=1000)
+    assert len(expected) == 1
+    assert found == expected
 
 
 SMALL = Skeleton(
