@@ -96,8 +96,8 @@ BINARY_MODULES = (BinaryConv2d, BinaryLinear)
 
 
 def _magnitudes(weight: Tensor) -> Tensor:
-    # In float64 the mean of equal float32 numbers is that number.
-    return weight.detach().double().abs().flatten(1).mean(1).to(weight.dtype)
+    # In float64 the mean of equal float32 numbers is that number; Apple's GPUs have none.
+    return weight.detach().cpu().double().abs().flatten(1).mean(1).to(weight)
 
 
 @torch.no_grad()

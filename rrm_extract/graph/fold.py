@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rrm_extract.graph.dimensions import dimensions
 from rrm_extract.graph.padding import fold_padding
@@ -67,16 +67,21 @@ def _over_features(linear: Op, batch_norm: Any, known: Mapping[str, int]) -> boo
 
 
 def _fold(linear: Op, norm: Op, batch_norm: Any) -> Op:
-    mean, variance = batch_norm.running_mean.double(), batch_norm.running_var.double()
+    mean, variance = _exact(batch_norm.running_mean), _exact(batch_norm.running_var)
     scale = torch.rsqrt(variance + batch_norm.eps)
     if batch_norm.weight is not None:
-        scale = scale * batch_norm.weight.detach().double()
+        scale = scale * _exact(batch_norm.weight)
     shift = -mean * scale
     if batch_norm.bias is not None:
-        shift = shift + batch_norm.bias.detach().double()
+        shift = shift + _exact(batch_norm.bias)
     return replace(
         linear,
         name=norm.name,
         call=linear.linear_map.scaled(scale, shift),
         parameters=linear.parameters + norm.parameters,
     )
+
+
+def _exact(values: Tensor) -> Tensor:
+    """In float64, on the CPU: Apple's GPUs have none."""
+    return values.detach().cpu().double()

@@ -44,7 +44,10 @@ class LinearMap(ABC):
 
     @abstractmethod
     def scaled(self, scale: Tensor, shift: Tensor) -> LinearMap:
-        """The map ``scale * (W x + b) + shift``, with (C_out,) float64 scale and shift."""
+        """The map ``scale * (W x + b) + shift``, with (C_out,) float64 scale and shift.
+
+        They are on the CPU, and the result is where this map's weight is, in its type.
+        """
 
     def to(self, device: torch.device) -> LinearMap:
         """The same map with its parameters on ``device``."""
@@ -158,7 +161,8 @@ class FullyConnected(LinearMap):
 
 
 def _scaled(linear: LinearMap, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    # In float64: folding must not add an error of its own to the network's.
-    weight = linear.weight.double() * scale.reshape(-1, *[1] * (linear.weight.dim() - 1))
-    bias = shift if linear.bias is None else linear.bias.double() * scale + shift
-    return weight.to(linear.weight.dtype), bias.to(linear.weight.dtype)
+    # In float64: folding must not add an error of its own to the network's. And on the CPU:
+    # Apple's GPUs have no float64.
+    weight = linear.weight.cpu().double() * scale.reshape(-1, *[1] * (linear.weight.dim() - 1))
+    bias = shift if linear.bias is None else linear.bias.cpu().double() * scale + shift
+    return weight.to(linear.weight), bias.to(linear.weight)

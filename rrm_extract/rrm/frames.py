@@ -130,7 +130,7 @@ def _same_numbers(value: Any, other: Any) -> bool:
         return len(value) == len(other) and all(map(_same_numbers, value, other))
     if not isinstance(value, Tensor) or not isinstance(other, Tensor):
         return True
-    a, b = (each.flatten().double().cpu() for each in (value, other))
+    a, b = (each.flatten().cpu().double() for each in (value, other))
     return len(a) == len(b) and torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True)
 
 
