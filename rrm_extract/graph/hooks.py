@@ -61,11 +61,14 @@ def refuse_hooks(module: nn.Module, name: str) -> None:
     """Checks that calling a layer is no more than its forward, with weights that can be made.
 
     Raises:
-        TraceError: it has a forward hook, or a forward of its own apart from its class.
+        TraceError: it has a forward hook, or a forward of its own apart from its class, or what
+            the forward of convolutions calls.
     """
     before = module._forward_pre_hooks.values()
     others = [hook for hook in before if not isinstance(hook, _MAKE_WEIGHTS)]
     what = _own_ways(module, others)
+    if not what and "_conv_forward" in vars(module):
+        what = "a _conv_forward that is not its class's"
     if what:
         msg = (
             f"layer {name!r} ({type(module).__name__}) has {what}, which would be passed over; "

@@ -141,9 +141,17 @@ def kind_of_module(module: nn.Module) -> str:
     """The kind of a module; a subclass with a forward of its own is "other"."""
     for kind, types in _MODULES:
         for base in types:
-            if isinstance(module, base) and type(module).forward is base.forward:
+            if isinstance(module, base) and _computes_as(type(module), base):
                 return kind
     return "other"
+
+
+def _computes_as(own: type[nn.Module], base: type[nn.Module]) -> bool:
+    """Whether a class has its base's forward, and what the forward of convolutions calls."""
+    return all(
+        getattr(own, name, None) is getattr(base, name, None)
+        for name in ("forward", "_conv_forward")
+    )
 
 
 def is_norm_activation(module: nn.Module) -> bool:

@@ -290,10 +290,10 @@ class _Translation:
         module = evaluating_copy(self.module.get_submodule(target))
         make_weights(module)
         kind = kind_of_module(module)
-        # A leaf of which nothing is known is called, and so are its hooks.
-        if kind != "other" or type(module).__module__.startswith("torch.nn."):
-            refuse_hooks(module, target)
         known = kind != "other" or isinstance(module, BINARY_MODULES) or is_norm_activation(module)
+        # A leaf of which nothing is known is called, and so are its hooks.
+        if known or type(module).__module__.startswith("torch.nn."):
+            refuse_hooks(module, target)
         if known and not args:  # of one input, whatever its name
             args, kwargs = tuple(kwargs.values()), {}
         if isinstance(module, BINARY_MODULES):

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 import rrm_extract
 from rrm_extract.errors import TraceError
-from rrm_extract.graph import fold_batch_norm, trace
+from rrm_extract.graph import BinaryConv2d, fold_batch_norm, trace
+from rrm_extract.graph.binary import BinaryLinear
 from tests.closeness import EXACT_RECURRENCE, relative_l2
 from tests.rrm.videos import moving_frames
 
@@ -84,6 +86,43 @@ def test_a_forward_of_its_own_is_refused() -> None:
     net[2].forward = torch.sigmoid
     with pytest.raises(TraceError, match=r"layer '2' .* a forward that is not its class's"):
         trace(net)
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, BinaryConv2d])
+def test_a_convolution_that_was_given_another_way_to_convolve_is_refused(kind: Any) -> None:
+    net = nn.Sequential(kind(3, 4, 3))
+
+    def seamless(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), weight, bias)
+
+    net[0]._conv_forward = seamless
+    with pytest.raises(TraceError, match=r"layer '0' .* a _conv_forward that is not its class's"):
+        trace(net)
+
+
+class Doubled(nn.Conv2d):
+    """Another way to convolve, in the class."""
+
+    def _conv_forward(self, *args: Any) -> Tensor:
+        return 2 * super()._conv_forward(*args)
+
+
+@pytest.mark.parametrize("leaf_modules", [(), (Doubled,)])
+def test_a_class_that_convolves_in_another_way(
+    image: Tensor, leaf_modules: tuple[type[nn.Module], ...]
+) -> None:
+    net = nn.Sequential(Doubled(3, 4, 3)).eval()
+    with torch.inference_mode():
+        expected = net(image)
+    program = trace(net, leaf_modules=leaf_modules)
+    assert relative_l2(program(image)[0], expected) < EXACT_RECURRENCE
+
+
+@pytest.mark.parametrize("layer", [BinaryConv2d(3, 4, 3), BinaryLinear(3, 4)])
+def test_a_hook_of_a_binary_layer_is_refused(layer: nn.Module) -> None:
+    layer.register_forward_hook(twice)
+    with pytest.raises(TraceError, match=r"layer '0' .* has a forward hook"):
+        trace(nn.Sequential(layer))
 
 
 def test_a_hook_of_the_network_is_refused() -> None:
