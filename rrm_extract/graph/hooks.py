@@ -82,7 +82,14 @@ def refuse_root_hooks(module: nn.Module) -> None:
 
     Raises:
         TraceError: as for :func:`refuse_hooks`; hooks that make weights are not run there either.
+            Or it is what ``torch.compile`` made of a network.
     """
+    if "_orig_mod" in module._modules:
+        msg = (
+            f"{type(module).__name__} is a network that went through torch.compile; expected the "
+            "network itself: give its _orig_mod"
+        )
+        raise TraceError(msg)
     what = _own_ways(module, list(module._forward_pre_hooks.values()))
     if what:
         msg = (

@@ -105,11 +105,22 @@ class NetworkTracer(NodePathTracer):  # type: ignore[misc]
     def create_args_for_root(
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
     ) -> tuple[Any, list[Any]]:
-        """See :meth:`torch.fx.Tracer.create_args_for_root`."""
+        """See :meth:`torch.fx.Tracer.create_args_for_root`.
+
+        Raises:
+            TraceError: the forward takes what it is given as ``*args`` alone.
+        """
         parameters = inspect.signature(inspect.unwrap(root_fn)).parameters
         function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
         inputs = [arg for arg in args if isinstance(arg, fx.Proxy)]
         fixed = [arg for arg in inputs if str(arg.node.target).startswith("*")]
+        if fixed and len(fixed) == len(inputs):
+            taken = ", ".join(str(arg.node.target) for arg in fixed)
+            msg = (
+                f"its forward names no input (it takes {taken}); expected one (N, C, H, W) "
+                "tensor by a name: give the network inside, such as .module"
+            )
+            raise TraceError(msg)
         optional = [arg for arg in inputs if arg.node.args]
         if len(fixed) + len(optional) < len(inputs):  # else one of the optional is the picture
             fixed += optional

@@ -134,6 +134,31 @@ def test_a_hook_of_the_network_is_refused() -> None:
         trace(weight_norm(nn.Conv2d(3, 4, 3)))
 
 
+class Wrapper(nn.Module):
+    """Hands on what it is given, as wrappers for training do."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+
+@pytest.mark.parametrize("wrapper", [Wrapper, nn.DataParallel])
+def test_a_wrapper_that_names_no_input_is_refused(wrapper: Callable[..., nn.Module]) -> None:
+    message = r"names no input \(it takes \*\w+, \*\*kwargs\).* network inside, such as \.module"
+    with pytest.raises(TraceError, match=message):
+        trace(wrapper(WithNorm()))
+
+
+def test_what_compiling_made_is_refused() -> None:
+    compiled = torch.compile(WithNorm())
+    with pytest.raises(TraceError, match=r"went through torch\.compile; .* give its _orig_mod"):
+        trace(compiled)
+    assert trace(compiled._orig_mod).linear_ops
+
+
 def test_a_hook_of_what_is_traced_through_is_traced(image: Tensor) -> None:
     net = nn.Sequential(WithNorm()).eval()
     net[0].register_forward_hook(twice)
