@@ -5,16 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from rrm_extract.config import JobConfig
 from rrm_extract.errors import LayerError
-from rrm_extract.graph import Program, fold_batch_norm, trace
-from rrm_extract.models import Letterbox, Preprocess
+from rrm_extract.graph import Op, Program, fold_batch_norm, trace
+from rrm_extract.jobs import make_recipe
+from rrm_extract.models import Letterbox, Preprocess, load_model
 from rrm_extract.report.show.density import DensityMaps, painted_layers, pixel_density
 from rrm_extract.report.show.heat import View, heat_colours, paint
+from rrm_extract.report.show.network import PaintedNetwork
 from rrm_extract.rrm import RecurrentNetwork
 from tests.report import mixing
 from tests.rrm.videos import moving_frames
+from tests.tiny import MODEL
 
 
 def network() -> Program:
@@ -112,6 +116,27 @@ def test_frames_that_are_taken_one_after_the_other() -> None:
     assert (found[0] == 1).all()
     with pytest.raises(LayerError, match="reads numbers without a place"):
         together.take()  # all frames were taken
+
+
+def test_an_interrupted_run_leaves_nothing_to_paint() -> None:
+    config = JobConfig(model=MODEL, engine="torch", threshold=0.2)
+    recipe = make_recipe(load_model(MODEL), config)
+    frames = moving_frames(3, 32)
+    painted = PaintedNetwork(recipe, None, (32, 32))
+    see = painted._maps.see
+
+    def interrupted(op: Op, deltas: Tensor, dense: Tensor) -> None:
+        see(op, deltas, dense)
+        raise KeyboardInterrupt
+
+    painted._network.observe(interrupted)  # type: ignore[union-attr]
+    with pytest.raises(KeyboardInterrupt):
+        painted.run(frames)
+    painted._network.observe(see)  # type: ignore[union-attr]
+    painted.reset()
+    (_, again), _ = painted.run(frames[1:])
+    (_, expected), _ = PaintedNetwork(recipe, None, (32, 32)).run(frames[1:])
+    assert np.array_equal(again, expected)
 
 
 def test_maps_of_several_sizes_stay_on_their_device() -> None:

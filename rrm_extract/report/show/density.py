@@ -93,6 +93,10 @@ class DensityMaps:
         # A network that mixes frames is called once for each.
         self._seen.setdefault(op.name, []).append(density)
 
+    def forget(self) -> None:
+        """Drops the frames seen since the last time, as those of a call that was interrupted."""
+        self._seen = {}
+
     def take(self) -> NDArray[np.float32]:
         """(T, h, w) float32 of the frames seen since the last time, 0..1.
 

@@ -40,5 +40,6 @@ class PaintedNetwork(RecipeNetwork):
 
     def run(self, x: Tensor, /) -> tuple[tuple[NDArray[np.float32], ...], Seen]:
         """(T, D) features and (T, h, w) densities in 0..1, and what the layers saw."""
+        self._maps.forget()  # of a call that was interrupted
         outputs, seen = super().run(x)
         return (*outputs, self._maps.take()), seen
