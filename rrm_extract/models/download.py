@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import http.client
 import re
 import socket
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -21,6 +23,9 @@ __all__ = ["ensure_cached", "network_timeout", "one_line"]
 TIMEOUT_SECONDS = 15.0
 """Longest silence of a server before a download is given up."""
 
+STALE_SECONDS = 10 * TIMEOUT_SECONDS
+"""Age of a part of a download to which nothing is added any more: whoever wrote it was killed."""
+
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")
 """torch.hub's rule: the file's name carries the beginning of its SHA-256."""
 
@@ -31,7 +36,8 @@ def ensure_cached(model: str, url: str, *, weights_id: str) -> Path:
     """Make sure that torch.hub's cache has the file of ``url``, downloading it if need be.
 
     A download becomes visible only when complete and verified. A file that is already there is
-    verified as well, since people copy files there by hand.
+    verified as well, since people copy files there by hand. Parts of the file that downloads left
+    when they were killed are removed before another one begins.
 
     Args:
         model: the network's name, for messages.
@@ -57,6 +63,7 @@ def ensure_cached(model: str, url: str, *, weights_id: str) -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_parts(path)
         with network_timeout():
             torch.hub.download_url_to_file(url, str(path), prefix, progress=sys.stderr.isatty())
     except (OSError, RuntimeError, http.client.HTTPException) as error:
@@ -82,6 +89,14 @@ def network_timeout() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+def _remove_parts(path: Path) -> None:
+    """Removes what killed downloads of a file have left beside it, under torch.hub's names."""
+    for part in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
+        with suppress(OSError):  # another job has removed it, or only it may be read
+            if time.time() - part.stat().st_mtime > STALE_SECONDS:
+                part.unlink()
 
 
 def _sha256(path: Path, weights_id: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 import urllib.error
 import urllib.request
@@ -171,6 +172,22 @@ def test_download_is_kept(server: Path) -> None:
     server.unlink()
     assert ensure_cached("net", server.as_uri(), weights_id="Net.V1") == cached
     assert cached.read_bytes() == b"weights"
+
+
+def test_parts_of_downloads_that_were_killed_are_removed(server: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    others = ("other.pth.0a.partial", f"{server.name}.0b.part")
+    left, recent, *kept = (
+        folder / name
+        for name in (f"{server.name}.0a.partial", f"{server.name}.0b.partial", *others)
+    )
+    for part in (left, recent, *kept):
+        part.touch()
+        if part != recent:  # somebody is writing it
+            os.utime(part, (0, 0))
+    cached = ensure_cached("net", server.as_uri(), weights_id="Net.V1")
+    assert set(folder.iterdir()) == {cached, recent, *kept}
 
 
 def test_damaged_download_fails_and_leaves_nothing(server: Path, tmp_path: Path) -> None:
