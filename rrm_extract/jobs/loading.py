@@ -232,7 +232,8 @@ def _serve(parent: Connection) -> None:
     parent.send(peak_memory())
     cache = NetworkCache.of_user()
     if cache is not None and key is not None:
-        cache.keep(key, plan, path)
+        # Not where a file was replaced since the key was made: it is of the one before.
+        cache.keep(key, plan, path, holds=lambda: network_key(config) == key)
     os._exit(0)  # to take torch down would take a second
 
 

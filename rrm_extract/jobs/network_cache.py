@@ -18,7 +18,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -149,7 +149,8 @@ class NetworkCache:
             digests = json.loads((entry / ABOUT).read_bytes())
             whole = all(file_digest(entry / name) == digest for name, digest in digests.items())
             if whole:
-                os.utime(entry)  # when it was used last
+                with suppress(OSError):  # a cache that can only be read
+                    os.utime(entry)  # when it was used last
                 plan: JobPlan = pickle.loads((entry / PLAN).read_bytes())  # noqa: S301 - our own
                 return plan
         except (OSError, ValueError):  # ends as a damaged one
@@ -161,23 +162,33 @@ class NetworkCache:
         """Where the computation of a network lies."""
         return self.folder / key / COMPUTATION
 
-    def keep(self, key: str, plan: JobPlan, computation: Path) -> None:
+    def keep(
+        self,
+        key: str,
+        plan: JobPlan,
+        computation: Path,
+        *,
+        holds: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Keeps a network for later jobs, if there is room; the job does not depend on it.
 
         Args:
             key: of the network.
             plan: what a job knows of it.
             computation: what workers run; the file beside it is kept as well.
+            holds: whether the key is still the network's. It is asked once there is a copy, for
+                that may take longer than a short job leaves its files.
         """
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._make_room(key)  # of copies whose jobs were ended, as this one may be
             temp = Path(tempfile.mkdtemp(prefix=ON_ITS_WAY, dir=self.folder))
             try:
                 copied(computation, temp / COMPUTATION)
                 (temp / PLAN).write_bytes(pickle.dumps(plan))
                 digests = {path.name: file_digest(path) for path in temp.iterdir()}
                 (temp / ABOUT).write_text(json.dumps(digests))
-                if _size(temp) <= self.limit:
+                if _size(temp) <= self.limit and holds():
                     temp.replace(self.folder / key)  # not where another job was first
             finally:
                 shutil.rmtree(temp, ignore_errors=True)

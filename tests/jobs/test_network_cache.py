@@ -217,6 +217,36 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
     assert cache.find(a) == PLAN
 
 
+def test_what_was_abandoned_goes_before_another_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = NetworkCache(tmp_path / "cache")
+    abandoned = cache.folder / ".rrm-abandoned"
+    abandoned.mkdir(parents=True)
+    os.utime(abandoned, (0, 0))
+    seen: list[bool] = []
+
+    def copied(*_: Path) -> None:  # a job that is killed here comes no further
+        seen.append(abandoned.exists())
+
+    monkeypatch.setattr(network_cache, "copied", copied)
+    cache.keep(KEY, PLAN, computation(tmp_path / "computation"))
+    assert seen == [False]
+
+
+def test_a_network_that_cannot_be_marked_as_used_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    cache = NetworkCache(tmp_path / "cache")
+    cache.keep(KEY, PLAN, computation(tmp_path / "computation"))
+    monkeypatch.setattr(network_cache.os, "utime", refuse)
+    assert cache.find(KEY) == PLAN
+    assert cache.computation(KEY).exists()
+
+
 def test_what_others_keep_in_the_folder_stays(tmp_path: Path) -> None:
     cache = NetworkCache(tmp_path, limit=15_000)
     for name in (".git", "data"):
@@ -296,6 +326,17 @@ def test_a_network_that_is_deleted_meanwhile_is_loaded(clip: Path, folder: Path)
         network.save(clip.with_name("computation"))
     assert network.peak_memory > 0
     assert clip.with_name("computation").stat().st_size > 1000
+
+
+def test_a_network_is_not_kept_under_another_ones_key(clip: Path, folder: Path) -> None:
+    for config, kept in ((job(), network_key(job())), (job(weights="random:1"), None)):
+        # As where a file of weights is replaced between the look at it and the loading.
+        with Loader(config, key=network_key(job())) as network:
+            network.plan()
+            network.save(clip.with_name("computation"))
+        assert [entry.name for entry in folder.iterdir()] == ([] if kept is None else [kept])
+        shutil.rmtree(folder)
+        folder.mkdir(mode=0o700)
 
 
 def test_a_job_does_not_depend_on_it(clip: Path, folder: Path) -> None:
