@@ -111,11 +111,12 @@ def tune(
         say(note)
     samples = take_samples(videos, config, recipe, clips=clips, frames=frames, say=say)
     tuning = try_thresholds(recipe, samples, wanted, repeats=repeats, say=say)
+    made_by = {"engine": recipe.engine, "weights": model.weights_text}
     if as_json:
-        result = tuning_json(tuning, config, engine=recipe.engine)
+        result = tuning_json(tuning, config, **made_by)
         click.echo(json.dumps(result, indent=2, allow_nan=False))
     else:
-        click.echo(tuning_text(tuning, config, engine=recipe.engine))
+        click.echo(tuning_text(tuning, config, **made_by))
     if plot is not None:
         draw_tuning(tuning, config, plot)
     return 0

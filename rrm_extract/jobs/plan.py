@@ -34,6 +34,7 @@ class JobPlan:
 
     Attributes:
         weights_id, weights_sha256: of the weights.
+        weights_text: ``weights_id``, and of a .dcz file what was compressed.
         preprocess: description of the transform, of types that JSON has.
         layer: node name of the feature.
         feature_shape: of one frame's stored feature before it is flattened.
@@ -48,6 +49,7 @@ class JobPlan:
     """
 
     weights_id: str
+    weights_text: str
     weights_sha256: str
     preprocess: Mapping[str, Any]
     layer: str

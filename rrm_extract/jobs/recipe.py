@@ -237,6 +237,7 @@ def load_plan(config: JobConfig) -> tuple[JobPlan, Recipe]:
     calibration = recipe.calibration
     plan = JobPlan(
         weights_id=model.weights_id,
+        weights_text=model.weights_text,
         weights_sha256=model.weights_sha256,
         preprocess=model.preprocess,
         layer=recipe.layer,

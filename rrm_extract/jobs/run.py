@@ -75,7 +75,7 @@ class RunSummary:
         workers_lost: how many died or were killed.
         peak_memory: largest resident memory of the parent, of a worker, and of the process that
             loaded the network and ended then (0 if an earlier job had), bytes.
-        weights: the weights' id.
+        weights: where the weights come from.
         layer: whose value is stored, or what is found in it.
         notes: how the weights fit the network, if not whole.
         finds: what a task finds, "objects" or "people"; empty where features are stored.
@@ -257,7 +257,7 @@ def _run_job(
             workers=run.size,
             workers_lost=run.lost,
             peak_memory=(peak_memory(), run.peak_memory, loader.peak_memory),
-            weights=plan.weights_id,
+            weights=plan.weights_text,
             layer=plan.layer,
             notes=plan.notes,
             finds="" if plan.task is None else FINDS[plan.task.rows.task],
@@ -323,6 +323,8 @@ def root_attrs(config: JobConfig, plan: JobPlan) -> dict[str, Any]:
         "engine": plan.engine,
         "precision": plan.precision,
         "calibration_json": json.dumps(plan.calibration, sort_keys=True),
+        # Where it says no more, files are as they always were.
+        **({} if plan.weights_text == plan.weights_id else {"weights_text": plan.weights_text}),
         **({} if plan.task is None else plan.task.about),
     }
 

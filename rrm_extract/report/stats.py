@@ -299,7 +299,7 @@ def _made(file: FeatureFile, path: Path) -> dict[str, Any]:
     return {
         "file": str(path),
         "model": str(attrs.get("model", "?")),
-        "weights": str(attrs.get("weights_id", "?")),
+        "weights": str(attrs.get("weights_text", attrs.get("weights_id", "?"))),
         "threshold": stored_threshold(file),
         "policy": str(attrs.get("policy", "?")),
         "target_error": target,

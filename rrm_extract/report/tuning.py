@@ -36,12 +36,12 @@ def best_of(tuning: Tuning) -> TriedThreshold | None:
     return max(small, key=lambda each: each.threshold, default=None)
 
 
-def tuning_json(tuning: Tuning, config: JobConfig, *, engine: str) -> dict[str, Any]:
+def tuning_json(tuning: Tuning, config: JobConfig, *, engine: str, weights: str) -> dict[str, Any]:
     """All of it, of types that JSON has; None for what does not exist."""
     best = best_of(tuning)
     return {
         "model": config.model,
-        "weights": config.weights,
+        "weights": weights,
         "policy": config.policy,
         "engine": engine,
         "precision": config.precision,
@@ -81,8 +81,15 @@ def _values(each: TriedThreshold, tuning: Tuning) -> dict[str, Any]:
     }
 
 
-def tuning_text(tuning: Tuning, config: JobConfig, *, engine: str) -> str:
-    """A table, and which threshold keeps the error small."""
+def tuning_text(tuning: Tuning, config: JobConfig, *, engine: str, weights: str) -> str:
+    """A table, and which threshold keeps the error small.
+
+    Args:
+        tuning: what was measured.
+        config: the job.
+        engine: that was measured.
+        weights: where they come from, see :attr:`rrm_extract.models.LoadedModel.weights_text`.
+    """
     head = [
         "threshold",
         "error mean",
@@ -111,7 +118,7 @@ def tuning_text(tuning: Tuning, config: JobConfig, *, engine: str) -> str:
     ]
     clips = len(tuning.clips)
     lines = [
-        f"{config.model}, weights {config.weights}, policy {config.policy}, {config.precision}, "
+        f"{config.model}, weights {weights}, policy {config.policy}, {config.precision}, "
         f"{engine} engine: {tuning.frames} frames of {clips} video{'' if clips == 1 else 's'}",
         "",
         table(head, rows),

@@ -26,6 +26,7 @@ from tests.closeness import EXACT_RECURRENCE
 from tests.jobs import single
 from tests.tiny import MODEL
 
+MADE_BY = {"engine": "native", "weights": "random:0"}
 TINY = ("--model", MODEL, "--frames", "16", "--repeats", "2")
 
 
@@ -143,7 +144,7 @@ def test_the_table_labels_both_speedups_and_says_what_to_do_next(
 def test_what_is_next_with_the_policy_paper() -> None:
     config = JobConfig(inputs=("a b.mp4",), policy="paper", engine="torch", chunk=60)
     tuning = tuning_of(tried(0, 0, 0), tried(1e-3, 1e-3, 9e-3), tried(1e-2, 1e-3, 2e-2))
-    text = tuning_text(tuning, config, engine="torch")
+    text = tuning_text(tuning, config, engine="torch", weights="random:0")
     assert text.endswith(
         "to watch it: rrm-extract calibrate 'a b.mp4' --policy paper --chunk 60 --engine torch "
         "--threshold 0.001 -o aecs.json"
@@ -153,7 +154,7 @@ def test_what_is_next_with_the_policy_paper() -> None:
 @pytest.mark.parametrize(("task", "model"), [("detect", "tiny_yolov2"), ("pose", "rtpose")])
 def test_what_is_next_with_a_task(task: str, model: str) -> None:
     config = JobConfig(inputs=("a.mp4",), task=task, model=model, weights="random:0")
-    text = tuning_text(tuning_of(tried(0, 0, 0)), config, engine="native")
+    text = tuning_text(tuning_of(tried(0, 0, 0)), config, **MADE_BY)
     assert text.endswith(
         f": rrm-extract calibrate a.mp4 --model {model} --task {task} --weights random:0 "
         "--target-error 0.01 -o thresholds.json"
@@ -162,16 +163,16 @@ def test_what_is_next_with_a_task(task: str, model: str) -> None:
 
 def test_no_threshold_is_small_enough() -> None:
     tuning = tuning_of(tried(0, 0.02, 0.02), tried(1e-3, 0.1, 0.1))
-    text = tuning_text(tuning, JobConfig(precision="bf16"), engine="native")
+    text = tuning_text(tuning, JobConfig(precision="bf16"), **MADE_BY)
     assert text.endswith("even at threshold 0 the error is not under 1% on 95 % of the frames; "
                          "try --precision fp32")  # fmt: skip
-    values = tuning_json(tuning, JobConfig(), engine="native")
+    values = tuning_json(tuning, JobConfig(), **MADE_BY)
     assert values["largest_threshold_with_small_error"] is None
 
 
 def test_speeds_are_of_the_median_round() -> None:
     tuning = tuning_of(tried(0, 0, 0, seconds=2.0), tried(1e-3, 0, 0, seconds=0.5))
-    values: Any = tuning_json(tuning, JobConfig(), engine="native")
+    values: Any = tuning_json(tuning, JobConfig(), **MADE_BY)
     assert values["dense"]["frames_per_second"] == 0.5
     exact, small = values["thresholds"]
     assert (exact["frames_per_second"], small["frames_per_second"]) == (1, 4)
@@ -189,15 +190,19 @@ def test_rounds_that_disagree_are_mentioned() -> None:
         clips=("clip.mp4",),
     )
     assert calm.spread == pytest.approx(1.2)
-    assert "something else was running" not in tuning_text(calm, JobConfig(), engine="native")
+    assert "something else was running" not in tuning_text(
+        calm, JobConfig(), engine="native", weights="random:0"
+    )
     busy = replace(calm, seconds_dense=(4.0, 4.0, 6.0))
-    assert "factor of 1.5: something else" in tuning_text(busy, JobConfig(), engine="native")
+    assert "factor of 1.5: something else" in tuning_text(
+        busy, JobConfig(), engine="native", weights="random:0"
+    )
 
 
 def test_the_table_says_where_few_frames_have_deltas() -> None:
     many = replace(tried(0.0, *[0.0] * 8), key_frames=6)
     tuning = replace(tuning_of(many, tried(1e-3, *[1e-3] * 8)), frames=8)
-    text = tuning_text(tuning, JobConfig(inputs=("a.mp4",)), engine="native")
+    text = tuning_text(tuning, JobConfig(inputs=("a.mp4",)), **MADE_BY)
     assert "threshold 0: figures of deltas are of 2 of 8 frames" in text
     assert text.count("figures of deltas") == 1
 
@@ -205,11 +210,11 @@ def test_the_table_says_where_few_frames_have_deltas() -> None:
 def test_a_feature_of_zeros_has_no_relative_error() -> None:
     """It is 0 or infinite, and JSON knows no infinity."""
     tuning = tuning_of(tried(0, 0, 0), tried(1e-2, math.inf, math.inf))
-    values: Any = tuning_json(tuning, JobConfig(), engine="native")
+    values: Any = tuning_json(tuning, JobConfig(), **MADE_BY)
     assert values["thresholds"][1]["error_mean"] is None
     assert values["thresholds"][1]["error_p95"] is None
     assert values["largest_threshold_with_small_error"] == 0
-    assert " inf " in tuning_text(tuning, JobConfig(), engine="native")
+    assert " inf " in tuning_text(tuning, JobConfig(), **MADE_BY)
     json.dumps(values, allow_nan=False)
 
 

@@ -34,6 +34,7 @@ MODEL = "shufflenet_v2_x0_5"
 
 PLAN = JobPlan(
     weights_id="random:0",
+    weights_text="random:0",
     weights_sha256="0",
     preprocess={},
     layer="fc",

@@ -151,7 +151,7 @@ class Overlay:
     def captions(self) -> tuple[str, ...]:
         """What every picture says: the network, its weights, its threshold, what is painted."""
         network = (
-            f"{self.config.model_name}, weights {self.model.weights_id}, "
+            f"{self.config.model_name}, weights {self.model.weights_text}, "
             f"{setting_text(self.config, self.recipe.calibration)}"
         )
         drawn = "" if self._found is None else f"; {self._found.caption}"
