@@ -64,6 +64,7 @@ def run_calibration(
         make_recipe,
         prepare_process,
         subject_of,
+        weights_notes,
     )
     from rrm_extract.jobs.samples import take_samples
 
@@ -78,6 +79,8 @@ def run_calibration(
     prepare_process(config.threads)
     model = load_job_model(config)
     recipe = make_recipe(model, config)
+    for note in weights_notes(model):
+        say(note)
     subject = subject_of(model, config, recipe.layer, recipe.engine)
     samples = take_samples(
         videos,

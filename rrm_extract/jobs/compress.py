@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rrm_extract import __version__
-from rrm_extract.errors import ModelError, StoreWriteError
+from rrm_extract.errors import ModelError, StoreWriteError, WeightsError
 from rrm_extract.graph import tensor_digest
 from rrm_extract.graph.binary import BINARY_MODULES
+from rrm_extract.jobs.recipe import weights_notes
 from rrm_extract.models import LoadedModel, load_model
 from rrm_extract.models.compression import (
     CompressedLayer,
@@ -92,13 +93,14 @@ class CompressionSummary:
 
     Attributes:
         model: as it was asked for.
-        weights_id, weights_sha256: what was compressed.
+        weights_id, weights_sha256: what was compressed, as the file says it.
         layers: in the network's order.
         output: the file.
         output_sha256: over its bytes.
         output_bytes: its size.
         state_bytes: size of the state dict that it stands for.
         seconds: from the loaded network to the written file.
+        notes: how the weights fit the network, if not whole.
     """
 
     model: str
@@ -110,6 +112,7 @@ class CompressionSummary:
     output_bytes: int
     state_bytes: int
     seconds: float
+    notes: tuple[str, ...]
 
 
 def compress_network(
@@ -155,6 +158,12 @@ def compress_network(
             f"{model} cannot be compressed: weights that are pruned are 0, and binary layers know "
             "no 0; give a network without such layers"
         )
+    if loaded.missing_keys:
+        raise WeightsError(
+            f"weights {loaded.weights_text} lack {len(loaded.missing_keys)} parameters of {model} "
+            f"(first: {min(loaded.missing_keys)}), so it cannot be compressed; give weights of the "
+            "whole network"
+        )
     begin = time.monotonic()
     plans = plan_compression(
         loaded,
@@ -178,7 +187,7 @@ def compress_network(
     state = loaded.module.state_dict().values()
     return CompressionSummary(
         model=model,
-        weights_id=loaded.weights_id,
+        weights_id=loaded.weights_text,
         weights_sha256=loaded.weights_sha256,
         layers=tuple(summaries),
         output=output,
@@ -186,6 +195,7 @@ def compress_network(
         output_bytes=len(data),
         state_bytes=sum(tensor.numel() * tensor.element_size() for tensor in state),
         seconds=time.monotonic() - begin,
+        notes=weights_notes(loaded),
     )
 
 

@@ -35,6 +35,7 @@ def compression_json(summary: CompressionSummary) -> dict[str, Any]:
             "ratio": summary.state_bytes / summary.output_bytes,
         },
         "seconds": summary.seconds,
+        "notes": list(summary.notes),
     }
     cleaned: dict[str, Any] = without_nan(values)
     return cleaned
@@ -64,6 +65,7 @@ def compression_text(summary: CompressionSummary) -> str:
             f"{totals['fillers']:,} fillers among {totals['kept'] + totals['fillers']:,} entries",
             f"file: {summary.output_bytes:,} bytes for {summary.state_bytes:,} of the state dict, "
             f"{ratio:.1f} times smaller, everything counted; {summary.seconds:.1f} s",
+            *summary.notes,
         ]
     )
 

@@ -307,7 +307,7 @@ def verification_text(
         for clip in clips
     ]
     lines = [
-        f"{config.model}, weights {verifier.model.weights_id}, layer {recipe.layer}, "
+        f"{config.model}, weights {verifier.model.weights_text}, layer {recipe.layer}, "
         f"{setting_text(config, recipe.calibration)}, beside the ordinary network:",
         "",
         table(head, rows),
@@ -315,6 +315,11 @@ def verification_text(
         "error: relative L2 of the feature; density: of the deltas, by MACs; "
         "speedup: theoretical (MACs), key frames included",
     ]
+    if clips and all(clip.top1_agreement is None for clip in clips):
+        lines.append(
+            "top-1, top-5: compared only where one fully-connected layer, and nothing more, makes "
+            "the classes of the feature"
+        )
     if totals["frames"]:
         lines += delta_frame_lines(totals["frames"], totals["delta_frames"])
         lines.append(

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from rrm_extract.cli import main
+from rrm_extract.config import JobConfig
 from rrm_extract.models.compression import read_dcz
+from rrm_extract.report.show import Overlay
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.report import mixing
 from tests.tiny import MODEL, network
@@ -60,18 +62,71 @@ def test_the_whole_way(
         "-o", "feats.h5",
     )  # fmt: skip
     assert code == 0
-    assert "weights file:net.dcz" in out
+    assert "weights file:net.dcz of random:0, layer" in out
     with h5py.File("feats.h5") as file:
         features = file["videos/clip.mp4/features"][:]
         assert file.attrs["weights_sha256"] == values["file"]["sha256"]
         assert file.attrs["model"] == "net.dcz"
+        assert file.attrs["weights_id"] == "file:net.dcz"
+        assert json.loads(file.attrs["identity_json"])["weights"] == "file:net.dcz"
+    _, out, _ = output_of(capsys, "stats", "feats.h5")
+    assert "weights file:net.dcz of random:0," in out
+    with h5py.File("feats.h5", "r+") as file:
+        del file.attrs["weights_text"]  # as in files of earlier versions
+    _, out, _ = output_of(capsys, "stats", "feats.h5")
+    assert "weights file:net.dcz," in out
     assert features.shape == (6, 512)
     assert np.isfinite(features).all()
-    code, _, _ = output_of(
+    code, out, _ = output_of(
         capsys, "verify", clip, "--model", "net.dcz", "--threshold", "0", "--max-frames", "4",
         "--max-error", "1e-5",
     )  # fmt: skip
     assert code == 0
+    assert "weights file:net.dcz of random:0," in out
+    assert "top-1, top-5: compared only where one fully-connected layer" in out
+
+
+def test_what_was_compressed_is_said(
+    squeezenet: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = "weights file:squeezenet.dcz of random:0"
+    compress = ("compress", "--model", squeezenet, "-o", tmp_path / "again.dcz")
+    _, out, _ = output_of(capsys, *compress)
+    assert f"{expected}, compressed into" in out
+    _, out, _ = output_of(capsys, *compress, "--overwrite", "--json")
+    assert json.loads(out)["weights_id"] == expected.removeprefix("weights ")
+    tune = ("tune", clip, "--model", squeezenet, "--frames", "8", "--repeats", "1", "--try", "1")
+    _, out, _ = output_of(capsys, *tune)
+    assert f"{expected}, policy" in out
+    assert expected in Overlay(JobConfig(model=str(squeezenet))).captions[0]
+
+
+def test_weights_that_do_not_fit_whole(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = network().state_dict()
+    torch.save(state | {"more.weight": torch.ones(2)}, tmp_path / "more.pt")
+    output = tmp_path / "n.dcz"
+    compress = ("compress", "--model", MODEL, "--density", "0.5", "-o", output, "--weights")
+    note = "weights file:more.pt have 1 entries that the network has no use for: more.weight"
+    code, out, _ = output_of(capsys, *compress, tmp_path / "more.pt")
+    assert code == 0
+    assert note in out.splitlines()
+    _, out, _ = output_of(capsys, *compress, tmp_path / "more.pt", "--overwrite", "--json")
+    assert json.loads(out)["notes"] == [note]
+    output.unlink()
+    del state["fc.bias"]
+    torch.save(state, tmp_path / "less.pt")
+    code, _, err = output_of(capsys, *compress, tmp_path / "less.pt")
+    assert code == 2
+    assert "weights file:less.pt lack 1 parameters" in err
+    assert "(first: fc.bias)" in err
+    assert not output.exists()
+    _, _, err = output_of(
+        capsys, "calibrate", clip, "--model", MODEL, "--weights", tmp_path / "more.pt",
+        "--target-error", "0.1", "--frames", "8", "-o", tmp_path / "thresholds.json",
+    )  # fmt: skip
+    assert note in err.splitlines()
 
 
 def test_weights_of_the_users_own_network(
@@ -85,6 +140,7 @@ def test_weights_of_the_users_own_network(
         "verify", clip, "--model", MODEL, "--weights", path, "--threshold", "0", "--max-frames",
         "5", "--max-error", "1e-5", "--json",
     )  # fmt: skip
+    assert "top-1, top-5: compared" not in output_of(capsys, *arguments[:-1])[1]
     for engine in ("native", "torch"):
         code, out, _ = output_of(capsys, *arguments, "--engine", engine)
         assert code == 0
