@@ -118,7 +118,7 @@ def tune(
     else:
         click.echo(tuning_text(tuning, config, **made_by))
     if plot is not None:
-        draw_tuning(tuning, config, plot)
+        draw_tuning(tuning, config, plot, weights=model.weights_text)
     return 0
 
 

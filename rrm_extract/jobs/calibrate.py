@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,6 +111,7 @@ def run_calibration(
             percentile=config.percentile,
             say=say,
         )
+    calibration = replace(calibration, report={**calibration.report, "weights": model.weights_text})
     save(calibration, output)
     if draw is not None and isinstance(calibration, AccumulatedCalibration):
         draw(calibration, rounds)

@@ -84,8 +84,9 @@ def draw_fit(calibration: AccumulatedCalibration, rounds: Sequence[Round], path:
     axes.set_xlabel("accumulated truncation (Eq. 7)")
     axes.set_ylabel("relative L2 error of the feature")
     axes.set_title(
-        f"{calibration.subject.model}, threshold {threshold_text(calibration.threshold)}, "
-        f"R² {calibration.report['r2']:.3f}"
+        f"{calibration.subject.model}, weights {calibration.report['weights']}, "
+        f"threshold {threshold_text(calibration.threshold)}, R² {calibration.report['r2']:.3f}",
+        fontsize="medium",
     )
     axes.legend(fontsize=8)
     save_figure(figure, path)

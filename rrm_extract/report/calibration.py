@@ -17,8 +17,10 @@ __all__ = ["calibration_text"]
 def calibration_text(calibration: Calibration, path: Path) -> str:
     """A few lines: what was found, how good it is, how to use it."""
     if isinstance(calibration, AccumulatedCalibration):
-        return _accumulated_text(calibration, path)
-    return _target_text(calibration, path)
+        text = _accumulated_text(calibration, path)
+    else:
+        text = _target_text(calibration, path)
+    return f"{calibration.subject.model}, weights {calibration.report['weights']}\n{text}"
 
 
 def _target_text(calibration: TargetCalibration, path: Path) -> str:

@@ -16,8 +16,10 @@ LEAST_SHOWN = 1e-7
 """A logarithmic axis has no place for 0; errors below it are rounding."""
 
 
-def draw_tuning(tuning: Tuning, config: JobConfig, path: Path) -> None:
+def draw_tuning(tuning: Tuning, config: JobConfig, path: Path, *, weights: str) -> None:
     """Frames/s over the error of nearly all frames and over the mean, threshold by threshold.
+
+    ``weights`` is where they come from.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -63,8 +65,9 @@ def draw_tuning(tuning: Tuning, config: JobConfig, path: Path) -> None:
     threads = config.threads
     axes.set_ylabel(f"frames/s of the network, {threads} thread{'' if threads == 1 else 's'}")
     axes.set_title(
-        f"{Path(config.model).name}, {config.precision}, policy {config.policy}: {tuning.frames} "
-        "frames"
+        f"{Path(config.model).name}, weights {weights}, {config.precision}, "
+        f"policy {config.policy}: {tuning.frames} frames",
+        fontsize="medium",
     )
     axes.legend(fontsize=8)
     save_figure(figure, path)

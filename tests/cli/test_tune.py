@@ -247,6 +247,8 @@ def test_the_plot(
     assert code == 0
     begins = {".svg": b"<?xml", ".png": b"\x89PNG"}[suffix]
     assert path.read_bytes().startswith(begins)
+    if suffix == ".svg":
+        assert f"weights {load_model(MODEL).weights_text}, " in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -620,7 +620,10 @@ def paper_file(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     plot = path.with_suffix(".svg")
     pytest.importorskip("matplotlib")
     run_calibration(config, path, plot=plot, say=silent)
-    assert "<svg" in plot.read_text(encoding="utf-8")
+    drawn = plot.read_text(encoding="utf-8")
+    assert "<svg" in drawn
+    assert f"weights factory:{MODEL}, " in drawn
+    assert load(path, kind="accumulated").report["weights"] == f"factory:{MODEL}"
     return path
 
 
