@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +61,16 @@ def main() -> None:
 def markdown(records: Sequence[Record]) -> str:
     """A table for each network and number of threads: clips down, series across."""
     lines: list[str] = []
-    for model, threads in dict.fromkeys(map(_panel_of, records)):
-        own = [one for one in records if _panel_of(one) == (model, threads)]
+    title_of = _titles(records)
+    for title in dict.fromkeys(map(title_of, records)):
+        own = [one for one in records if title_of(one) == title]
         series = list(dict.fromkeys(series_of(one) for one in own))
         cells = {
             (one["clip"], series_of(one)): f"{one['ratio_to_openvino_fp32']:.2f} "
             f"({one['feature_error']:.0e})"
             for one in own
         }
-        lines += ["", f"| {model}, {counted(threads, 'thread')} | {' | '.join(series)} |"]
+        lines += ["", f"| {title} | {' | '.join(series)} |"]
         lines.append("|---" * (len(series) + 1) + "|")
         for clip in dict.fromkeys(one["clip"] for one in own):
             row = [Path(clip).stem, *(cells.get((clip, name), "") for name in series)]
@@ -77,9 +78,21 @@ def markdown(records: Sequence[Record]) -> str:
     return "\n".join(lines[1:])
 
 
-def _panel_of(record: Record) -> tuple[str, int]:
-    """What stands together: a network, by its title, and a number of threads."""
-    return network_title(record["model"], record["weights"]), record["threads"]
+def _titles(records: Sequence[Record]) -> Callable[[Record], str]:
+    """What stands together: a network with its weights, and a number of threads.
+
+    Weights are named where the file has several of one network.
+    """
+    weights_of: dict[str, set[str]] = {}
+    for record in records:
+        weights_of.setdefault(record["model"], set()).add(record["weights"])
+
+    def title(record: Record) -> str:
+        model, weights = record["model"], record["weights"]
+        several = f", {weights}" if len(weights_of[model]) > 1 else ""
+        return f"{network_title(model, weights)}{several}, {counted(record['threads'], 'thread')}"
+
+    return title
 
 
 def chosen(records: Sequence[Record], **wanted: Sequence[Any] | None) -> list[Record]:
@@ -112,9 +125,10 @@ def series_of(record: Record) -> str:
 
 def draw(records: Sequence[Record], result: Record, path: Path) -> None:
     """Bars by network, clip and series."""
-    panels: dict[tuple[str, int], dict[str, list[Record]]] = {}
+    panels: dict[str, dict[str, list[Record]]] = {}
+    title_of = _titles(records)
     for record in records:
-        clips = panels.setdefault(_panel_of(record), {})
+        clips = panels.setdefault(title_of(record), {})
         clips.setdefault(record["clip"], []).append(record)
     series = list(dict.fromkeys(series_of(record) for record in records))
     colors = _colors({series_of(record): record for record in records})
@@ -124,9 +138,9 @@ def draw(records: Sequence[Record], result: Record, path: Path) -> None:
         len(panels), 1, squeeze=False, sharex=True, gridspec_kw={"height_ratios": heights}
     )
     largest = max(record["ratio_to_openvino_fp32"] for record in records)
-    for axes, ((model, threads), clips) in zip(grid[:, 0], panels.items(), strict=True):
+    for axes, (title, clips) in zip(grid[:, 0], panels.items(), strict=True):
         _draw_panel(axes, clips, colors)
-        axes.set_title(f"{model}, {counted(threads, 'thread')}", loc="left")
+        axes.set_title(title, loc="left")
         axes.set_xlim(0, 1.3 * max(1.0, largest))  # room for the labels
     grid[-1, 0].set_xlabel(
         "frames/s of the network alone, relative to dense OpenVINO fp32 with as many threads\n"

@@ -8,7 +8,7 @@ from textwrap import wrap
 from typing import Any
 
 from benchmarking import require
-from table_page import NOT_TRAINED
+from table_page import NOT_TRAINED, weights_text
 
 __all__ = ["caption", "grouped_bars", "legend_below", "network_title", "new_figure", "save_svg"]
 
@@ -23,7 +23,7 @@ def caption(name: str) -> str:
 
 def network_title(model: str, weights: str) -> str:
     """A network above its bars or curves; of generated weights it says so."""
-    return f"{model} ({NOT_TRAINED})" if weights.startswith("random:") else model
+    return f"{model} ({NOT_TRAINED})" if NOT_TRAINED in weights_text(weights) else model
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -42,6 +42,7 @@ _IDENTITY = (*SAME_FEATURES, "weights", "fps", "chunk")
 """Keys of a job's identity that decide a dense network's features too."""
 
 _ROOT_ATTRS = (
+    "weights_text",  # which only weights that were compressed have
     *("tool_version", "config_json", "versions_json", "model", "weights_id", "weights_sha256"),
     *("layer", "preprocess_json", "chunk", "fps"),
 )
@@ -70,7 +71,7 @@ def extract_dense(
     recurrent, attrs = identity_of(config, plan), root_attrs(config, plan)
     identity = {key: recurrent[key] for key in _IDENTITY}
     identity |= {"engine": "dense", "batch": BATCH, "threads": threads}
-    root = {key: attrs[key] for key in _ROOT_ATTRS}
+    root = {key: attrs[key] for key in _ROOT_ATTRS if key in attrs}
     sampling = sampling_of(config)
     with OutputStore(output, identity) as store:
         extractor: ChunkExtractor | None = None  # opened for the first video that needs it

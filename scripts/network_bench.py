@@ -122,6 +122,7 @@ def bench_subject(subject: Subject, clips: Mapping[str, Tensor], plan: Plan) -> 
         torch.set_num_threads(threads)
         recurrent = recurrent_peers(subject, plan, threads, chunk=subject.sampling.frames_per_chunk)
         baselines: dict[tuple[int, ...], list[Peer]] = {}
+        calibration = _calibration(clips, plan)
         for name, frames in clips.items():
             # A short clip must not keep the others' rivals from their best batches.
             batches = usable_batches([frames])
@@ -131,7 +132,9 @@ def bench_subject(subject: Subject, clips: Mapping[str, Tensor], plan: Plan) -> 
                     for other, clip in clips.items()
                     if usable_batches([clip]) == batches
                 }
-                baselines[batches] = baseline_peers(subject, dense, alike, plan, threads)
+                baselines[batches] = baseline_peers(
+                    subject, dense, alike, plan, threads, calibration=calibration
+                )
             if batches[-1] < LARGEST_BATCH:
                 say(f"{name}: {len(frames)} frames, rivals take batches of {batches[-1]} at most")
             say(f"{subject.name}, {name}, {counted(threads, 'thread')}: {plan.repeats} rounds")
@@ -286,8 +289,19 @@ def baseline_peers(
     clips: Mapping[str, Tensor],
     plan: Plan,
     threads: int,
+    *,
+    calibration: Tensor | None = None,
 ) -> list[Peer]:
-    """The best settings of each dense runtime in each precision, prepared."""
+    """The best settings of each dense runtime in each precision, prepared.
+
+    Args:
+        subject: the network.
+        network: the same, dense.
+        clips: of one number of frames, but for multiples of the largest batch.
+        plan: what to measure.
+        threads: of each runtime.
+        calibration: frames that quantised networks are made with; None takes some of the clips.
+    """
     batches = usable_batches(clips.values())
     # A request of the largest batch for every thread, as a whole clip has them.
     count = _whole_batches(max(plan.trial_frames, batches[-1] * threads), batches[-1])
@@ -298,8 +312,8 @@ def baseline_peers(
         for precision in plan.precisions
         if precision in BASELINES[name]
     ]
-    pictures = [clip for name, clip in clips.items() if name != NOISE] or list(clips.values())
-    calibration = even_sample(pictures, plan.calibration_frames)
+    if calibration is None:
+        calibration = _calibration(clips, plan)
     chosen: list[Peer] = []
     for name, precision in wanted:
         candidates = baseline_candidates(
@@ -317,6 +331,12 @@ def baseline_peers(
         say(f"{subject.name}, {counted(threads, 'thread')}: {what}")
         chosen += _finalists(candidates, trial, plan)
     return chosen
+
+
+def _calibration(clips: Mapping[str, Tensor], plan: Plan) -> Tensor:
+    """Frames of all clips, none of noise where there are others."""
+    pictures = [clip for name, clip in clips.items() if name != NOISE] or list(clips.values())
+    return even_sample(pictures, plan.calibration_frames)
 
 
 def _whole_batches(count: int, batch: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -12,6 +13,10 @@ from hypothesis import settings
 
 import tests.kept  # noqa: F401 - it does what it does when it is imported
 from rrm_extract.jobs.network_cache import VARIABLE
+
+# What a shell runs in the background is deaf to it; some tests interrupt their own process.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says nothing on a busy machine.
 settings.register_profile("any machine", deadline=None)

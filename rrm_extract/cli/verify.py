@@ -43,7 +43,8 @@ def verify(
     """Run the ordinary network beside the recurrent one and compare their features.
 
     The best classes (top-1, top-5) are compared as well where one fully-connected layer, and
-    nothing more, makes them of the feature; 1x1 convolutions, as SqueezeNet's, are left out.
+    nothing more, makes them of the feature, and the weights have it; 1x1 convolutions, as
+    SqueezeNet's, are left out.
 
     \b
     rrm-extract verify videos/clip.mp4 --model resnet18 --threshold 1e-4 --max-error 1e-3

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rrm_extract.graph.linear import UNTOLD
 from rrm_extract.graph.program import Program
 from rrm_extract.graph.settings import untold_settings
 
@@ -76,8 +77,11 @@ def _parts(value: Any) -> Iterator[str]:
     elif is_dataclass(value) and not isinstance(value, type):
         yield _name(type(value))
         for field in fields(value):
+            part = getattr(value, field.name)
+            if part is None and field.metadata == UNTOLD:
+                continue
             yield field.name
-            yield from _parts(getattr(value, field.name))
+            yield from _parts(part)
     elif callable(value) and hasattr(value, "__qualname__"):
         yield _name(value)
     else:

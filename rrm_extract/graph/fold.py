@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rrm_extract.graph.dimensions import dimensions
 from rrm_extract.graph.padding import fold_padding
 from rrm_extract.graph.program import LINEAR_KINDS, Op, Program, Ref
+from rrm_extract.graph.select import prune
 
 __all__ = ["fold", "fold_batch_norm"]
 
@@ -23,9 +24,9 @@ def fold(program: Program) -> Program:
     """The Program with what its linear layers can take in folded into them.
 
     See :func:`fold_batch_norm` and :func:`rrm_extract.graph.padding.fold_padding`. The values that
-    are left have the names they had.
+    are left have the names they had; what nothing needs any more is not left.
     """
-    return fold_batch_norm(fold_padding(program))
+    return prune(fold_batch_norm(fold_padding(program)))
 
 
 def fold_batch_norm(program: Program) -> Program:

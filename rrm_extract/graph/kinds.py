@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import stochastic_depth
 
-from rrm_extract.graph.binary import Sign
+from rrm_extract.graph.binary import BINARY_MODULES, BinaryConv2d, BinaryLinear, Sign
 
 __all__ = [
     "NORM_ACTIVATION_CHILDREN",
+    "is_binary",
     "is_norm_activation",
     "kind_of_function",
     "kind_of_method",
@@ -151,6 +152,13 @@ def _computes_as(own: type[nn.Module], base: type[nn.Module]) -> bool:
     return all(
         getattr(own, name, None) is getattr(base, name, None)
         for name in ("forward", "_conv_forward")
+    )
+
+
+def is_binary(module: nn.Module) -> TypeGuard[BinaryConv2d | BinaryLinear]:
+    """Whether it is a binary layer that computes as its class says."""
+    return any(
+        isinstance(module, base) and _computes_as(type(module), base) for base in BINARY_MODULES
     )
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Convolution", "FullyConnected", "LinearMap"]
+__all__ = ["UNTOLD", "Convolution", "FullyConnected", "LinearMap"]
+
+UNTOLD = MappingProxyType({"untold": None})
+"""Of a field that is no part of a digest where it is None: files know networks by those."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,7 +84,7 @@ class Convolution(LinearMap):
     padding: tuple[int, ...] | str
     dilation: tuple[int, ...]
     groups: int
-    behind: tuple[int, ...] | None = None
+    behind: tuple[int, ...] | None = field(default=None, metadata=UNTOLD)
     padding_mode: str = "zeros"
     pad: tuple[int, ...] = ()
 

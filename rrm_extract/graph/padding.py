@@ -35,18 +35,10 @@ class _Same:
 def fold_padding(program: Program) -> Program:
     """Has convolutions pad by themselves what is padded with zeros for them.
 
-    What other operations read padded as well, or the user asked for, is made for those.
+    What was padded is still made, for whoever else reads it.
     """
     by_name = {op.name: op for op in program.ops}
-    folded = {
-        op.name: _folded(op, by_name)
-        for op in program.ops
-        if op.kind == "conv" and isinstance(op.call, Convolution)
-    }
-    padded = {op.inputs[0] for op in program.ops if folded.get(op.name, op) is not op}
-    ops = [folded.get(op.name, op) for op in program.ops]
-    read = {name for op in ops for name in op.inputs} | set(program.outputs)
-    return replace(program, ops=tuple(op for op in ops if op.name in read or op.name not in padded))
+    return replace(program, ops=tuple(_folded(op, by_name) for op in program.ops))
 
 
 def _folded(op: Op, by_name: Mapping[str, Op]) -> Op:
@@ -99,6 +91,7 @@ def _zeros(op: Op, by_name: Mapping[str, Op]) -> tuple[Ref, _Sides | _Same] | No
             and call.value == 0
         )
         plain = type(call).forward is nn.ConstantPad2d.forward
+        plain = plain and not (call._forward_hooks or call._forward_pre_hooks)
         given: dict[str, Any] = {"pad": getattr(call, "padding", None)}
         if not zero or not plain or len(op.args) != 1 or op.kwargs:
             return None

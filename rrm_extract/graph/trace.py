@@ -22,6 +22,7 @@ from rrm_extract.graph.evaluation import evaluating_copy, evaluation, unchanged_
 from rrm_extract.graph.hooks import make_weights, put_weights, refuse_hooks, refuse_root_hooks
 from rrm_extract.graph.kinds import (
     NORM_ACTIVATION_CHILDREN,
+    is_binary,
     is_norm_activation,
     kind_of_function,
     kind_of_method,
@@ -85,7 +86,8 @@ def trace(
     In-place operations become ordinary ones, and whoever read the changed tensor afterwards
     reads their result, so that no operation of the Program alters a value of another. The
     memory that a view shares with its base may be written, but not then be read as another's. The
-    Program shares the network's parameters but stays in evaluation mode whatever is done to it.
+    Program shares the network's parameters, but for layers whose weights are computed from them,
+    and stays in evaluation mode whatever is done to it.
 
     Args:
         module: takes one (N, C, H, W) tensor; arguments with a default value have that. Put in
@@ -290,13 +292,13 @@ class _Translation:
         module = evaluating_copy(self.module.get_submodule(target))
         make_weights(module)
         kind = kind_of_module(module)
-        known = kind != "other" or isinstance(module, BINARY_MODULES) or is_norm_activation(module)
+        known = kind != "other" or is_binary(module) or is_norm_activation(module)
         # A leaf of which nothing is known is called, and so are its hooks.
         if known or type(module).__module__.startswith("torch.nn."):
             refuse_hooks(module, target)
         if known and not args:  # of one input, whatever its name
             args, kwargs = tuple(kwargs.values()), {}
-        if isinstance(module, BINARY_MODULES):
+        if is_binary(module):
             return self._binary(name, target, module, args, kwargs), None
         parameters = tuple(f"{target}.{key}" for key in module.state_dict())
         changed = None
@@ -466,7 +468,14 @@ class _Translation:
             if given["weight"].dim() != 2:  # a vector makes no channels, but a number of each row
                 return None
             linear = FullyConnected(weight=given["weight"], bias=given.get("bias"))
-            return Op(name="", kind="linear", call=linear, args=args[:1], parameters=parameters)
+            return Op(
+                name="",
+                kind="linear",
+                call=linear,
+                args=args[:1],
+                source=self._owner(parameters),
+                parameters=parameters,
+            )
         if function is not nn.functional.linear and set(given) <= set(names):
             dims = given["weight"].dim() - 2
             padding = given.get("padding", 0)
@@ -478,8 +487,22 @@ class _Translation:
                 dilation=_tuple(given.get("dilation", 1), dims),
                 groups=given.get("groups", 1),
             )
-            return Op(name="", kind="conv", call=convolution, args=args[:1], parameters=parameters)
+            return Op(
+                name="",
+                kind="conv",
+                call=convolution,
+                args=args[:1],
+                source=self._owner(parameters),
+                parameters=parameters,
+            )
         return None
+
+    def _owner(self, parameters: Sequence[str]) -> str:
+        """The layer that all these are of, which users know by its name; "" if there is none."""
+        owners = {name.rpartition(".")[0] for name in parameters}
+        name = owners.pop() if len(owners) == 1 else ""
+        layer = isinstance(self.module.get_submodule(name), (nn.Linear, nn.modules.conv._ConvNd))
+        return name if layer else ""
 
 
 @dataclass(frozen=True)

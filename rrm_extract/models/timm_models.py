@@ -30,10 +30,11 @@ __all__ = ["PREFIX", "TimmTransform", "is_timms_own", "load_timm"]
 PREFIX = "timm/"
 
 _LIBRARY = "timm"
+"""In the description of an input: that it is timm's own."""
+
 _TRACEABLE = frozenset({"Conv2dSame", "StdConv2dSame", "ScaledStdConv2dSame", "NormFreeBlock"})
 """Modules that timm has torch.fx not trace into, which can be traced: with ``pad_same`` as one
 operation, and with operations in place."""
-"""In the description of an input: that it is timm's own."""
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """What timm looks for in a hub repository, in this order."""

@@ -117,6 +117,7 @@ class Verifier:
         self.model: LoadedModel = load_job_model(config)
         self.recipe: Recipe = make_recipe(self.model, config)
         whole = self.model.trace()
+        self.lacks_classifier = False
         # The feature, and the classifier's output where that one can be trusted.
         logits = self._classifier(whole)
         outputs = (self.recipe.layer,) if logits is None else (self.recipe.layer, logits)
@@ -162,7 +163,10 @@ class Verifier:
         if len(behind) > 1 or any(whole.op(name).kind != "linear" for name in behind):
             return None
         used = {name for op in whole.ops for name in op.parameters}
-        if used & self.model.missing_keys or len(whole.outputs) != 1:
+        if used & self.model.missing_keys:
+            self.lacks_classifier = True
+            return None
+        if len(whole.outputs) != 1:
             return None
         frame = torch.zeros(1, *self.model.input_shape, dtype=torch.float32, device="cpu")
         (output,) = select(whole, whole.outputs)(frame)
@@ -317,8 +321,10 @@ def verification_text(
     ]
     if clips and all(clip.top1_agreement is None for clip in clips):
         lines.append(
-            "top-1, top-5: compared only where one fully-connected layer, and nothing more, makes "
-            "the classes of the feature"
+            "top-1, top-5: the weights lack what makes the classes of the feature"
+            if verifier.lacks_classifier
+            else "top-1, top-5: compared only where one fully-connected layer, and nothing more, "
+            "makes the classes of the feature"
         )
     if totals["frames"]:
         lines += delta_frame_lines(totals["frames"], totals["delta_frames"])

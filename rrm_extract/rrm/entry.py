@@ -25,8 +25,9 @@ def accelerate(
 ) -> RecurrentNetwork:
     """Makes a CNN compute only what changed since the frame before.
 
-    The model is used in evaluation mode; its weights are shared where batch normalisation does
-    not have to be folded into them, and are never changed. It may be on any device.
+    The model is used in evaluation mode; its weights are shared where they are not computed
+    from others and batch normalisation does not have to be folded into them, and never changed.
+    It may be on any device.
 
         >>> network = rrm_extract.accelerate(torchvision.models.resnet18(), threshold=1e-4)
         >>> for frame in frames:              # (3, 224, 224), normalised as the model expects

@@ -154,9 +154,9 @@ class Governor:
                 self._next_probe = self._frames + SHORTEST_GAP
             trust = TRUST * min(1.0, age / OLD)
             change = held / known if held > known else (held / known) ** trust
-            self._correction = min(
-                max(self._correction * change, LEAST_CORRECTION), MOST_CORRECTION
-            )
-            if change > 1:
-                self.scale = max(self.scale / change, LEAST_SCALE)
+            before = self._correction
+            self._correction = min(max(before * change, LEAST_CORRECTION), MOST_CORRECTION)
+            if change > 1:  # by no more: beside the floor of bfloat16 a ratio may say anything
+                taken = max(1.0, self._correction / before)
+                self.scale = max(self.scale / taken, LEAST_SCALE)
         return true > self._target

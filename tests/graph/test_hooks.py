@@ -125,6 +125,20 @@ def test_a_hook_of_a_binary_layer_is_refused(layer: nn.Module) -> None:
         trace(nn.Sequential(layer))
 
 
+class Doubled(BinaryConv2d):
+    """A binary layer that computes in a way of its own."""
+
+    def _conv_forward(self, *arguments: Any) -> Tensor:
+        return 2 * super()._conv_forward(*arguments)
+
+
+def test_a_binary_layer_that_computes_in_another_way_is_called() -> None:
+    module = nn.Sequential(Doubled(3, 4, 3)).eval()
+    frames = moving_frames(2, 8)
+    with torch.inference_mode():
+        assert torch.equal(trace(module)(frames)[0], module(frames))
+
+
 def test_a_hook_of_the_network_is_refused() -> None:
     net = WithNorm()
     net.register_forward_hook(twice)

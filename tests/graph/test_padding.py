@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rrm_extract import accelerate
 from rrm_extract.graph import Convolution, Program, dense_module, fold, select, trace
+from rrm_extract.graph.digest import _parts
 from rrm_extract.rrm import RecurrentNetwork
 from tests.closeness import EXACT_RECURRENCE, relative_l2
 from tests.rrm.videos import moving_frames
@@ -111,6 +113,47 @@ def test_padding_that_was_asked_for_stays() -> None:
     program = fold(select(whole, (name, whole.outputs[0])))
     assert name in [op.name for op in program.ops]
     assert padding_of(program) == ((0, 1), (0, 1))
+
+
+class Uneven(nn.Conv2d):
+    """As layers are written that pad as they go."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, (0, 1, 0, 1)), self.weight, self.bias, self.stride)
+
+
+def test_a_layer_that_pads_as_it_goes_keeps_its_name() -> None:
+    module = nn.Sequential()
+    module.add_module("conv", Uneven(3, 8, 3, stride=2))
+    module.add_module("norm", nn.BatchNorm2d(8))
+    program = program_of(module)
+    assert [op.name for op in program.ops] == ["norm"]
+    assert program.linear_names() == {"norm": "conv"}
+    accelerate(module, threshold={"conv": 0, "default": 1e-3})
+
+
+def test_padding_with_a_hook_is_called() -> None:
+    class Zeros(nn.ZeroPad2d):
+        pass
+
+    zeros = Zeros(1)
+    zeros.register_forward_hook(lambda *_: 2 * _[-1])
+    module = nn.Sequential(zeros, nn.Conv2d(3, 4, 3))
+    assert len(program_of(module).ops) == 2
+
+
+def test_even_padding_has_the_digest_that_it_had() -> None:
+    """Files know networks by it."""
+    even, uneven = (
+        trace(nn.Sequential(nn.ZeroPad2d((0, more, 0, more)), nn.Conv2d(3, 4, 3)).eval())
+        for more in (0, 1)
+    )
+    assert "behind" not in _parts_of(even)
+    assert "behind" in _parts_of(fold(uneven))
+
+
+def _parts_of(program: Program) -> list[str]:
+    return list(_parts([op.call for op in program.ops]))
 
 
 def test_same_padding_depends_on_the_size() -> None:

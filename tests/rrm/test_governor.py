@@ -96,6 +96,16 @@ def test_a_breach_is_learnt_from_however_low_the_estimate_was() -> None:
     assert (governor.judge(held)[1] > 5 * before).all()
 
 
+def test_an_error_of_rounding_does_not_end_all_truncation() -> None:
+    """In bfloat16 a frame may be over the target for what no threshold lowers."""
+    estimate = ErrorEstimate(gains=np.array([1.0]), floor=0.02**2)
+    governor = Governor(estimate, target=0.03, aim=0.8, ceiling=1.5)
+    (estimated,) = governor.judge(np.array([[1e-8]]))[1]
+    scale = governor.scale
+    assert governor.measured(true=0.031, estimated=float(estimated), age=1)
+    assert governor.scale >= scale / 8
+
+
 def probed(true_over_estimated: float) -> list[int]:
     """Frames whose true error is measured, in batches of many sizes."""
     governor = Governor(ErrorEstimate(gains=np.array([1.0])), target=TARGET, aim=0.8)

@@ -11,6 +11,7 @@ from typing import Any
 import bench_engine
 import chart_benchmarks
 import pytest
+from charts import network_title
 
 from tests.clips import write_clip
 from tests.tiny import MODEL
@@ -182,6 +183,17 @@ def test_charts_say_which_networks_are_not_trained(tmp_path: Path) -> None:
     assert "net (not trained), 1 thread" in drawn
     assert "other, 1 thread" in drawn
     assert "| net (not trained), 1 thread |" in chart_benchmarks.markdown(BARS[2:])
+
+
+def test_what_was_compressed_of_generated_weights_is_not_trained() -> None:
+    assert network_title("a.dcz", "file:a.dcz of random:12") == "a.dcz (not trained)"
+
+
+def test_weights_of_one_network_are_told_apart() -> None:
+    two = [{**BARS[2], "weights": name} for name in ("file:a.pth", "file:b.pth")]
+    tables = chart_benchmarks.markdown([two[0], {**two[1], "ratio_to_openvino_fp32": 3.5}])
+    for text in ("net, file:a.pth, 1 thread", "net, file:b.pth, 1 thread", "1.50", "3.50"):
+        assert text in tables
 
 
 def test_a_file_without_ratios_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,11 +180,13 @@ def test_every_batch_that_fits_the_clip_is_tried_on_every_thread(
 def test_a_short_clip_keeps_no_rival_of_another_from_its_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        network_bench,
-        "baseline_candidates",
-        lambda *_, **options: [Batches(options["batches"][-1], [])],
-    )
+    calibrated: list[Tensor] = []
+
+    def candidates(*_: object, **options: Any) -> list[Peer]:
+        calibrated.append(options["calibration"])
+        return [Batches(options["batches"][-1], [])]
+
+    monkeypatch.setattr(network_bench, "baseline_candidates", candidates)
     subject = load_subject(MODEL)
     monkeypatch.setattr(Batches, "width", 16)
     plan = Plan(
@@ -197,4 +199,8 @@ def test_a_short_clip_keeps_no_rival_of_another_from_its_batches(
     assert [(r["clip"], r["rivals_largest_batch"]) for r in records] == [
         ("a", 1), ("b", 16), ("c", 1),
     ]  # fmt: skip
+    # Whatever the batches, quantised networks are made with frames of all clips.
+    assert len(calibrated) == 2
+    assert torch.equal(calibrated[0], calibrated[1])
+    assert len(calibrated[0]) > 6
     assert [r["settings"] for r in records] == [Batches(n, []).settings for n in (1, 16, 1)]
