@@ -16,6 +16,7 @@ from rrm_extract.config import JobConfig
 from rrm_extract.models.compression import read_dcz
 from rrm_extract.report.show import Overlay
 from rrm_extract.video.synthetic import write_demo_clip
+from tests.engines import AVAILABLE
 from tests.report import mixing
 from tests.tiny import MODEL, network
 
@@ -141,7 +142,7 @@ def test_weights_of_the_users_own_network(
         "5", "--max-error", "1e-5", "--json",
     )  # fmt: skip
     assert "top-1, top-5: compared" not in output_of(capsys, *arguments[:-1])[1]
-    for engine in ("native", "torch"):
+    for engine in AVAILABLE:
         code, out, _ = output_of(capsys, *arguments, "--engine", engine)
         assert code == 0
         assert json.loads(out)["frames"] == 5

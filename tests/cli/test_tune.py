@@ -23,6 +23,7 @@ from rrm_extract.report.tuning import tuning_json, tuning_text
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.clips import write_clip
 from tests.closeness import EXACT_RECURRENCE
+from tests.engines import ENGINES
 from tests.jobs import single
 from tests.tiny import MODEL
 
@@ -59,7 +60,7 @@ def tuning_of(*some: TriedThreshold) -> Tuning:
     )
 
 
-@pytest.mark.parametrize("engine", ["native", "torch"])
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("policy", ["bounded", "paper"])
 def test_errors_grow_and_work_shrinks_with_the_threshold(
     clip: Path, engine: str, policy: str, capsys: pytest.CaptureFixture[str]

@@ -19,14 +19,12 @@ from rrm_extract.engine.compiled import CompiledNetwork
 from rrm_extract.engine.parts import Part
 from rrm_extract.engine.plan import ConvStep
 from rrm_extract.graph import BinaryConv2d, BinaryLinear, Sign
+from tests.coarse import CHANGES, clip, make_coarse
 from tests.engine.running import (
-    CHANGES,
     ISAS,
     assert_same_costs,
     assert_same_densities,
-    clip,
     forms_of,
-    make_coarse,
     native,
     program_of,
     readable,

@@ -22,15 +22,12 @@ from rrm_extract.jobs import make_recipe
 from rrm_extract.jobs.compress import compress_network
 from rrm_extract.models import load_model
 from tests.closeness import EXACT_RECURRENCE, relative_l2
+from tests.coarse import CHANGES, clip, coarse, make_coarse
 from tests.engine.running import (
-    CHANGES,
     ISAS,
     assert_same_costs,
     assert_same_densities,
-    clip,
-    coarse,
     forms_of,
-    make_coarse,
     native,
     program_of,
     readable,

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
+
 from rrm_extract.engine import NativeNetwork
 from rrm_extract.engine.parts import Part
 from rrm_extract.engine.plan import ConvStep

@@ -13,7 +13,8 @@ from rrm_extract.engine.native import isa_of_this_process
 from rrm_extract.errors import EngineError
 from tests import tiny
 from tests.closeness import EXACT_RECURRENCE, relative_l2
-from tests.engine.running import ISAS, clip, native, program_of
+from tests.coarse import clip
+from tests.engine.running import ISAS, native, program_of
 
 SHAPE = (3, 32, 32)
 

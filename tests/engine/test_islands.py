@@ -20,7 +20,8 @@ from rrm_extract.graph import fold_batch_norm, trace
 from rrm_extract.rrm import by_frame, layer_thresholds
 from rrm_extract.rrm.cost import theoretical_speedup
 from tests.closeness import EXACT_RECURRENCE, relative_l2
-from tests.engine.running import clip, native, program_of
+from tests.coarse import clip
+from tests.engine.running import native, program_of
 
 SHAPE = (3, 12, 12)
 

@@ -25,14 +25,12 @@ from rrm_extract.engine import forms
 from rrm_extract.graph import Sign
 from rrm_extract.rrm import FrameDensities
 from tests.closeness import EXACT_RECURRENCE, relative_l2
+from tests.coarse import CHANGES, clip, make_coarse
 from tests.engine.running import (
-    CHANGES,
     ISAS,
     assert_same_costs,
     assert_same_densities,
-    clip,
     every_frame,
-    make_coarse,
     native,
     program_of,
     readable,

@@ -22,14 +22,12 @@ from rrm_extract.graph import Program, select
 from rrm_extract.rrm import RecurrentNetwork
 from rrm_extract.rrm.truncate import POLICIES
 from tests.closeness import EXACT_RECURRENCE, relative_l2
+from tests.coarse import clip, coarse, make_coarse
 from tests.engine.running import (
     ISAS,
     assert_same_costs,
     assert_same_densities,
-    clip,
-    coarse,
     every_frame,
-    make_coarse,
     native,
     program_of,
     tiles,

@@ -51,6 +51,7 @@ from rrm_extract.store.schema import FORMAT_VERSION
 from rrm_extract.video import ClipReader, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.clips import decode_all, write_pictures
+from tests.engines import AVAILABLE, ENGINES, needs_native
 from tests.jobs import branching
 from tests.tiny import MODEL
 
@@ -149,6 +150,7 @@ def test_the_threshold_is_the_largest_that_keeps_the_target(
     assert f"--thresholds {target_file}" in text
 
 
+@needs_native  # with the other engine none wins any
 def test_errors_that_win_no_time_are_not_made(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +201,7 @@ def test_a_smaller_target_has_a_smaller_threshold(videos: Path, tmp_path: Path) 
     assert found[2] <= found[0]
 
 
+@needs_native  # the other engine has no bf16
 def test_a_target_under_the_rounding_is_refused(videos: Path, tmp_path: Path) -> None:
     config = job(videos, target_error=1e-5, precision="bf16")
     with pytest.raises(CalibrationError, match=r"1e-05.*already.*bf16; expected --precision fp32"):
@@ -224,7 +227,7 @@ def test_video_in_which_nothing_changes_is_refused(tmp_path: Path) -> None:
     ("engine", "groups"),
     [
         # A layer by channel has no list: it is dense where the others truncate.
-        ("native", [["stem.0"], ["depthwise"], ["point", "other"]]),
+        pytest.param("native", [["stem.0"], ["depthwise"], ["point", "other"]], marks=needs_native),
         ("torch", [["stem.0"], ["depthwise", "point", "other"]]),
     ],
 )
@@ -271,7 +274,7 @@ def with_a_frame_of_nan(samples: list[Sample], recipe: Recipe) -> None:
     sample.exact[:] = RecipeNetwork(recipe).exact(sample.x)
 
 
-@pytest.mark.parametrize("engine", ["native", "torch"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_frame_that_is_not_finite_spoils_no_calibration(
     engine: str, videos: Path, tmp_path: Path
 ) -> None:
@@ -288,7 +291,7 @@ def test_a_frame_that_is_not_finite_spoils_no_calibration(
     assert all(gain > 0 for gain in made.gains.values())
 
 
-@pytest.mark.parametrize("engine", ["native", "torch"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_frame_that_is_not_finite_spoils_no_fit(
     engine: str, videos: Path, tmp_path: Path
 ) -> None:
@@ -786,8 +789,9 @@ def test_files_for_something_else_are_refused(
     )
     refused("here it is 0.05,features.0=0.1", aecs=str(paper_file),
             threshold="0.05,features.0=0.1", **limited)  # fmt: skip
-    refused("engine 'native', here 'torch'", thresholds=str(target_file), engine="torch")
-    refused("precision 'fp32', here 'bf16'", thresholds=str(target_file), precision="bf16")
+    if "native" in AVAILABLE:
+        refused("engine 'native', here 'torch'", thresholds=str(target_file), engine="torch")
+        refused("precision 'fp32', here 'bf16'", thresholds=str(target_file), precision="bf16")
     refused("cannot be read", thresholds="none.json")
     values = json.loads(target_file.read_text())
     other = tmp_path / "other.json"

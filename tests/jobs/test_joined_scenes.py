@@ -16,6 +16,7 @@ from rrm_extract.store import ChunkResult
 from rrm_extract.video import ClipReader, scan_clip
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.clips import decode_all, write_pictures
+from tests.engines import ENGINES, needs_native
 from tests.tiny import MODEL
 
 RATE = 8
@@ -44,7 +45,7 @@ def extracted(clip: Path, **options: object) -> tuple[ChunkResult, np.ndarray]:
     return result, recipe.open().exact(network_input(frames, recipe))
 
 
-@pytest.mark.parametrize("engine", ["native", "torch"])
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("time_batch", [1, 8, 64])
 def test_key_frames_at_the_cuts(joined: Path, engine: str, time_batch: int) -> None:
     result, dense = extracted(joined, engine=engine, time_batch=time_batch)
@@ -58,7 +59,7 @@ def test_key_frames_at_the_cuts(joined: Path, engine: str, time_batch: int) -> N
     assert result.work[~result.key_frame].max() < 0.9
 
 
-@pytest.mark.parametrize("engine", ["native", "torch"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_cuts_can_be_ignored(joined: Path, engine: str) -> None:
     result, dense = extracted(joined, engine=engine, cuts="ignore")
     assert result.key_frame.nonzero()[0].tolist() == [0]
@@ -75,17 +76,17 @@ def test_refresh_and_cuts_together(joined: Path) -> None:
     assert relative_errors(result.features, dense)[result.key_frame].max() < 1e-5
 
 
-def test_audited_errors_are_the_true_ones(joined: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_native)])
+def test_audited_errors_are_the_true_ones(joined: Path, precision: str) -> None:
     plain, dense = extracted(joined)
-    for precision in ("fp32", "bf16"):
-        result, _ = extracted(joined, audit="1/3", precision=precision)
-        assert result.audit_error is not None
-        audited = np.flatnonzero(~np.isnan(result.audit_error))
-        assert 3 < len(audited) < 25
-        assert result.attrs["n_audited"] == len(audited)
-        true = relative_errors(result.features, dense)[audited]
-        np.testing.assert_allclose(result.audit_error[audited], true, rtol=1e-3, atol=1e-6)
-        if precision == "fp32":
-            np.testing.assert_array_equal(result.features, plain.features)
-        else:
-            assert true.min() > 1e-4, "beside fp32, not beside itself"
+    result, _ = extracted(joined, audit="1/3", precision=precision)
+    assert result.audit_error is not None
+    audited = np.flatnonzero(~np.isnan(result.audit_error))
+    assert 3 < len(audited) < 25
+    assert result.attrs["n_audited"] == len(audited)
+    true = relative_errors(result.features, dense)[audited]
+    np.testing.assert_allclose(result.audit_error[audited], true, rtol=1e-3, atol=1e-6)
+    if precision == "fp32":
+        np.testing.assert_array_equal(result.features, plain.features)
+    else:
+        assert true.min() > 1e-4, "beside fp32, not beside itself"

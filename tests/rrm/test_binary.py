@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rrm_extract.graph import BinaryConv2d, BinaryLinear, Program, Sign, fold_batch_norm, trace
 from rrm_extract.rrm import RecurrentNetwork
-from tests.engine.running import clip, make_coarse
+from tests.coarse import clip, make_coarse
 
 CHANGES = ["few", "same", "half", "all", "pixel", "few", "most", "corner"] * 4
 SHAPE = (3, 17, 13)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rrm_extract.engine import NativeNetwork
 from rrm_extract.errors import EngineError
 from rrm_extract.graph import fold_batch_norm, trace
 from rrm_extract.rrm import OrdinaryNetwork, RecurrentNetwork, by_frame
 from tests.closeness import EXACT_RECURRENCE, relative_l2
+from tests.engines import AVAILABLE
 
 
 class _OfItsOwn(nn.Module):
@@ -208,9 +208,7 @@ def test_networks_of_which_frames_apart_make_another_are_refused(
         RecurrentNetwork(program).step(torch.zeros(3, 9, 9))
     with pytest.raises(EngineError, match=f"treat a frame in another way if '{name}'"):
         RecurrentNetwork(program).run(torch.zeros(2, 3, 9, 9))
-    if importlib.util.find_spec("rrm_extract.engine._native") is not None:
-        from rrm_extract.engine import NativeNetwork
-
+    if "native" in AVAILABLE:
         with pytest.raises(EngineError, match=f"treat a frame in another way if '{name}'"):
             NativeNetwork(program, input_shape=(3, 9, 9))
 

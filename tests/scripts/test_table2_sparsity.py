@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from timed_clips import kept_errors, verdict
 from rrm_extract.rrm import RecurrentNetwork, overall_sparsity
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.clips import write_clip
+from tests.engines import AVAILABLE
 from tests.tiny import MODEL
 
 THRESHOLDS = (0.0, 0.1)
@@ -152,8 +152,7 @@ def test_sparsities_are_the_readable_engines(folder: Path) -> None:
     for video in dataset.videos[:2]:
         network.reset()
         network.run(clip_frames(video.path, subject, count=5))
-    engines = ["torch"] if find_spec("rrm_extract.engine._native") is None else ["torch", "native"]
-    for engine in engines:
+    for engine in AVAILABLE:
         (found,), reading = measure_sparsity(subject, dataset, [0.0], max_frames=5, engine=engine)
         assert (found.frames, found.key_frames, reading.used) == (10, 2, 2)
         for of in ("input", "delta"):

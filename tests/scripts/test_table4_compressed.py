@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,11 @@ from rrm_extract.errors import ConfigError
 from rrm_extract.models.compression import read_dcz
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.clips import write_clip
+from tests.engines import AVAILABLE, needs_native
 from tests.tiny import MODEL
 
 THRESHOLDS = (0.0, 0.1)
-ENGINE = "native" if find_spec("rrm_extract.engine._native") else "torch"
+ENGINE = AVAILABLE[0]
 
 
 def run(
@@ -89,7 +89,7 @@ def test_theoretical_speedups_count_both_zeros(made: Path) -> None:
         assert row["eie"]["simulated_speedup_delta_frames"] > 0
 
 
-@pytest.mark.skipif(ENGINE == "torch", reason="built without a C++ compiler")
+@needs_native
 def test_what_is_measured_stands_beside_its_error(made: Path) -> None:
     for (_, threshold), row in rows_of(made).items():
         measured = row["measured"]
