@@ -29,6 +29,9 @@ one of several processes that run tests side by side for another, which has made
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ[VARIABLE] = KEPT = tempfile.mkdtemp(prefix="rrm-extract-tests-")
 
+# Tests run on the best instruction set of the processor; those that want another say so.
+os.environ.pop("RRM_ISA", None)
+
 
 def pytest_unconfigure() -> None:
     """Nothing of it stays."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import runpy
 import sys
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
@@ -23,6 +25,15 @@ def test_a_stand_in_is_no_native_engine(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(rrm_extract.engine, "__path__", [str(tmp_path)])
     assert find_spec(NATIVE) is not None
     assert not has_native()
+
+
+def test_an_instruction_set_that_whoever_runs_the_tests_has_set_is_not_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RRM_ISA", "sse9")
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")  # one that makes no folder
+    runpy.run_path(str(Path(__file__).with_name("conftest.py")))
+    assert "RRM_ISA" not in os.environ
 
 
 def test_modules_that_import_the_native_engine_are_left_out_without_it() -> None:
