@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from dataclasses import replace
@@ -21,6 +22,10 @@ from tests.hostile.jobs import Job, dice, events, expect_clean, finished, starte
 MARK_SECONDS = 1e6
 """Added to a chunk's decoding time, which is no part of what has to be equal."""
 
+LATEST = (5, 10, 15)
+"""Progress at which each kill comes at the latest. A job that has made 15 is not over for a while,
+whatever it began with: more than half of the twenty slow chunks are left, or the other clips."""
+
 
 def unfinished_chunks(run: Job, videos: Path) -> list[Path]:
     """Chunks on disk of videos that have no part yet."""
@@ -36,9 +41,14 @@ def unfinished_chunks(run: Job, videos: Path) -> list[Path]:
     return [chunk for chunk in run.chunks() if chunk.parent.name in folders]
 
 
-def has_come(run: Job, progress: int) -> bool:
-    """Whether so much is on disk, a part for three chunks."""
-    return len(run.chunks()) + 3 * len(run.finished_parts()) >= progress
+def progress_of(run: Job) -> int:
+    """What is on disk: its chunks, a part for three of them."""
+    return len(run.chunks()) + 3 * len(run.finished_parts())
+
+
+def has_come(run: Job, progress: int, moment: float) -> bool:
+    """Whether a job has made so much, or it is so late on the monotonic clock."""
+    return time.monotonic() >= moment or progress_of(run) >= progress
 
 
 def mark(chunk: Path) -> None:
@@ -57,14 +67,15 @@ def test_a_job_killed_several_times_is_like_one_that_was_not(
     output = tmp_path / "feats.h5"
     arguments = job(videos, output)
     kept: set[str] = set()
-    for turn, group in enumerate((False, True, False)):
+    for turn, (group, progress) in enumerate(zip((False, True, False), LATEST, strict=True)):
         with started(arguments, cwd=tmp_path) as run:
+            moment = math.inf
             if turn == 0:
                 run.until(run.workers)  # the first kill comes while the workers start
-                time.sleep(random.uniform(0, 1))
+                moment = time.monotonic() + random.uniform(0, 1)
             else:
-                progress = len(run.chunks()) + 3 * len(run.finished_parts()) + random.randint(1, 9)
-                run.until(partial(has_come, run, progress))
+                progress = min(progress, progress_of(run) + random.randint(1, 9))
+            run.until(partial(has_come, run, progress, moment))
             run.kill(group=group)
             run.expect_no_orphans()
             assert not output.exists()
