@@ -64,11 +64,16 @@ def test_a_compiler_has_come(venv: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert environment._is_current(venv, {"test"}), "it was compiled"
 
 
-def test_a_python_that_was_named_and_is_not_there() -> None:
-    code = f"source {ROOT}/scripts/environment.sh && find_python"
-    variables = {**os.environ, "RRM_PYTHON": "/nope/python3.12"}
+def test_a_python_that_was_named_and_is_not_there(tmp_path: Path) -> None:
+    clone = tmp_path / "a clone"
+    clone.symlink_to(ROOT)
+    code = 'source "$1" && find_python'
     done = subprocess.run(
-        ["bash", "-c", code], env=variables, capture_output=True, text=True, check=False
+        ["bash", "-c", code, "bash", clone / "scripts" / "environment.sh"],
+        env={**os.environ, "RRM_PYTHON": "/nope/python3.12"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode != 0
     assert "/nope/python3.12 (RRM_PYTHON) was not found" in done.stderr
