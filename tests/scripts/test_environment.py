@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,27 @@ def test_a_compiler_has_come(venv: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert not environment._is_current(venv, {"test"})
     (engine / "_native.py").unlink()
     assert environment._is_current(venv, {"test"}), "it was compiled"
+
+
+def test_an_interrupt_while_an_environment_is_emptied(
+    venv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run knows it for its own, and for unfinished."""
+    (venv / environment.LOCK).touch()
+    items = sorted(venv.iterdir())  # its state before its folder
+
+    def interrupted(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", lambda _: iter(items))
+        patch.setattr(shutil, "rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            environment._empty(venv)
+    assert environment._read_state(venv) == {"is_ours": True}
+    assert not environment._is_current(venv, {"test"})
+    environment._empty(venv)
+    assert [item.name for item in venv.iterdir()] == [environment.LOCK]
 
 
 def test_a_python_that_was_named_and_is_not_there(tmp_path: Path) -> None:
