@@ -5,7 +5,7 @@
 
 Each network has untrained weights (`random:0`) and its own transform and input size. It takes the
 first frames of the video, at 24 frames per second, as an ordinary network, as a recurrent one at
-thresholds 0, 1e-4 and 1e-2, and on the native engine at threshold 0. Each runs in a process of its
+thresholds 0, 1e-4 and 1e-2, and on the native engine at 0 and 1e-2. Each runs in a process of its
 own: one that crashes, or that has not enough memory, is a row with its reason. Rows that the JSON
 file has already are not made again, but with --retry those that have failed are; remove the file
 to begin anew.
@@ -46,6 +46,8 @@ from rrm_extract.video import ClipReader, Sampling, scan_clip
 WEIGHTS = "random:0"
 FPS = Fraction(24)
 THRESHOLDS = (0.0, 1e-4, 1e-2)
+NATIVE_THRESHOLD = 1e-2
+"""At which the native engine has to select what the readable one does."""
 EXACT = 1e-5
 """Relative L2 distance at threshold 0 below which a network counts as exact."""
 TIME_BATCH = 4
@@ -133,7 +135,7 @@ def measure(entry: ModelEntry, video: Path, frames: int) -> Row:
     last = [value[-1:] for value in reference]
     model.module.double()
     exact = _ordinary(model, whole, inputs[-1:].double())
-    row["rounding"] = [_relative_l2(a, b) for a, b in zip(last, exact, strict=True)]
+    row["rounding"] = _errors(last, exact)
     return {**row, "seconds": time.monotonic() - begin}
 
 
@@ -174,24 +176,41 @@ def _recurrent(
     results = [torch.cat(values) for values in zip(*batches, strict=True)]
     return {
         "density": overall_density(layers),
-        "errors": [_relative_l2(a, b) for a, b in zip(results, reference, strict=True)],
+        "errors": _errors(results, reference),
     }
 
 
 def _native(program: Program, inputs: Tensor, reference: list[Tensor]) -> Row:
     """The native engine at threshold 0, and the operations that it leaves to PyTorch.
 
-    What goes wrong is part of the table: "reason" says it.
+    "at" is what :func:`_recurrent` says of the readable engine, at NATIVE_THRESHOLD and without
+    layers that run dense. What goes wrong is part of the table: "reason" says it.
     """
     channels, height, width = inputs.shape[1:]
-    row: Row = {"isa": "", "islands": {}, "errors": None, "reason": ""}
+    shape = (channels, height, width)
+    row: Row = {"isa": "", "islands": {}, "errors": None, "at": {}, "reason": ""}
     try:
-        network = NativeNetwork(program, input_shape=(channels, height, width), threshold=0)
+        network = NativeNetwork(program, input_shape=shape, threshold=0)
         row |= {"isa": network.isa, "islands": dict(network.islands)}
         results, _ = network.run(inputs)
+        packed = network.packed
+        del network  # the widest inputs leave no room for two
+        network = NativeNetwork(
+            program, input_shape=shape, threshold=NATIVE_THRESHOLD, adaptive=False, packed=packed
+        )
+        truncated, _ = network.run(inputs)
     except (EngineError, RuntimeError) as error:
         return {**row, "reason": f"{type(error).__name__}: {error}".splitlines()[0]}
-    return {**row, "errors": [_relative_l2(a, b) for a, b in zip(results, reference, strict=True)]}
+    row["errors"] = _errors(results, reference)
+    row["at"][f"{NATIVE_THRESHOLD:g}"] = {
+        "density": overall_density(network.stats()),
+        "errors": _errors(truncated, reference),
+    }
+    return row
+
+
+def _errors(results: Sequence[Tensor], reference: Sequence[Tensor]) -> list[float]:
+    return [_relative_l2(a, b) for a, b in zip(results, reference, strict=True)]
 
 
 def _relative_l2(result: Tensor, reference: Tensor) -> float:
@@ -362,8 +381,9 @@ The columns:
 - **change**: how far the feature moves from one frame to the next, largest. An error means
   something only beside it.
 - **plain**: share of non-zeros in what the layers read, weighted by MACs, without the recurrence.
-- **native**: the same distance as at 0, of the native engine; **islands**: operations that it
-  leaves to PyTorch, listed below.
+- **native**: the same distance as at 0, of the native engine; **at 1e-2**: its share of the delta
+  there, which is the readable engine's but for rounding; **islands**: operations that it leaves to
+  PyTorch, listed below.
 - **1e-4**, **1e-2**: the same share of the delta with that threshold (its inverse is the
   theoretical speedup); **error**: worst frame, for the feature and for the logits.
 
@@ -401,7 +421,7 @@ def is_exact(row: Row) -> bool:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    engines = ("at 0", "native", "islands")
+    engines = ("at 0", "native", "at 1e-2", "islands")
     names = ("network", "input", "GMACs", "layers", *engines, "rounding", "change")
     heads = (*names, "plain", "1e-4", "error", "1e-2", "error")
     lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
@@ -429,11 +449,14 @@ def _table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _native_cells(native: Row | None) -> tuple[str, str]:
+def _native_cells(native: Row | None) -> tuple[str, str, str]:
     if native is None:  # a row that is older than the engine
-        return "-", "-"
-    errors = native["errors"]
-    return "failed" if errors is None else _pair(errors), str(len(native["islands"]))
+        return "-", "-", "-"
+    islands = str(len(native["islands"]))
+    if native["errors"] is None:
+        return "failed", "failed", islands
+    at = native.get("at", {}).get("0.01")  # older rows have none
+    return _pair(native["errors"]), "-" if at is None else _share(at["density"]), islands
 
 
 def _islands(rows: Sequence[Row]) -> str:

@@ -93,6 +93,22 @@ def assert_same_densities(parts: Sequence[FrameDensities], expected: FrameDensit
     assert np.array_equal(seen.key_frame, wanted.key_frame)
 
 
+def assert_same_selection(
+    parts: Sequence[FrameDensities], expected: Sequence[FrameDensities], costs: Sequence[LayerCost]
+) -> None:
+    """What several calls saw under a threshold, up to what rounding flips now and then.
+
+    That is few elements of a layer in a frame, more of small layers, and very few of all.
+    """
+    seen, wanted = (joined([seen_of(part) for part in each]) for each in (parts, expected))
+    elements = np.array([cost.input_elements for cost in costs])
+    for name, share in (("density", 3e-3), ("density_delta", 1e-2)):
+        flipped = np.abs(getattr(seen, name) - getattr(wanted, name)) * elements
+        assert (flipped <= 4 + np.sqrt(elements) + share * elements).all(), name
+        assert flipped.sum(axis=1).max() < 2e-3 * elements.sum(), name
+    np.testing.assert_allclose(seen.work, wanted.work, rtol=0, atol=1e-3)
+
+
 def assert_same_costs(
     costs: Sequence[LayerCost], expected: Sequence[LayerCost], *, within: float = 1e-7
 ) -> None:

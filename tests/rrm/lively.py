@@ -16,6 +16,27 @@ VIEWS = 16
 """Pictures that the batch-norm statistics are taken from."""
 SOURCE_SIZE = 256
 """Height and width of the real frames before a network's own transform."""
+FAMILIES = {
+    "alexnet": 95,
+    "convnext_tiny": 64,
+    "densenet121": 64,
+    "efficientnet_b0": 64,
+    "efficientnet_v2_s": 64,
+    "googlenet": 96,
+    "inception_v3": 139,
+    "mnasnet0_5": 64,
+    "mobilenet_v2": 64,
+    "mobilenet_v3_small": 64,
+    "regnet_x_400mf": 64,
+    "regnet_y_400mf": 64,
+    "resnet18": 64,
+    "resnext50_32x4d": 64,
+    "shufflenet_v2_x0_5": 64,
+    "squeezenet1_1": 64,
+    "vgg11": 64,
+    "vgg11_bn": 64,
+}
+"""Small networks of every family of CNNs, and an input size that their pooling layers can take."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,30 +12,9 @@ from torch import Tensor
 from rrm_extract.models import list_models
 from rrm_extract.rrm import RecurrentNetwork, overall_density
 from tests.closeness import EXACT_RECURRENCE, relative_l2
-from tests.rrm.lively import Lively, lively
+from tests.rrm.lively import FAMILIES, Lively, lively
 
 FRAMES = 8
-FAMILIES = {
-    # and a size of input that its pooling layers can take
-    "alexnet": 95,
-    "convnext_tiny": 64,
-    "densenet121": 64,
-    "efficientnet_b0": 64,
-    "efficientnet_v2_s": 64,
-    "googlenet": 96,
-    "inception_v3": 139,
-    "mnasnet0_5": 64,
-    "mobilenet_v2": 64,
-    "mobilenet_v3_small": 64,
-    "regnet_x_400mf": 64,
-    "regnet_y_400mf": 64,
-    "resnet18": 64,
-    "resnext50_32x4d": 64,
-    "shufflenet_v2_x0_5": 64,
-    "squeezenet1_1": 64,
-    "vgg11": 64,
-    "vgg11_bn": 64,
-}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -14,6 +14,7 @@ from rrm_extract.engine import NativeNetwork
 from rrm_extract.models import list_models
 from rrm_extract.rrm import RecurrentNetwork
 from tests.closeness import EXACT_RECURRENCE, relative_l2
+from tests.engines import needs_native
 from tests.rrm.lively import lively
 
 pytestmark = [
@@ -44,6 +45,7 @@ def test_threshold_0_equals_the_ordinary_network(name: str) -> None:
         assert relative_l2(torch.cat(parts), values) < EXACT_RECURRENCE
 
 
+@needs_native
 @pytest.mark.parametrize(
     ("precision", "adaptive"), [("fp32", True), ("fp32", False), ("bf16", True)]
 )
@@ -51,7 +53,6 @@ def test_threshold_0_equals_the_ordinary_network(name: str) -> None:
 def test_the_native_engine_equals_the_ordinary_network(
     name: str, precision: str, adaptive: bool
 ) -> None:
-    pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
     network = lively(name, frames=FRAMES)
     channels, height, width = network.inputs.shape[1:]
     native = NativeNetwork(
@@ -68,3 +69,19 @@ def test_the_native_engine_equals_the_ordinary_network(
     results, _ = native.run(network.inputs)
     for values, result in zip(network.expected, results, strict=True):
         assert relative_l2(result, values) < WITHIN[precision]
+
+
+@needs_native
+@pytest.mark.parametrize("name", NAMES)
+def test_the_native_engine_selects_as_the_readable_one(name: str) -> None:
+    from tests.engine.running import assert_same_selection, native
+
+    network = lively(name, frames=FRAMES)
+    shape = network.inputs.shape[1:]
+    mine = native(network.program, shape, threshold=1e-2, adaptive=False, batch=BATCH)
+    results, seen = mine.run(network.inputs)
+    other = RecurrentNetwork(network.program, threshold=1e-2)
+    expected, densities = zip(*map(other.run, torch.split(network.inputs, BATCH)), strict=True)
+    for parts, result in zip(zip(*expected, strict=True), results, strict=True):
+        assert relative_l2(result, torch.cat(parts)) < 1e-2
+    assert_same_selection([seen], densities, other.stats())
