@@ -464,22 +464,15 @@ class _Translation:
         given.update(substitute(kwargs, values))
         if not isinstance(given.get("weight"), Tensor):
             return None
+        linear: FullyConnected | Convolution
         if function is nn.functional.linear and set(given) <= {"weight", "bias"}:
             if given["weight"].dim() != 2:  # a vector makes no channels, but a number of each row
                 return None
             linear = FullyConnected(weight=given["weight"], bias=given.get("bias"))
-            return Op(
-                name="",
-                kind="linear",
-                call=linear,
-                args=args[:1],
-                source=self._owner(parameters),
-                parameters=parameters,
-            )
-        if function is not nn.functional.linear and set(given) <= set(names):
+        elif function is not nn.functional.linear and set(given) <= set(names):
             dims = given["weight"].dim() - 2
             padding = given.get("padding", 0)
-            convolution = Convolution(
+            linear = Convolution(
                 weight=given["weight"],
                 bias=given.get("bias"),
                 stride=_tuple(given.get("stride", 1), dims),
@@ -487,15 +480,16 @@ class _Translation:
                 dilation=_tuple(given.get("dilation", 1), dims),
                 groups=given.get("groups", 1),
             )
-            return Op(
-                name="",
-                kind="conv",
-                call=convolution,
-                args=args[:1],
-                source=self._owner(parameters),
-                parameters=parameters,
-            )
-        return None
+        else:
+            return None
+        return Op(
+            name="",
+            kind="linear" if isinstance(linear, FullyConnected) else "conv",
+            call=linear,
+            args=args[:1],
+            source=self._owner(parameters),
+            parameters=parameters,
+        )
 
     def _owner(self, parameters: Sequence[str]) -> str:
         """The layer that all these are of, which users know by its name; "" if there is none."""
