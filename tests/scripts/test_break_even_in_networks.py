@@ -10,9 +10,11 @@ import break_even_in_networks
 import pytest
 
 from tests.clips import write_clip
+from tests.engines import needs_native
 from tests.tiny import MODEL
 
 
+@needs_native
 @pytest.mark.parametrize(("model", "layers"), [(MODEL, 3), ("mobilenet_v2", 52)])
 def test_every_layer_is_measured_both_ways(
     model: str,
