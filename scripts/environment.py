@@ -190,7 +190,8 @@ def _write_state(venv: Path, state: dict[str, Any]) -> None:
 def _empty(venv: Path) -> None:
     """Removes everything but the lock, which other processes may be waiting for."""
     # Whoever comes after an interrupt has to know it for ours and unfinished: the state goes last.
-    _write_state(venv, {"is_ours": True})
+    if _read_state(venv).get("was_complete"):  # else it says so already; a disk may be full
+        _write_state(venv, {"is_ours": True})
     for item in sorted(venv.iterdir(), key=lambda item: item.name == STATE):
         if item.name == LOCK:
             continue

@@ -193,6 +193,7 @@ def _native(program: Program, inputs: Tensor, reference: list[Tensor]) -> Row:
         network = NativeNetwork(program, input_shape=shape, threshold=0)
         row |= {"isa": network.isa, "islands": dict(network.islands)}
         results, _ = network.run(inputs)
+        row["errors"] = _errors(results, reference)
         packed = network.packed
         del network  # the widest inputs leave no room for two
         network = NativeNetwork(
@@ -201,7 +202,6 @@ def _native(program: Program, inputs: Tensor, reference: list[Tensor]) -> Row:
         truncated, _ = network.run(inputs)
     except (EngineError, RuntimeError) as error:
         return {**row, "reason": f"{type(error).__name__}: {error}".splitlines()[0]}
-    row["errors"] = _errors(results, reference)
     row["at"][f"{NATIVE_THRESHOLD:g}"] = {
         "density": overall_density(network.stats()),
         "errors": _errors(truncated, reference),

@@ -428,7 +428,7 @@ class _Translation:
             self._refuse_in_place(f"{called}(out=...)")
         if kwargs.get("inplace") is True:
             kwargs = {**kwargs, "inplace": False}
-        folded = self._functional_linear(function, args, kwargs)
+        folded = self._functional_linear(name, function, args, kwargs)
         if folded is not None:
             op = replace(folded, name=name)
         else:
@@ -445,7 +445,11 @@ class _Translation:
         raise TraceError(msg)
 
     def _functional_linear(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        name: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Op | None:
         """``F.conv2d(x, self.weight, ...)`` and the like, where weights depend on no frame."""
         if function not in _LINEAR_FUNCTIONS:
@@ -487,16 +491,19 @@ class _Translation:
             kind="linear" if isinstance(linear, FullyConnected) else "conv",
             call=linear,
             args=args[:1],
-            source=self._owner(parameters),
+            source=self._layer_around(name),
             parameters=parameters,
         )
 
-    def _owner(self, parameters: Sequence[str]) -> str:
-        """The layer that all these are of, which users know by its name; "" if there is none."""
-        owners = {name.rpartition(".")[0] for name in parameters}
-        name = owners.pop() if len(owners) == 1 else ""
-        layer = isinstance(self.module.get_submodule(name), (nn.Linear, nn.modules.conv._ConvNd))
-        return name if layer else ""
+    def _layer_around(self, name: str) -> str:
+        """The layer in whose forward an operation is, which users know by its name; "" if none."""
+        around = name.rpartition(".")[0]
+        try:
+            part = self.module.get_submodule(around)
+        except AttributeError:  # a module that is called again has a number behind its name
+            return ""
+        is_layer = isinstance(part, (nn.Linear, nn.modules.conv._ConvNd))
+        return around if is_layer else ""
 
 
 @dataclass(frozen=True)

@@ -145,8 +145,8 @@ class Governor:
             Whether the error is over the target.
         """
         held, predicted = map(self._estimate.beside_floor, (true, estimated))
-        worth_it = predicted > WORTH_A_PROBE * self._target or true > self._target
-        if worth_it and predicted > 0 and held > 0:
+        tells = predicted > WORTH_A_PROBE * self._target
+        if (tells or true > self._target) and predicted > 0 and held > 0:
             # Other frames of the batch may have corrected the same prediction already.
             known = predicted * self._correction / self._judged_with
             if held > SURPRISE * known:
@@ -156,7 +156,9 @@ class Governor:
             change = held / known if held > known else (held / known) ** trust
             before = self._correction
             self._correction = min(max(before * change, LEAST_CORRECTION), MOST_CORRECTION)
-            if change > 1:  # by no more: beside the floor of bfloat16 a ratio may say anything
-                taken = max(1.0, self._correction / before)
+            if change > 1:
+                # To a prediction that says nothing the ratio may be anything: there no further than
+                # the correction goes.
+                taken = change if tells else max(1.0, self._correction / before)
                 self.scale = max(self.scale / taken, LEAST_SCALE)
         return true > self._target

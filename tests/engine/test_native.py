@@ -42,7 +42,7 @@ NETWORKS = {**FAMILIES, "resnet50": 64, "wide_resnet50_2": 64}
 # With its batch-norms folded it has the layers of vgg11, and drawing them takes seconds.
 del NETWORKS["vgg11_bn"]
 SLOW = {"inception_v3", "resnet50", "wide_resnet50_2"}
-"""They take longest, and have no kind of layer that others have not."""
+"""They take longest. Inception's long kernels have their threshold in test_kernels."""
 NO_KERNEL = {
     "alexnet": {"AdaptiveAvgPool2d with these arguments"},  # small inputs leave it too little
     "convnext_tiny": {"GELU", "LayerNorm", "layer_norm with a constant"},

@@ -132,6 +132,21 @@ def test_a_layer_that_pads_as_it_goes_keeps_its_name() -> None:
     accelerate(module, threshold={"conv": 0, "default": 1e-3})
 
 
+class Tied(nn.Module):
+    """What is decoded is decoded by the weights that encode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode = nn.Linear(3 * SIDE * SIDE, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.encode(x.flatten(1)), self.encode.weight.t())
+
+
+def test_a_layer_with_another_ones_weights_has_no_name_of_its() -> None:
+    assert program_of(Tied()).linear_names() == {"encode": "encode", "linear": "linear"}
+
+
 def test_padding_with_a_hook_is_called() -> None:
     class Zeros(nn.ZeroPad2d):
         pass

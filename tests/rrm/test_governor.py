@@ -64,6 +64,11 @@ def test_a_wrong_estimate_is_corrected(bias: float) -> None:
     assert np.median(errors[120:]) > 0.4 * TARGET
 
 
+def test_an_estimate_beyond_all_correction_is_steered_all_the_same() -> None:
+    errors, _, _ = run(frames=480, bias=20.0)
+    assert (errors[120:] <= TARGET).mean() > 0.95
+
+
 def test_a_frame_over_the_target_does_not_stay() -> None:
     governor = Governor(ErrorEstimate(gains=np.array([1.0])), target=TARGET, aim=0.8)
     truncated = np.array([[1e-6], [2e-5], [2e-4], [1e-6]])
