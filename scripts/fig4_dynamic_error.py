@@ -18,6 +18,7 @@ was fitted to nothing is predicted: with control a round ends there, without it 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -255,18 +256,24 @@ def _rounded(values: Any) -> list[float | None]:
     return [float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None for value in values]
 
 
+def _shown(error: float) -> str:
+    return "infinite" if math.isinf(error) else f"{error:.1e}"
+
+
 def in_words(clip: Record, limit: float) -> str:
     """One clip as a line."""
     parts = []
     for key, name in (("without_control", "without control"), ("with_control", "with")):
         run = clip[key]
-        true = [value for value in run["true"] if value is not None]
+        # None is an error without a number, or an infinite one, which no other is worse than.
+        true = [math.inf if value is None else value for value in run["true"]]
         reasons = [one["why"] for one in run["key_frames"][1:]]
         told = ", ".join(f"{reasons.count(why)} by {why}" for why in dict.fromkeys(reasons))
         over = sum(value > limit for value in true)
         parts.append(
-            f"{name} error up to {max(true, default=0.0):.1e}, {counted(over, 'frame')} over the "
-            f"limit, {counted(len(run['key_frames']), 'round')}{f' ({told})' if told else ''}, "
+            f"{name} error up to {_shown(max(true, default=0.0))}, "
+            f"{counted(over, 'frame')} over the limit, "
+            f"{counted(len(run['key_frames']), 'round')}{f' ({told})' if told else ''}, "
             f"{run['work']:.2f} of the dense MACs"
         )
     return f"{clip['clip']}: {'; '.join(parts)}"

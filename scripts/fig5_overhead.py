@@ -36,6 +36,7 @@ from datasets import Dataset, Reading
 from layer_times import KINDS, ordinary_times
 from network_bench import PACKAGES
 from peers import Peer
+from peers.base import consecutive_parts
 from peers.rrm_peer import SPLIT
 from sparsity import sparsity_of_clips
 from subjects import Clip, Subject, noise_frames
@@ -251,9 +252,13 @@ class TimedNetwork:
             if one["runtime"] == DENSE_ENGINE:  # of other pictures: it has no error
                 one["feature_error"] = one["feature_error_max"] = None
                 one["feature_error_kept"] = None
-        sparsity = sparsity_of_clips(
-            subject, clips.values(), threshold, engine=self._options.engine
-        )
+        # Each thread has a part of a clip, which begins with a key frame.
+        parts = [
+            Clip(frames=part, chunk=clip.chunk)
+            for clip in clips.values()
+            for part in consecutive_parts(clip.frames, self._options.threads)
+        ]
+        sparsity = sparsity_of_clips(subject, parts, threshold, engine=self._options.engine)
         return {
             **row,
             "sparsity": overall_sparsity(sparsity.layers),

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from benchmarking import machine, median, save_json, versions
 from every_layer_dense import every_layer_dense
@@ -103,9 +103,11 @@ def measure(name: str, precision: str, frames: int, repeats: int) -> dict[str, A
                 network.run(clip[1:])
                 times[kind].append(sum(network.profile().values()) - before)
         ratios.append(median(times["list"]) / median(times["dense"]))
-    crossing = float(np.interp(1.0, ratios, densities)) if ratios[-1] > 1 else 1.0
+    crossing = crossing_of(densities, ratios)
     shown = " ".join(f"{d:g}:{r:.2f}" for d, r in zip(densities, ratios, strict=True))
-    print(f"{name:16} {precision}  break-even {crossing:.3f}   list/dense {shown}", flush=True)
+    words = f"below {densities[0]:g}" if ratios[0] > 1 else f"above {densities[-1]:g}"
+    words = words if crossing is None else f"{crossing:.3f}"
+    print(f"{name:16} {precision}  break-even {words}   list/dense {shown}", flush=True)
     return {
         "layer": name,
         "form": form,
@@ -114,6 +116,15 @@ def measure(name: str, precision: str, frames: int, repeats: int) -> dict[str, A
         "densities": list(densities),
         "list_over_dense": ratios,
     }
+
+
+def crossing_of(densities: Sequence[float], ratios: Sequence[float]) -> float | None:
+    """The density from which on lists take longer; None where that was not among the densities."""
+    pairs = itertools.pairwise(zip(densities, ratios, strict=True))
+    for (low, before), (high, after) in pairs:
+        if before <= 1 < after:
+            return low + (high - low) * (1 - before) / (after - before)
+    return None
 
 
 def _network(

@@ -25,11 +25,14 @@ from rrm_extract.models import load_model
 BATCH = 16
 
 
-def sampled(path: Path, fps: Fraction) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
+def sampled(
+    path: Path, fps: Fraction, *, threads: int
+) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
     """(ordinal, (H, W, 3) uint8) of the frame shown at each multiple of 1 / fps."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = threads
         rate = stream.average_rate or Fraction(25)
         wanted, image = 0, None
         for ordinal, frame in enumerate(container.decode(stream)):
@@ -72,7 +75,7 @@ def main() -> None:
     with torch.inference_mode():
         for clip in arguments.clips:
             rows, ordinals = [], []
-            source = sampled(clip, arguments.fps)
+            source = sampled(clip, arguments.fps, threads=arguments.threads)
             while True:
                 began = time.perf_counter()
                 batch = [item for _, item in zip(range(BATCH), source, strict=False)]

@@ -194,7 +194,7 @@ def markdown(result: dict[str, Any]) -> str:
         f"of {settings['chunk']:g} s{ran}; {counted(dense['videos'], 'video')}, "
         f"{counted(dense['frames'], 'frame')}.",
         "Theoretical: dense MACs over MACs done, key frames included, of the dense network; not a "
-        "time.",
+        "time. Layers that the engine chose to run dense count in full.",
         "Wall-clock: seconds of the dense network in PyTorch (fp32, channels_last, batches of 16) "
         f"over those of the recurrent one, the network alone, both on {cores}.",
     ]

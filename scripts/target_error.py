@@ -21,7 +21,12 @@ from benchmarking import machine, records_before, save_json, say, versions
 from rrm_extract.config import JobConfig
 from rrm_extract.errors import RrmError
 from rrm_extract.jobs import discover, make_recipe, prepare_process
-from rrm_extract.jobs.calibrate_target import Bench, calibrate_target, largest_threshold
+from rrm_extract.jobs.calibrate_target import (
+    Bench,
+    calibrate_target,
+    kept_by,
+    largest_threshold,
+)
 from rrm_extract.jobs.recipe import subject_of
 from rrm_extract.jobs.samples import take_samples
 from rrm_extract.models import load_model
@@ -120,7 +125,7 @@ def measured(arguments: argparse.Namespace, target: float) -> dict[str, Any]:
         "frames": frames,
         "error": reached,
         "error_by_clip": {
-            sample.name: float(np.percentile(errors, arguments.percentile))
+            sample.name: kept_by(errors, arguments.percentile)
             for sample, errors in zip(samples, governed.errors, strict=True)
         },
         "uniform_threshold_of_equal_error": equal,

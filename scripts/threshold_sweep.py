@@ -243,12 +243,13 @@ class Sweep:
         return record
 
     def _usable(self, path: Path, dense: Path) -> tuple[list[str], list[str]]:
-        """Ids of the videos that are whole in both files, and the others."""
+        """Ids of the videos that count in both files, and the others."""
+        wanted = ("ok", "partial") if self._keep_partial else ("ok",)
         whole: list[set[str]] = []
         for name in (path, dense):
             with FeatureFile(name) as file:
                 rows = zip(file.videos, file.index, strict=True)
-                whole.append({video_id for video_id, row in rows if row.status == "ok"})
+                whole.append({video_id for video_id, row in rows if row.status in wanted})
         ids = [video.video_id for video in self._asked]
         both = whole[0] & whole[1]
         return [one for one in ids if one in both], [one for one in ids if one not in both]

@@ -24,7 +24,7 @@ def extract(inputs: tuple[str, ...], **values: Any) -> int:
 
     \b
     rrm-extract videos/ --model resnet18 --threshold 1e-4 -o feats.h5
-    rrm-extract 'videos/**/*.avi' --weights random:0 --fps native -o feats.h5
+    rrm-extract 'videos/**/*.avi' --weights random:0 --fps native -o native.h5
     """
     return _run(job_from(inputs, values))
 

@@ -89,7 +89,7 @@ def tune(
         check_figure(plot)
 
     from rrm_extract.jobs.discover import discover
-    from rrm_extract.jobs.recipe import load_job_model, make_recipe, prepare_process, weights_notes
+    from rrm_extract.jobs.recipe import all_notes, load_job_model, make_recipe, prepare_process
     from rrm_extract.jobs.samples import take_samples
     from rrm_extract.jobs.tuning import try_thresholds
     from rrm_extract.report.tuning import tuning_json, tuning_text
@@ -107,7 +107,7 @@ def tune(
             f"--threads {config.threads}: the native engine has one thread, and is timed beside "
             "PyTorch with as many; leave --threads away, or give --engine torch"
         )
-    for note in (*weights_notes(model), *filter(None, [recipe.engine_note])):
+    for note in all_notes(model, recipe):
         say(note)
     samples = take_samples(videos, config, recipe, clips=clips, frames=frames, say=say)
     tuning = try_thresholds(recipe, samples, wanted, repeats=repeats, say=say)

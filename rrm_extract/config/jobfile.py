@@ -179,7 +179,8 @@ def _expanded_path(value: object, *, where: str) -> object:
         if not found:
             raise ConfigError(
                 f"{where}: environment variable {match[1]} in {value!r} is not set; "
-                f"use export {match[1]}=FOLDER, or give the whole path with --set KEY=PATH"
+                f"use export {match[1]}=FOLDER, or give the whole path in its place (rrm-extract "
+                "run: --set KEY=PATH)"
             )
         return found
 

@@ -16,12 +16,12 @@ from rrm_extract.jobs.sampling import sampling_of
 if TYPE_CHECKING:
     from rrm_extract.jobs.recipe import (
         Recipe,
+        all_notes,
         check_device,
         make_recipe,
         network_input,
         pooled,
         prepare_process,
-        weights_notes,
     )
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Recipe",
     "RunSummary",
     "Video",
+    "all_notes",
     "batches",
     "check_device",
     "discover",
@@ -38,7 +39,6 @@ __all__ = [
     "prepare_process",
     "run_job",
     "sampling_of",
-    "weights_notes",
 ]
 
 

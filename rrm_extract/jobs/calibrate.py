@@ -61,11 +61,11 @@ def run_calibration(
     from rrm_extract.jobs.calibrate_accumulated import calibrate_accumulated
     from rrm_extract.jobs.calibrate_target import calibrate_target
     from rrm_extract.jobs.recipe import (
+        all_notes,
         load_job_model,
         make_recipe,
         prepare_process,
         subject_of,
-        weights_notes,
     )
     from rrm_extract.jobs.samples import take_samples
 
@@ -80,7 +80,7 @@ def run_calibration(
     prepare_process(config.threads)
     model = load_job_model(config)
     recipe = make_recipe(model, config)
-    for note in weights_notes(model):
+    for note in all_notes(model, recipe):
         say(note)
     subject = subject_of(model, config, recipe.layer, recipe.engine)
     samples = take_samples(

@@ -18,7 +18,7 @@ from rrm_extract.jobs.recipe import Recipe, RecipeNetwork
 from rrm_extract.jobs.samples import Sample, run_controlled
 from rrm_extract.rrm.estimate import ErrorEstimate
 
-__all__ = ["Bench", "calibrate_target", "largest_threshold"]
+__all__ = ["Bench", "calibrate_target", "kept_by", "largest_threshold"]
 
 Floats = NDArray[np.float64]
 
@@ -64,14 +64,14 @@ class Trial:
 
     def percentile(self, percentile: float) -> float:
         """Of the errors of all frames."""
-        return _percentile(np.concatenate(self.errors), percentile)
+        return kept_by(np.concatenate(self.errors), percentile)
 
     def frames(self) -> int:
         """How many there were."""
         return sum(map(len, self.errors))
 
 
-def _percentile(errors: Floats, percentile: float) -> float:
+def kept_by(errors: Floats, percentile: float) -> float:
     """The least error that this share of frames, in percent, keeps; some may be infinite."""
     return float(np.percentile(errors, percentile, method="inverted_cdf"))
 
@@ -307,7 +307,7 @@ def _aim(
     ceiling = ceiling_of(percentile)
     for aim in np.arange(HIGHEST_AIM, LOWEST_AIM, -AIM_STEP):
         left = np.where(aim * estimated > ceiling, 0.0, aim * above)
-        if _percentile(left, percentile) <= 1:
+        if kept_by(left, percentile) <= 1:
             return float(aim)
     return LOWEST_AIM
 

@@ -65,6 +65,7 @@ from rrm_extract.video import SampledFrame
 
 __all__ = [
     "Recipe",
+    "all_notes",
     "check_device",
     "load_job_model",
     "load_plan",
@@ -249,7 +250,7 @@ def load_plan(config: JobConfig) -> tuple[JobPlan, Recipe]:
         calibration=None if calibration is None else calibration.to_json(),
         # As text: torch's own class of versions would need torch wherever it is read.
         versions={"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)},
-        notes=(*weights_notes(model), *filter(None, [recipe.engine_note])),
+        notes=all_notes(model, recipe),
         task=None if recipe.reading is None else recipe.reading.plan,
     )
     return plan, recipe
@@ -482,6 +483,11 @@ def check_weights(program: Program, model: LoadedModel, what: str) -> None:
             "earlier --layer"
         )
         raise WeightsError(msg)
+
+
+def all_notes(model: LoadedModel, recipe: Recipe) -> tuple[str, ...]:
+    """What a user should know about the weights, and about the engine that was chosen."""
+    return (*weights_notes(model), *filter(None, [recipe.engine_note]))
 
 
 def weights_notes(model: LoadedModel) -> tuple[str, ...]:

@@ -23,12 +23,12 @@ from rrm_extract.errors import ClipDamagedError
 from rrm_extract.graph import Program, default_layer, fold, select
 from rrm_extract.jobs import (
     Recipe,
+    all_notes,
     batches,
     make_recipe,
     network_input,
     pooled,
     sampling_of,
-    weights_notes,
 )
 from rrm_extract.jobs.channels import channels_first
 from rrm_extract.jobs.control import ControlledNetwork, relative_errors
@@ -333,7 +333,7 @@ def verification_text(
             f"(torch, {_processor(config, 'torch')}), {totals['seconds_rrm']:.1f} s recurrent "
             f"({recipe.engine}, {_processor(config, recipe.engine)})"
         )
-    lines += weights_notes(verifier.model)
+    lines += all_notes(verifier.model, recipe)
     lines += [f"{Path(clip.clip).name}: {clip.damage}" for clip in clips if clip.damage]
     return "\n".join(lines)
 

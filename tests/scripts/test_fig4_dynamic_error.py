@@ -203,3 +203,12 @@ def test_a_wrong_request_ends_the_program(
     (tmp_path / "other.json").write_text('{"table": "table2_sparsity", "settings": {}, "rows": []}')
     with pytest.raises(SystemExit, match=words):
         run(monkeypatch, *arguments)
+
+
+def test_an_error_without_a_number_is_over_every_limit() -> None:
+    """As where the dense network's feature is zero, and the recurrent one's is not."""
+    run = {"true": [None, 0.1, 0.001], "key_frames": [{"why": "first"}], "work": 0.5}
+    clip = {"clip": "a.mp4", "without_control": run, "with_control": {**run, "true": [0.001]}}
+    without, controlled = fig4_dynamic_error.in_words(clip, 0.05).split("; ")
+    assert "error up to infinite, 2 frames over the limit" in without
+    assert "error up to 1.0e-03, 0 frames over the limit" in controlled

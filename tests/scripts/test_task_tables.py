@@ -215,7 +215,7 @@ def test_agreement_of_boxes_with_both_truths(
     text = capsys.readouterr().out
     assert f"| {NOT_TRAINED} |" in text
     assert "Objects have a score above 0.2" in text
-    assert "speedup over dense (theoretical)" in text
+    assert "speedup over dense as the engine ran (theoretical)" in text
     assert "What a network finds that is not trained is noise" in text
     assert "AP (.50) beside annotations, with the recurrence (measured)" in text
     assert "3 annotated frames looked at, 0 between sampled frames, 1 after" in text

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rrm_extract.config import JobConfig
 from rrm_extract.errors import ClipDamagedError, ConfigError
-from rrm_extract.jobs import Recipe, batches, make_recipe, sampling_of, weights_notes
+from rrm_extract.jobs import Recipe, all_notes, batches, make_recipe, sampling_of
 from rrm_extract.jobs.control import ControlledNetwork
 from rrm_extract.jobs.progress import Progress
 from rrm_extract.models import LoadedModel, load_model
@@ -161,7 +161,7 @@ class Overlay:
 
     def notes(self) -> tuple[str, ...]:
         """What a user should know about how the weights fit the network."""
-        return weights_notes(self.model)
+        return all_notes(self.model, self.recipe)
 
     def write_clip(
         self, path: Path, output: Path, *, max_frames: int | None = None
