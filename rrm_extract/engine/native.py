@@ -74,15 +74,16 @@ class NativeNetwork:
     """A network that computes only what changed since the frame before, on the native kernels.
 
     Stands for :class:`rrm_extract.rrm.RecurrentNetwork`: without ``adaptive`` the same results up
-    to the rounding of a sum's order, and the same statistics. With it, layers where most inputs
-    change run dense; they truncate nothing, and count as computed in full.
+    to the rounding of a sum's order, and the same statistics, of a thousand frames. With it, layers
+    where most inputs change run dense; they truncate nothing, and count as computed in full.
 
     Args:
         program: the network, on the CPU, batch normalisation folded.
         input_shape: (C, H, W) of a frame.
         threshold, policy: as for the readable engine.
         precision: "fp32", or "bf16": weights and deltas in bfloat16, sums in fp32.
-        adaptive: whether layers may run dense; without, only the first frame does.
+        adaptive: whether layers may run dense; without, only the first frame does, and one in a
+            thousand after it, in which sums are made anew and nothing is truncated.
         batch: most frames that pass a layer together; one where an operation without a kernel would
             mix them.
         packed: the weights in the kernels' order, from another network's ``packed``.
