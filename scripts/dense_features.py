@@ -8,7 +8,6 @@ today: fp32, channels_last, batches of 16, one process with so many threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,26 +107,29 @@ def _extract(
     info = scan_clip(path)
     seconds = dict.fromkeys(("decode", "preprocess", "network"), 0.0)
     shape = extractor.computation.feature_shape
-    with ClipReader(info, sampling) as reader, ExitStack() as stack:
-        with held_back():
-            part = stack.enter_context(store.part(source, feature_shape=shape))
+    # HDF5 does not survive an interrupt while it writes, and it may write whenever something of it
+    # is no longer needed: interrupts are heard between chunks alone.
+    with (
+        held_back() as let_through,
+        ClipReader(info, sampling) as reader,
+        store.part(source, feature_shape=shape) as part,
+    ):
         damage = ""
         for index in range(count_chunks(info, sampling)):
             chunk = extractor.extract(reader, index, source.video_id)
-            with held_back():
-                part.append(chunk)
+            part.append(chunk)
+            let_through()
             for stage in seconds:
                 seconds[stage] += float(chunk.attrs[f"seconds_{stage}"])
             if damage := chunk.damage:
                 break
         if part.n_frames == 0:
             return damage or f"{path}: no frame could be decoded"
-        with held_back():
-            part.finish(
-                layers={},
-                attrs={f"seconds_{stage}": value for stage, value in seconds.items()},
-                status="partial" if damage else "ok",
-            )
+        part.finish(
+            layers={},
+            attrs={f"seconds_{stage}": value for stage, value in seconds.items()},
+            status="partial" if damage else "ok",
+        )
     return damage
 
 

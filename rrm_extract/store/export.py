@@ -215,19 +215,24 @@ def _export_flat(source: FeatureFile, folder: Path) -> None:
 
 
 def _export_activitynet(source: FeatureFile, folder: Path) -> None:
-    with replacing(folder / ACTIVITYNET_FILE) as temp, creating(temp) as (file, check):
+    # HDF5 does not survive an interrupt while it writes, and it may write whenever something of it
+    # is no longer needed: interrupts are heard between blocks alone.
+    with (
+        replacing(folder / ACTIVITYNET_FILE) as temp,
+        held_back() as let_through,
+        creating(temp) as (file, check),
+    ):
         for video_id, video in source.items():
-            name = _activitynet_name(source.stored_id(video_id))
-            with held_back():  # HDF5 does not survive an interrupt while it writes
-                rows = create_rows(
-                    file.create_group(name),
-                    "c3d_features",
-                    tail=_shape(video)[1:],
-                    dtype=video.dtype.name,
-                )
-                for block in video.feature_blocks():
-                    append_rows(rows, block)
-                    check()
+            rows = create_rows(
+                file.create_group(_activitynet_name(source.stored_id(video_id))),
+                "c3d_features",
+                tail=_shape(video)[1:],
+                dtype=video.dtype.name,
+            )
+            for block in video.feature_blocks():
+                append_rows(rows, block)
+                check()
+                let_through()
 
 
 def _shape(video: VideoFeatures) -> tuple[int, int]:

@@ -218,7 +218,7 @@ def test_the_layer_is_named_in_the_plan_and_takes_the_scale() -> None:
         nn.Sequential(BinaryConv2d(8, 4, 3)),  # whose input is no sign
         nn.Sequential(Sign(), nn.Conv2d(8, 4, 3)),  # whose weights are none
         nn.Sequential(Sign(), BinaryConv2d(8, 4, 3, groups=2)),
-        nn.Sequential(Sign(), nn.ZeroPad2d(1), BinaryConv2d(8, 4, 3)),  # zeros are no signs
+        nn.Sequential(Sign(), nn.ConstantPad2d(1, 0.5), BinaryConv2d(8, 4, 3)),  # no signs around
         nn.Sequential(Sign(), nn.AvgPool2d(2), BinaryConv2d(8, 4, 3)),
     ],
 )
@@ -230,6 +230,17 @@ def test_others_run_on_numbers(module: nn.Module) -> None:
     with tiles(False):
         network = native(program_of(module), (8, 9, 10), threshold=0.0)
     assert "xnor" not in forms_of(network)
+    assert torch.equal(network.run(frames)[0][0].double(), expected[0])
+
+
+def test_zeros_around_signs_are_padding_of_bits() -> None:
+    module = nn.Sequential(Sign(), nn.ZeroPad2d((0, 1, 2, 1)), BinaryConv2d(8, 4, 3, stride=2))
+    generator = torch.Generator().manual_seed(0)
+    exact(module, generator)
+    frames = clip((8, 9, 10), ["few", "half", "all", "pixel"], generator=generator)
+    expected, _, _ = readable(module, frames, threshold=0.0)
+    network = native(program_of(module), (8, 9, 10), threshold=0.0)
+    assert "xnor" in forms_of(network)
     assert torch.equal(network.run(frames)[0][0].double(), expected[0])
 
 

@@ -395,7 +395,7 @@ def test_dense_features_outlive_an_interrupt(
     write_action(tmp_path / "v" / "a.avi", "Checks", seed=1, frames=4)
     config = JobConfig(model=MODEL, engine="torch", chunk=0.5)
     videos = discover([str(tmp_path / "v")])
-    writes = InterruptedWrites(monkeypatch)
+    writes = InterruptedWrites(monkeypatch, tmp_path)
     extract_dense(config, videos, tmp_path / "whole.h5", threads=1)
     last = writes.count
     for at in (1, last // 4, last):

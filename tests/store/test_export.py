@@ -66,7 +66,7 @@ def test_an_interrupt_is_not_heard_while_hdf5_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_file(tmp_path / "feats.h5", ["a.mp4", "b.mp4"])
-    writes = InterruptedWrites(monkeypatch)
+    writes = InterruptedWrites(monkeypatch, tmp_path)
     export(path, tmp_path / "whole", layout="activitynet")
     last = writes.count
     for at in (1, last // 2, last):
