@@ -190,27 +190,31 @@ class _Rewriter(fx.Interpreter):
         elif n.op == "call_module":
             module = self.submodules[str(n.target)]
             args, kwargs = self.fetch_args_kwargs_from_env(n)
-            operands = [*args, *kwargs.values()]
             fixed = {
                 index: self.constants[node]
-                for index, node in enumerate([*n.args, *n.kwargs.values()])
+                for index, node in enumerate(n.args)
                 if isinstance(node, fx.Node) and node in self.constants
             }
-            plain = _plain_module(module, operands, fixed, result)
+            plain = _plain_module(module, list(args), kwargs, fixed, result)
             if plain is not None:
                 self.replacements[n] = plain
         return result
 
 
 def _plain_module(
-    module: nn.Module, operands: list[Any], fixed: dict[int, Any], result: Any
+    module: nn.Module,
+    operands: list[Any],
+    named: dict[str, Any],
+    fixed: dict[int, Any],
+    result: Any,
 ) -> nn.Module | None:
     """A plain module that does on its variable operands what ``module`` did, or None.
 
     Args:
         module: one of onnx2torch's modules, or of torch's.
-        operands: the values it was called with.
-        fixed: those among them that are constants, by position.
+        operands: the values it was called with, by position.
+        named: those it was called with by name, which come after one that was left out.
+        fixed: those of ``operands`` that are constants, by position.
         result: what it returned.
     """
     kind = type(module).__name__
@@ -236,7 +240,7 @@ def _plain_module(
     elif kind in ("OnnxSplit", "OnnxSplit13"):
         plain = Split(tuple(part.shape[own.axis] for part in result), int(own.axis))
     elif kind == "RuntimeSlice":
-        plain = _slice(operands)
+        plain = _slice(operands, named)
     elif kind == "OnnxGather":
         plain = _gather(own, operands)
     elif kind in ("OnnxMatMul", "OnnxGemm"):
@@ -265,11 +269,11 @@ def _plain_module(
     return None if plain is None else plain.eval()
 
 
-def _slice(operands: list[Any]) -> nn.Module | None:
+def _slice(operands: list[Any], named: dict[str, Any]) -> nn.Module | None:
     """Slices of any dimension but the batch. The bounds may come from a shape: it is fixed."""
     x = operands[0]
     index: list[slice | int] = [slice(None)] * x.ndim
-    for axis, bounds in _slices(*operands):
+    for axis, bounds in _slices(*operands, **named):
         if axis == 0 or bounds.step < 1:
             return None
         index[axis] = bounds

@@ -175,6 +175,15 @@ def test_slice_backwards(tmp_path: Path) -> None:
     assert [leaf.__name__ for leaf in loaded.leaf_modules] == ["RuntimeSlice"]
 
 
+def test_a_slice_with_steps_and_without_axes(tmp_path: Path) -> None:
+    """Axes are then all from the first on, which is the batch."""
+    b = Builder()
+    starts, ends, steps = (b.const(np.array(values)) for values in ([0, 1], [99, 4], [1, 2]))
+    x = b.add("Slice", conv(b, "image", 4, 3), starts, ends, "", steps)
+    loaded = check(b.save(tmp_path / "net.onnx", b.add("Relu", x)))
+    assert [leaf.__name__ for leaf in loaded.leaf_modules] == ["RuntimeSlice"]
+
+
 @pytest.mark.parametrize("mode", ["constant", "reflect", "edge"])
 def test_padding(tmp_path: Path, mode: str) -> None:
     b = Builder()
