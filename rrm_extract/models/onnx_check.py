@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import ModelError
 
-__all__ = ["check_conversion", "graph_text", "inputs_of", "is_close"]
+__all__ = ["check_conversion", "graph_text", "input_kind", "inputs_of", "is_close"]
 
 _TOLERANCE = 1e-4
 """Relative difference that two orders of summation may make."""
@@ -31,20 +31,20 @@ def check_conversion(
     """Raise ModelError where the conversion gives something else than the file means.
 
     Converters pass over attributes that they do not know, and nothing of that shows later. What
-    ONNX Runtime cannot run, or takes no floating-point numbers, stays unchecked.
+    ONNX Runtime cannot run, or takes no numbers, stays unchecked.
 
     Args:
         name: how messages name the file.
         path: the file.
         proto: onnx.ModelProto, as it was read.
-        example: (N, ...) float32, an input.
+        example: (N, ...) float32, an input; whole numbers where the file takes such.
         outputs: what the converted network makes of it.
     """
     onnx = importlib.import_module("onnx")
     runtime = importlib.import_module("onnxruntime")
     (declared,) = inputs_of(proto)
-    kind = onnx.helper.tensor_dtype_to_np_dtype(declared.type.tensor_type.elem_type)
-    if not np.issubdtype(kind, np.floating):
+    kind = input_kind(proto)
+    if not (np.issubdtype(kind, np.floating) or np.issubdtype(kind, np.integer)):
         return
     options = runtime.SessionOptions()
     options.log_severity_level = 4
@@ -85,6 +85,14 @@ def inputs_of(proto: Any) -> list[Any]:
     """The inputs of a file's graph (onnx.ValueInfoProto) that are no weights with a default."""
     weights = {initializer.name for initializer in proto.graph.initializer}
     return [value for value in proto.graph.input if value.name not in weights]
+
+
+def input_kind(proto: Any) -> np.dtype[Any]:
+    """The type that a file (onnx.ModelProto) with one input declares for it, such as uint8."""
+    (declared,) = inputs_of(proto)
+    helper = importlib.import_module("onnx").helper
+    kind: np.dtype[Any] = helper.tensor_dtype_to_np_dtype(declared.type.tensor_type.elem_type)
+    return kind
 
 
 def graph_text(proto: Any) -> str:

@@ -7,13 +7,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from ..errors import ModelError, PreprocessError, WeightsError
 from .checkpoint import all_nan_keys
 from .loaded import LoadedModel, Transform, freeze, hash_joined, hash_state
-from .onnx_check import check_conversion, graph_text, inputs_of, is_close
+from .onnx_check import check_conversion, graph_text, input_kind, inputs_of, is_close
 from .onnx_graph import inline_constants
 from .onnx_plain import RuntimeSlice, make_plain, repair_slices
 from .preprocess import EXAMPLE
@@ -50,13 +51,14 @@ def load_onnx(name: str, choice: WeightsChoice, preprocess: Transform | None) ->
             f"--preprocess imagenet, or such as --preprocess {EXAMPLE}"
         )
     batch = _check_dims(name, declared, preprocess.output_shape)
+    kind = input_kind(proto)
     with seeded(None):  # the layers are made with random weights first
         converted = _convert(name, proto)
         freeze(converted)
-        example = _noise((batch, *preprocess.output_shape))
+        example = _noise((batch, *preprocess.output_shape), kind)
         module, leaf_modules, outputs = _simplify(name, converted, example)
     check_conversion(name, path, proto, example, outputs)
-    _check_batches(name, module, preprocess.output_shape)
+    _check_batches(name, module, _noise((_CHECK_FRAMES, *preprocess.output_shape), kind))
     return LoadedModel(
         name=name,
         module=module,
@@ -142,8 +144,12 @@ def _dims(dims: list[int | None]) -> str:
     return "x".join("N" if dim is None else str(dim) for dim in dims)
 
 
-def _noise(shape: tuple[int, ...]) -> Tensor:
+def _noise(shape: tuple[int, ...], kind: np.dtype[Any]) -> Tensor:
+    """Input of this shape, float32; whole numbers, as of pixels, where ``kind`` is of such."""
     generator = torch.Generator("cpu").manual_seed(0)
+    if np.issubdtype(kind, np.integer):
+        end = min(255, int(np.iinfo(kind).max)) + 1
+        return torch.randint(end, shape, generator=generator, dtype=torch.float32, device="cpu")
     return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
@@ -170,9 +176,8 @@ def _simplify(
     return module, tuple(sorted(foreign, key=lambda kind: kind.__qualname__)), actual
 
 
-def _check_batches(name: str, module: nn.Module, shape: tuple[int, int, int]) -> None:
+def _check_batches(name: str, module: nn.Module, frames: Tensor) -> None:
     """Raise ModelError unless a batch gives what its frames give one by one."""
-    frames = _noise((_CHECK_FRAMES, *shape))
     try:
         with torch.no_grad():
             together = _outputs(module(frames))

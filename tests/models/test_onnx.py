@@ -271,6 +271,25 @@ def test_a_resize_that_is_converted_wrongly_fails(tmp_path: Path) -> None:
         load_model(b.save(tmp_path / "n.onnx", y), preprocess=PREPROCESS)
 
 
+@pytest.mark.parametrize("kind", ["UINT8", "INT8", "INT64"])
+def test_an_input_of_whole_numbers_is_compared(tmp_path: Path, kind: str) -> None:
+    def saved(**settings: str) -> str:
+        b = Builder(layout="nhwc")
+        b.input.type.tensor_type.elem_type = getattr(b.onnx.TensorProto, kind)
+        x = b.add("Transpose", b.add("Cast", "image", to=1), perm=[0, 3, 1, 2])
+        x = conv(b, x, 4, 3, pads=[1, 1, 1, 1])
+        none = b.const(np.zeros(0, np.float32))
+        scales = b.const(np.array([1, 1, 0.4, 0.4], np.float32))
+        y = b.add("Resize", x, none, scales, mode="nearest", **settings)
+        return b.save(tmp_path / "n.onnx", b.add("Relu", y))
+
+    right = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    preprocess = f"resize={SIDE},crop={SIDE},mean=0/0/0,std=1/1/1,scale=255,layout=nhwc"
+    assert load_model(saved(**right), preprocess=preprocess).source == "onnx"
+    with pytest.raises(ModelError, match=r"computes something else once converted by onnx2torch"):
+        load_model(saved(nearest_mode="round_prefer_floor"), preprocess=preprocess)
+
+
 def test_an_operand_without_elements(tmp_path: Path) -> None:
     """As torch's exporter writes it for every nn.Upsample."""
     b = Builder()
