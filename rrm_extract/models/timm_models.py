@@ -132,7 +132,7 @@ def load_timm(name: str, choice: WeightsChoice, preprocess: Transform | None) ->
         WeightsError: the weights cannot be had, or do not fit.
     """
     timm = _import_timm()
-    timm_name = name.removeprefix(PREFIX)
+    timm_name = _current_name(timm, name.removeprefix(PREFIX))
     if choice.kind == "named":
         timm_name = _with_tag(timm, timm_name, choice.text)
     if not _is_known(timm, timm_name):
@@ -182,6 +182,12 @@ def _import_timm() -> ModuleType:
         raise ModelError(
             f'timm/NAME needs timm ({error}): pip install "rrm-extract[timm]"'
         ) from error
+
+
+def _current_name(timm: ModuleType, timm_name: str) -> str:
+    """What timm calls now what it used to call ``timm_name``: it lists no weights for old names."""
+    renamed: dict[str, str | None] = getattr(timm.models, "get_deprecated_models", dict)()
+    return renamed.get(timm_name) or timm_name
 
 
 def _is_known(timm: ModuleType, timm_name: str) -> bool:

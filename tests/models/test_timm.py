@@ -111,6 +111,24 @@ def test_cached_weights_are_no_file_of_another_kind(
     assert asked == [{"file": str(tmp_path / "model.safetensors"), "custom_load": False}]
 
 
+@pytest.mark.parametrize(
+    ("name", "current"),
+    [("mnasnet_b1", "mnasnet_100"), ("tf_efficientnet_b0_ns", "tf_efficientnet_b0.ns_jft_in1k")],
+)
+def test_an_old_name_has_its_weights(
+    timm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, current: str
+) -> None:
+    first = load_model(f"timm/{name}", weights="random:1")
+    assert load_model(f"timm/{current}", weights="random:1").weights_sha256 == first.weights_sha256
+    torch.save(first.module.state_dict(), tmp_path / "model.pth")
+    monkeypatch.setattr(timm_models, "_find_in_hub_cache", lambda _: tmp_path / "model.pth")
+    loaded = load_model(f"timm/{name}")
+    assert loaded.weights_sha256 == first.weights_sha256
+    assert loaded.weights_id.startswith(f"timm:{current}")
+    tag = loaded.weights_id.partition(".")[2]
+    assert load_model(f"timm/{name}", weights=tag).weights_id == loaded.weights_id
+
+
 def test_offline_fails_quickly(timm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
         raise urllib.error.URLError("Name or service not known")
