@@ -218,6 +218,7 @@ def _pretrained(timm: ModuleType, name: str, timm_name: str) -> nn.Module:
             "an untrained network"
         )
     overlay: dict[str, object] = {}
+    cached = None
     if repository:
         cached = _find_in_hub_cache(repository)
         if cached is None:
@@ -231,8 +232,15 @@ def _pretrained(timm: ModuleType, name: str, timm_name: str) -> nn.Module:
             module: nn.Module = timm.create_model(
                 timm_name, pretrained=True, pretrained_cfg_overlay=overlay
             )
-    except (OSError, RuntimeError) as error:
-        raise _refusal(name, repository or config.url, error) from error
+    except Exception as error:  # of a damaged file, and of its hub, timm raises whatever comes
+        if cached is None:
+            raise _refusal(name, repository or config.url, error) from error
+        # The cache has links to files, and links anew to a file that is still there.
+        raise WeightsError(
+            f"the cached file {cached} of weights {repository} of {name} is damaged, or of another "
+            f"network ({one_line(error)}): delete {cached.resolve()}, then run the same command "
+            "again"
+        ) from error
     return module
 
 

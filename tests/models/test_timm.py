@@ -129,6 +129,34 @@ def test_an_old_name_has_its_weights(
     assert load_model(f"timm/{name}", weights=tag).weights_id == loaded.weights_id
 
 
+def test_a_damaged_cached_file_is_named(
+    timm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "blob").write_bytes(b"no weights at all")
+    cached = tmp_path / "model.safetensors"
+    cached.symlink_to(tmp_path / "blob")  # as in the hub's cache
+    monkeypatch.setattr(timm_models, "_find_in_hub_cache", lambda _: cached)
+    with pytest.raises(WeightsError, match=r"is damaged, or of another network") as info:
+        load_model("timm/resnet10t")
+    assert f"the cached file {cached} of weights timm/resnet10t.c3_in1k" in str(info.value)
+    assert f"delete {tmp_path / 'blob'}, then" in str(info.value)
+    assert "\n" not in str(info.value)
+
+
+def test_any_error_of_the_hubs_client_is_told(timm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class ClientError(Exception):
+        pass
+
+    def create(*_: object, **__: object) -> None:
+        raise ClientError("connection reset")
+
+    monkeypatch.setattr(timm_models, "_find_in_hub_cache", lambda _: None)
+    monkeypatch.setattr(timm_models, "_check_hub", lambda *_: None)
+    monkeypatch.setattr(timm, "create_model", create)
+    with pytest.raises(WeightsError, match=r"nor downloadable \(ClientError: connection reset\)"):
+        load_model("timm/resnet10t")
+
+
 def test_offline_fails_quickly(timm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
         raise urllib.error.URLError("Name or service not known")
