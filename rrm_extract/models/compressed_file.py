@@ -9,6 +9,7 @@ from pathlib import Path
 from ..config.job import DARKNET
 from ..errors import ModelError, PreprocessError, WeightsError
 from .caffe_alexnet import CAFFE_ALEXNET, load_caffe_alexnet
+from .compression.dcz import DczDescription
 from .compression.dcz_reader import describe_dcz
 from .compression.published_net import read_published_net
 from .darknet import is_darknet_model, load_darknet
@@ -20,7 +21,7 @@ from .timm_models import PREFIX, is_timms_own, load_timm
 from .torchvision_models import is_torchvision_model, load_torchvision
 from .weights import WeightsChoice
 
-__all__ = ["DCZ", "load_dcz", "load_published_net", "own_letterbox"]
+__all__ = ["DCZ", "load_dcz", "load_published_net", "own_letterbox", "own_transform"]
 
 DCZ = ".dcz"
 """How the name of a compressed network's file ends."""
@@ -50,27 +51,23 @@ def load_dcz(name: str, choice: WeightsChoice, preprocess: Transform | None) -> 
         raise ModelError(
             f"{name} holds weights of {model!r}, {what}; give --model {model} --weights {name}"
         )
+    transform = preprocess or own_transform(name, description)
     if model.startswith(PREFIX):
-        # timm's own transform goes with the name, tag included.
-        if preprocess is None and not is_timms_own(description.preprocess):
-            preprocess = _described(name, description.preprocess)
-        loaded = load_timm(model, file, preprocess)
+        loaded = load_timm(model, file, transform)
+    elif is_torchvision_model(model):
+        loaded = load_torchvision(model, file, transform)
+    elif model == CAFFE_ALEXNET:
+        loaded = load_caffe_alexnet(model, file, transform)
+    elif model == RTPOSE:
+        loaded = load_rtpose(model, file, transform)
+    elif is_darknet_model(model):
+        loaded = load_darknet(model, file, transform)
     else:
-        transform = preprocess or _described(name, description.preprocess)
-        if is_torchvision_model(model):
-            loaded = load_torchvision(model, file, transform)
-        elif model == CAFFE_ALEXNET:
-            loaded = load_caffe_alexnet(model, file, transform)
-        elif model == RTPOSE:
-            loaded = load_rtpose(model, file, transform)
-        elif is_darknet_model(model):
-            loaded = load_darknet(model, file, transform)
-        else:
-            raise ModelError(
-                f"{name} holds weights of {model!r}, which is no network of this installation; "
-                "expected a torchvision name, timm/NAME, caffe_alexnet, rtpose, yolov2 or "
-                "tiny_yolov2"
-            )
+        raise ModelError(
+            f"{name} holds weights of {model!r}, which is no network of this installation; "
+            "expected a torchvision name, timm/NAME, caffe_alexnet, rtpose, yolov2 or "
+            "tiny_yolov2"
+        )
     return replace(
         loaded,
         name=name,
@@ -96,6 +93,17 @@ def load_published_net(
     file = WeightsChoice(kind="file", text=name)
     loaded = load_caffe_alexnet(name, file, preprocess)
     return replace(loaded, architecture=CAFFE_ALEXNET, weights_sha256=sha256)
+
+
+def own_transform(name: str, description: DczDescription) -> Transform | None:
+    """What the .dcz file ``name`` says of its network's input; None where the network says it.
+
+    Raises:
+        PreprocessError: the file's description of the input is unusable.
+    """
+    if description.model.startswith(PREFIX) and is_timms_own(description.preprocess):
+        return None  # timm's own transform goes with the name, tag included
+    return _described(name, description.preprocess)
 
 
 def own_letterbox(name: str, choice: WeightsChoice) -> Letterbox | None:

@@ -11,7 +11,7 @@ from ..config.job import DARKNET
 from ..errors import ModelError
 from .caffe_alexnet import CAFFE_ALEXNET, load_caffe_alexnet
 from .catalogue import list_models
-from .compressed_file import DCZ, load_dcz, load_published_net, own_letterbox
+from .compressed_file import DCZ, load_dcz, load_published_net, own_letterbox, own_transform
 from .compression.dcz_reader import describe_dcz
 from .darknet import is_darknet_model, load_darknet
 from .factory import load_factory
@@ -50,9 +50,10 @@ def load_model(
             .pth, .pt, .bin or .dcz file; Caffe's .caffemodel or Darknet's .weights file;
             "random" (seed 0) or "random:SEED" for an untrained network. Random weights are never
             used unasked.
-        preprocess: None for the network's own; "imagenet"; or a description, see
-            :func:`parse_preprocess`. ONNX files need one, and so do factories whose network has
-            no ``preprocess`` mapping. Networks of Darknet's and "rtpose" take their size from it.
+        preprocess: None for that of the weights, or else the network's own; "imagenet"; or a
+            description, see :func:`parse_preprocess`. ONNX files need one, and so do factories
+            whose network has no ``preprocess`` mapping. Networks of Darknet's and "rtpose" take
+            their size from it.
 
     Returns:
         The network in eval mode, float32, on the CPU. torch's random state is left as it was.
@@ -63,13 +64,16 @@ def load_model(
         PreprocessError: the description of the input is needed and missing, or unusable.
     """
     choice = parse_weights(weights)
-    described = None
+    is_dcz = choice.kind == "file" and choice.text.lower().endswith(DCZ)
+    file = describe_dcz(Path(choice.text)) if is_dcz else None
+    described: Transform | None = None
     if preprocess is not None:
         described = parse_preprocess(preprocess, own=_own_letterbox(name, choice))
+    elif file is not None and file.model == name and ":" not in name:
+        # Code of the user's own, and a .cfg file, say themselves what their input is.
+        described = own_transform(choice.text, file)
     loaded = _load(name, choice, described)
-    if choice.kind == "file" and choice.text.lower().endswith(DCZ):
-        return replace(loaded, weights_origin=describe_dcz(Path(choice.text)).weights_id)
-    return loaded
+    return loaded if file is None else replace(loaded, weights_origin=file.weights_id)
 
 
 def _load(name: str, choice: WeightsChoice, described: Transform | None) -> LoadedModel:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 from torch import nn
 from torchvision import models
@@ -61,6 +63,9 @@ def _entry(name: str) -> ModelEntry:
 def load_torchvision(name: str, choice: WeightsChoice, preprocess: Transform | None) -> LoadedModel:
     """Build ``name`` with the weights of ``choice``.
 
+    Without ``preprocess`` the transform is that of the published weights that are chosen, by name
+    or by the name of their file; of others that of the network's default weights.
+
     The architecture does not depend on ``choice``: googlenet and inception_v3 always transform
     their input as their published weights need it, and have no heads for training. Random
     weights are those that torchvision itself would draw.
@@ -73,6 +78,9 @@ def load_torchvision(name: str, choice: WeightsChoice, preprocess: Transform | N
     unexpected: frozenset[str] = frozenset()
     if choice.kind in ("default", "named"):
         entry = default if choice.kind == "default" else _find_weights(name, choice.text)
+    described = entry or _published_as(name, choice) or default
+    transform: Transform = preprocess or from_preset(described.transforms())
+    if entry is not None:
         ensure_cached(name, entry.url, weights_id=repr(entry))
         with seeded(None):  # the constructor draws weights before the real ones are loaded
             module = _drop_aux_heads(models.get_model(name, weights=entry, progress=False), name)
@@ -82,7 +90,6 @@ def load_torchvision(name: str, choice: WeightsChoice, preprocess: Transform | N
         unexpected = load_chosen_file(module, choice)
         module = _drop_aux_heads(module, name)
     freeze(module)
-    transform: Transform = preprocess or from_preset((entry or default).transforms())
     return LoadedModel(
         name=name,
         module=module,
@@ -96,6 +103,15 @@ def load_torchvision(name: str, choice: WeightsChoice, preprocess: Transform | N
         source="torchvision",
         categories=tuple(entry.meta["categories"]) if entry is not None else None,
     )
+
+
+def _published_as(name: str, choice: WeightsChoice) -> Any:
+    """The published weights whose file has the name of the chosen one; None if there are none."""
+    if choice.kind != "file":
+        return None
+    file = Path(choice.text).name
+    published = models.get_model_weights(name)
+    return next((entry for entry in published if Path(urlparse(entry.url).path).name == file), None)
 
 
 def _construction(name: str) -> dict[str, Any]:

@@ -57,6 +57,18 @@ def test_the_file_is_a_model(squeezenet: CompressionSummary) -> None:
     assert network.description.weights_sha256 == ordinary.weights_sha256
 
 
+def test_weights_of_the_network_named_have_the_files_preprocess(tmp_path: Path) -> None:
+    path = tmp_path / "small.dcz"
+    text = "resize=72,crop=64,mean=0/0/0,std=1/1/1"
+    compress_network("squeezenet1_1", path, weights="random:0", preprocess=text, densities=HALF)
+    assert load_model("squeezenet1_1", weights=str(path)).transform == parse_preprocess(text)
+    given = load_model("squeezenet1_1", weights=str(path), preprocess="imagenet")
+    assert given.transform == parse_preprocess("imagenet")
+    write_lie(tmp_path / "bad.dcz", set_at_top(preprocess={"resize": 0}))
+    with pytest.raises(PreprocessError, match=r"bad\.dcz: .*; or pass --preprocess"):
+        load_model("alexnet", weights=str(tmp_path / "bad.dcz"))
+
+
 def test_other_weights_fail(squeezenet: CompressionSummary) -> None:
     with pytest.raises(WeightsError, match="carries its own weights; 'random:0' cannot"):
         load_model(str(squeezenet.output), weights="random:0")

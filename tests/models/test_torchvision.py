@@ -11,6 +11,7 @@ import urllib.request
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 import torch
@@ -103,6 +104,25 @@ def test_published_weights_make_the_ordinary_network(published: Path, weights: s
     assert from_file.weights_sha256 == loaded.weights_sha256
     assert torch.equal(from_file.module(x), ordinary(x))
     assert from_file.unexpected_keys == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("entry", "resize"),
+    [
+        (models.MobileNet_V3_Large_Weights.IMAGENET1K_V1, 256),
+        (models.MobileNet_V3_Large_Weights.IMAGENET1K_V2, 232),
+    ],
+)
+def test_a_published_file_has_its_own_transform(tmp_path: Path, entry: Any, resize: int) -> None:
+    path = tmp_path / Path(entry.url).name
+    torch.save(models.mobilenet_v3_large(weights=None).state_dict(), path)
+    loaded = load_model("mobilenet_v3_large", weights=str(path))
+    assert loaded.preprocess["resize"] == resize
+    frame = torch.zeros(1, 3, 300, 400, dtype=torch.uint8)
+    frame[..., 150:] = 200
+    assert torch.equal(loaded.transform(frame), entry.transforms()(frame))
+    given = load_model("mobilenet_v3_large", weights=str(path), preprocess="imagenet")
+    assert given.preprocess["resize"] == 256
 
 
 def test_published_weights_without_classifier_are_reported(published: Path) -> None:
