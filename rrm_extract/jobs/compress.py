@@ -100,7 +100,7 @@ class CompressionSummary:
         output_bytes: its size.
         state_bytes: size of the state dict that it stands for.
         seconds: from the loaded network to the written file.
-        notes: how the weights fit the network, if not whole.
+        notes: how the weights fit the network, if not whole, and what was assumed of their input.
     """
 
     model: str

@@ -491,7 +491,10 @@ def all_notes(model: LoadedModel, recipe: Recipe) -> tuple[str, ...]:
 
 
 def weights_notes(model: LoadedModel) -> tuple[str, ...]:
-    """What a user should know about how the weights fit the network; empty if they fit whole."""
+    """What a user should know about how the weights fit the network; empty if they fit whole.
+
+    And whose transform was assumed, where the weights do not say theirs.
+    """
     notes = []
     for keys, what in (
         (model.missing_keys, "lack {} parameters that the chosen layer does not need"),
@@ -503,6 +506,11 @@ def weights_notes(model: LoadedModel) -> tuple[str, ...]:
             if keys is model.unexpected_keys and 5 * len(keys) > len(model.module.state_dict()):
                 note = f"warning: {note}; are they of another network?"
             notes.append(note)
+    if model.assumed_transform is not None:
+        notes.append(
+            f"weights {model.weights_id} do not say how frames become their input; it is assumed "
+            f"to be as for {model.assumed_transform} (--preprocess says otherwise)"
+        )
     return tuple(notes)
 
 

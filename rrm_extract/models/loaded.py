@@ -50,6 +50,9 @@ class LoadedModel:
     """(T, 3, H, W) uint8 RGB -> (T, *input_shape) float32."""
     preprocess: dict[str, object]
     """JSON-able description of ``transform``."""
+    assumed_transform: str | None = None
+    """Whose transform was taken for weights that do not say theirs, where the network's published
+    weights have several: "ResNet50_Weights.IMAGENET1K_V2"."""
     input_shape: tuple[int, int, int]
     """One frame after ``transform``: (C, h, w), or (h, w, C) where the network takes NHWC."""
     weights_id: str

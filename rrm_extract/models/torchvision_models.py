@@ -78,8 +78,9 @@ def load_torchvision(name: str, choice: WeightsChoice, preprocess: Transform | N
     unexpected: frozenset[str] = frozenset()
     if choice.kind in ("default", "named"):
         entry = default if choice.kind == "default" else _find_weights(name, choice.text)
-    described = entry or _published_as(name, choice) or default
-    transform: Transform = preprocess or from_preset(described.transforms())
+    published = entry or _published_as(name, choice)
+    transform: Transform = preprocess or from_preset((published or default).transforms())
+    is_assumed = choice.kind == "file" and preprocess is None and published is None
     if entry is not None:
         ensure_cached(name, entry.url, weights_id=repr(entry))
         with seeded(None):  # the constructor draws weights before the real ones are loaded
@@ -95,6 +96,7 @@ def load_torchvision(name: str, choice: WeightsChoice, preprocess: Transform | N
         module=module,
         transform=transform,
         preprocess=transform.describe(),
+        assumed_transform=repr(default) if is_assumed and _has_several_transforms(name) else None,
         input_shape=transform.output_shape,
         weights_id=repr(entry) if entry is not None else choice.weights_id,
         weights_sha256=hash_state(module),
@@ -112,6 +114,11 @@ def _published_as(name: str, choice: WeightsChoice) -> Any:
     file = Path(choice.text).name
     published = models.get_model_weights(name)
     return next((entry for entry in published if Path(urlparse(entry.url).path).name == file), None)
+
+
+def _has_several_transforms(name: str) -> bool:
+    published = models.get_model_weights(name)
+    return len({from_preset(entry.transforms()) for entry in published}) > 1
 
 
 def _construction(name: str) -> dict[str, Any]:

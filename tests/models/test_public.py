@@ -44,6 +44,7 @@ def test_fields_of_a_loaded_model() -> None:
         "module",
         "transform",
         "preprocess",
+        "assumed_transform",
         "input_shape",
         "weights_id",
         "weights_origin",

@@ -19,6 +19,7 @@ from torch import Tensor
 from torchvision import models
 
 from rrm_extract.errors import ModelError, WeightsError
+from rrm_extract.jobs import weights_notes
 from rrm_extract.models import list_models, load_model, torchvision_models
 from rrm_extract.models.download import ensure_cached
 from rrm_extract.models.loaded import hash_state
@@ -121,8 +122,24 @@ def test_a_published_file_has_its_own_transform(tmp_path: Path, entry: Any, resi
     frame = torch.zeros(1, 3, 300, 400, dtype=torch.uint8)
     frame[..., 150:] = 200
     assert torch.equal(loaded.transform(frame), entry.transforms()(frame))
+    assert weights_notes(loaded) == ()
     given = load_model("mobilenet_v3_large", weights=str(path), preprocess="imagenet")
     assert given.preprocess["resize"] == 256
+
+
+def test_a_transform_that_is_assumed_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pth"
+    torch.save(models.mobilenet_v3_large(weights=None).state_dict(), path)
+    loaded = load_model("mobilenet_v3_large", weights=str(path))
+    assert loaded.preprocess["resize"] == 232
+    assert weights_notes(loaded) == (
+        "weights file:mine.pth do not say how frames become their input; it is assumed to be as "
+        "for MobileNet_V3_Large_Weights.IMAGENET1K_V2 (--preprocess says otherwise)",
+    )
+    given = load_model("mobilenet_v3_large", weights=str(path), preprocess="imagenet")
+    assert weights_notes(given) == ()
+    torch.save(models.squeezenet1_1(weights=None).state_dict(), path)
+    assert weights_notes(load_model("squeezenet1_1", weights=str(path))) == (), "there is but one"
 
 
 def test_published_weights_without_classifier_are_reported(published: Path) -> None:
