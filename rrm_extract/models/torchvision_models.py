@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 from torch import nn
 from torchvision import models
 
-from ..errors import WeightsError
+from ..errors import PreprocessError, WeightsError
 from .checkpoint import all_nan_keys, load_chosen_file
 from .download import ensure_cached
 from .entry import ModelEntry
@@ -67,11 +67,14 @@ def load_torchvision(name: str, choice: WeightsChoice, preprocess: Transform | N
     or by the name of their file; of others that of the network's default weights.
 
     The architecture does not depend on ``choice``: googlenet and inception_v3 always transform
-    their input as their published weights need it, and have no heads for training. Random
-    weights are those that torchvision itself would draw.
+    their input as their published weights need it, and have no heads for training. But vision
+    transformers are made for one size of frames: that of the published weights that are chosen by
+    name, and else that of the transform. Random weights are those that torchvision itself would
+    draw.
 
     Raises:
         WeightsError: the weights cannot be had, or do not fit.
+        PreprocessError: a vision transformer cannot be made for the size of the frames.
     """
     default = models.get_model_weights(name).DEFAULT
     entry = None
@@ -87,7 +90,7 @@ def load_torchvision(name: str, choice: WeightsChoice, preprocess: Transform | N
             module = _drop_aux_heads(models.get_model(name, weights=entry, progress=False), name)
     else:
         with seeded(choice.seed):
-            module = models.get_model(name, weights=None, **_construction(name))
+            module = models.get_model(name, weights=None, **_construction(name, transform))
         unexpected = load_chosen_file(module, choice)
         module = _drop_aux_heads(module, name)
     freeze(module)
@@ -121,10 +124,16 @@ def _has_several_transforms(name: str) -> bool:
     return len({from_preset(entry.transforms()) for entry in published}) > 1
 
 
-def _construction(name: str) -> dict[str, Any]:
+def _construction(name: str, transform: Transform) -> dict[str, Any]:
     if name.startswith("vit_"):
-        # A vision transformer is made for one size, which torchvision takes from the weights.
-        return {"image_size": models.get_model_weights(name).DEFAULT.transforms().crop_size[0]}
+        shape = transform.output_shape
+        side, patch = shape[-1], int(name.rpartition("_")[2])
+        if shape != (3, side, side) or side % patch:
+            raise PreprocessError(
+                f"{name} takes 3xSxS with S a multiple of {patch}, preprocess gives "
+                f"{'x'.join(map(str, shape))}: change crop or layout"
+            )
+        return {"image_size": side}
     if name not in _AUX_HEADS:
         return {}
     # init_weights=True is what None means, without the warning that it will change.

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torchvision import models
 
-from rrm_extract.errors import ModelError, WeightsError
+from rrm_extract.errors import ModelError, PreprocessError, WeightsError
 from rrm_extract.jobs import weights_notes
+from rrm_extract.jobs.compress import compress_network
 from rrm_extract.models import list_models, load_model, torchvision_models
 from rrm_extract.models.download import ensure_cached
 from rrm_extract.models.loaded import hash_state
@@ -140,6 +141,43 @@ def test_a_transform_that_is_assumed_is_told(tmp_path: Path) -> None:
     assert weights_notes(given) == ()
     torch.save(models.squeezenet1_1(weights=None).state_dict(), path)
     assert weights_notes(load_model("squeezenet1_1", weights=str(path))) == (), "there is but one"
+
+
+def small_transformer(_name: str = "", *, image_size: int, weights: None = None) -> torch.nn.Module:
+    """A vision transformer with patches as those of vit_b_16, in place of 86 million weights."""
+    assert weights is None
+    sizes = {"num_layers": 1, "num_heads": 1, "hidden_dim": 8, "mlp_dim": 8, "num_classes": 4}
+    return models.VisionTransformer(image_size=image_size, patch_size=16, **sizes)
+
+
+def test_a_vision_transformer_is_made_for_the_size_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "get_model", small_transformer)
+    path = tmp_path / Path(models.ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1.url).name
+    torch.save(small_transformer(image_size=384).state_dict(), path)
+    loaded = load_model("vit_b_16", weights=str(path))
+    assert loaded.input_shape == (3, 384, 384)
+    assert loaded.module(noise(1, 384)).shape == (1, 4)
+    compressed = tmp_path / "vit.dcz"
+    compress_network("vit_b_16", compressed, weights=str(path), densities={None: 0.5})
+    for again in (load_model(str(compressed)), load_model("vit_b_16", weights=str(compressed))):
+        assert again.input_shape == (3, 384, 384)
+        assert again.missing_keys == frozenset()
+    assert load_model("vit_b_16", weights="random:0").input_shape == (3, 224, 224)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [("crop=100", "3x100x100"), ("crop=64/128", "3x64x128"), ("crop=64,layout=nhwc", "64x64x3")],
+)
+def test_sizes_that_no_vision_transformer_takes_fail(given: str, found: str) -> None:
+    described = f"resize=128,mean=0/0/0,std=1/1/1,{given}"
+    with pytest.raises(
+        PreprocessError,
+        match=rf"vit_b_16 takes 3xSxS with S a multiple of 16, preprocess gives {found}: change",
+    ):
+        load_model("vit_b_16", weights="random:0", preprocess=described)
 
 
 def test_published_weights_without_classifier_are_reported(published: Path) -> None:
