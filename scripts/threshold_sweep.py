@@ -244,15 +244,21 @@ class Sweep:
 
     def _usable(self, path: Path, dense: Path) -> tuple[list[str], list[str]]:
         """Ids of the videos that count in both files, and the others."""
-        wanted = ("ok", "partial") if self._keep_partial else ("ok",)
-        whole: list[set[str]] = []
+        there: list[dict[str, tuple[str, int]]] = []
         for name in (path, dense):
             with FeatureFile(name) as file:
                 rows = zip(file.videos, file.index, strict=True)
-                whole.append({video_id for video_id, row in rows if row.status in wanted})
+                there.append({video_id: (row.status, row.n_frames) for video_id, row in rows})
+
+        def counts(video_id: str) -> bool:
+            own, other = (rows.get(video_id, ("", 0)) for rows in there)
+            if own[0] == other[0] == "ok":
+                return True
+            partial = self._keep_partial and {own[0], other[0]} <= {"ok", "partial"}
+            return partial and own[1] == other[1]  # one may have ended where the other did not
+
         ids = [video.video_id for video in self._asked]
-        both = whole[0] & whole[1]
-        return [one for one in ids if one in both], [one for one in ids if one not in both]
+        return [one for one in ids if counts(one)], [one for one in ids if not counts(one)]
 
 
 def _check_controls(configs: Sequence[JobConfig]) -> None:

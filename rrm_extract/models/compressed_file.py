@@ -21,7 +21,14 @@ from .timm_models import PREFIX, is_timms_own, load_timm
 from .torchvision_models import is_torchvision_model, load_torchvision
 from .weights import WeightsChoice
 
-__all__ = ["DCZ", "load_dcz", "load_published_net", "own_letterbox", "own_transform"]
+__all__ = [
+    "DCZ",
+    "letterbox_of",
+    "load_dcz",
+    "load_published_net",
+    "own_letterbox",
+    "own_transform",
+]
 
 DCZ = ".dcz"
 """How the name of a compressed network's file ends."""
@@ -107,16 +114,24 @@ def own_transform(name: str, description: DczDescription) -> Transform | None:
 
 
 def own_letterbox(name: str, choice: WeightsChoice) -> Letterbox | None:
-    """The letterbox that the .dcz file ``name`` asks for; None if its input is none.
-
-    It says what another letterbox is that names its size alone; so its own size does not count.
+    """The letterbox that the network ``name``, a .dcz file, asks for; see :func:`letterbox_of`.
 
     Raises:
         ModelError: no such file.
         WeightsError: other weights are asked for, or the file is damaged.
         PreprocessError: the file's letterbox is unusable.
     """
-    description = describe_dcz(_own_file(name, choice))
+    return letterbox_of(name, describe_dcz(_own_file(name, choice)))
+
+
+def letterbox_of(name: str, description: DczDescription) -> Letterbox | None:
+    """The letterbox that the .dcz file ``name`` asks for; None if its input is none.
+
+    It says what another letterbox is that names its size alone; so its own size does not count.
+
+    Raises:
+        PreprocessError: the file's letterbox is unusable.
+    """
     if description.preprocess is not None and "letterbox" in description.preprocess:
         try:
             own = parse_preprocess(description.preprocess)

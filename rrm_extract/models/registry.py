@@ -11,7 +11,15 @@ from ..config.job import DARKNET
 from ..errors import ModelError
 from .caffe_alexnet import CAFFE_ALEXNET, load_caffe_alexnet
 from .catalogue import list_models
-from .compressed_file import DCZ, load_dcz, load_published_net, own_letterbox, own_transform
+from .compressed_file import (
+    DCZ,
+    letterbox_of,
+    load_dcz,
+    load_published_net,
+    own_letterbox,
+    own_transform,
+)
+from .compression.dcz import DczDescription
 from .compression.dcz_reader import describe_dcz
 from .darknet import is_darknet_model, load_darknet
 from .factory import load_factory
@@ -67,13 +75,26 @@ def load_model(
     is_dcz = choice.kind == "file" and choice.text.lower().endswith(DCZ)
     file = describe_dcz(Path(choice.text)) if is_dcz else None
     described: Transform | None = None
+    own = file if file is not None and _is_of(name, file) else None
     if preprocess is not None:
-        described = parse_preprocess(preprocess, own=_own_letterbox(name, choice))
-    elif file is not None and file.model == name and ":" not in name:
-        # Code of the user's own, and a .cfg file, say themselves what their input is.
-        described = own_transform(choice.text, file)
-    loaded = _load(name, choice, described)
-    return loaded if file is None else replace(loaded, weights_origin=file.weights_id)
+        letterbox = _own_letterbox(name, choice) if own is None else letterbox_of(choice.text, own)
+        described = parse_preprocess(preprocess, own=letterbox)
+    elif own is not None:
+        described = own_transform(choice.text, own)
+    # timm's own transform goes with the tag, which the file may say where the name does not.
+    loaded = _load(name if own is None else own.model, choice, described)
+    return loaded if file is None else replace(loaded, name=name, weights_origin=file.weights_id)
+
+
+def _is_of(name: str, file: DczDescription) -> bool:
+    """Whether a file's description of its network's input is that of the network ``name``.
+
+    Code of the user's own, and a .cfg file, say themselves what their input is.
+    """
+    model = file.model
+    if model.startswith(PREFIX) and "." not in name:
+        model = model.partition(".")[0]
+    return model == name and ":" not in name
 
 
 def _load(name: str, choice: WeightsChoice, described: Transform | None) -> LoadedModel:

@@ -167,8 +167,9 @@ def explain_network(name: str, *, preprocess: str | None = None) -> Explanation:
     network = NativeNetwork(program, input_shape=model.input_shape)
     names = program.linear_names()
     macs = dict(zip(names, (cost.macs for cost in network.stats()), strict=True))
-    # Some of a lane's memory is taken when it is needed first, by frames that differ.
-    network.run(torch.rand(network.batch, *model.input_shape))
+    # Some of a lane's memory is taken when it is needed first, as where layers begin to run dense.
+    frames = 2 * network.batch + 1
+    network.run(torch.rand(frames, *model.input_shape, dtype=torch.float32, device="cpu"))
     total = sum(macs.values())
     steps: list[ExplainedStep] = []
     islands: list[ExplainedIsland] = []

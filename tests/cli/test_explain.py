@@ -93,7 +93,7 @@ def test_frames_together_and_the_state_of_a_lane(run: Run) -> None:
     program = fold(select(program, (default_layer(program),)))
     lane = NativeNetwork(program, input_shape=(3, 16, 16))
     before = lane.state_bytes()
-    lane.run(torch.rand(lane.batch, 3, 16, 16))
+    lane.run(torch.rand(4 * lane.batch, 3, 16, 16))
     assert explained["state_bytes"] >= lane.state_bytes() > before  # some is taken when needed
     _, out, _ = run("tests.cli.test_explain:network", "--explain")
     assert f"up to {explained['batch']} frames pass a layer together" in out

@@ -91,6 +91,8 @@ def test_another_size_of_letterbox_keeps_the_rest(tmp_path: Path) -> None:
     for text in ("letterbox=96/128", {"letterbox": [96, 128]}):
         loaded = load_model(str(path), preprocess=text)
         assert loaded.transform == parse_preprocess(asked.replace("=64", "=96/128"))
+        loaded = load_model("squeezenet1_1", weights=str(path), preprocess=text)
+        assert loaded.transform == parse_preprocess(asked.replace("=64", "=96/128"))
     loaded = load_model(str(path), preprocess="letterbox=64,fill=1")
     assert loaded.transform == parse_preprocess(asked.replace("0.25", "1"))
 
@@ -275,6 +277,18 @@ def test_timm_networks_come_back_by_name(tmp_path: Path) -> None:
     assert loaded.leaf_functions == ordinary.leaf_functions
     x = torch.rand(1, *loaded.input_shape)
     assert loaded.module(x).isfinite().all()
+
+
+def test_weights_of_a_timm_network_have_the_transform_of_their_tag(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    path = tmp_path / "timm.dcz"
+    compress_network("timm/resnet18.tv_in1k", path, weights="random:0", densities=HALF)
+    loaded = load_model("timm/resnet18", weights=str(path))
+    assert loaded.name == "timm/resnet18"
+    assert loaded.preprocess == load_model(str(path)).preprocess
+    assert loaded.preprocess != load_model("timm/resnet18", weights="random:0").preprocess
+    other = load_model("timm/resnet18.a1_in1k", weights=str(path))  # which was asked for by name
+    assert other.preprocess != loaded.preprocess
 
 
 def test_an_onnx_file_fails(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from torch import Tensor
 from torchvision import models
 
 from rrm_extract.errors import ModelError, PreprocessError, WeightsError
-from rrm_extract.jobs import weights_notes
 from rrm_extract.jobs.compress import compress_network
+from rrm_extract.jobs.recipe import weights_notes
 from rrm_extract.models import list_models, load_model, torchvision_models
 from rrm_extract.models.download import ensure_cached
 from rrm_extract.models.loaded import hash_state

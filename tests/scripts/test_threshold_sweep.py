@@ -25,14 +25,14 @@ from rrm_extract import FeatureFile
 from rrm_extract.config import JobConfig
 from rrm_extract.engine.backend import choose_engine
 from rrm_extract.errors import InputError
-from rrm_extract.jobs import discover
+from rrm_extract.jobs import Video, discover
 from rrm_extract.jobs.calibration import AccumulatedCalibration, Subject, save
 from rrm_extract.rrm.aecs import AccumulatedError
-from rrm_extract.store import same_content
+from rrm_extract.store import OutputStore, same_content
 from tests.scripts.actions import CLASSES, write_action, write_actions
 from tests.scripts.published import write_ucf101
 from tests.scripts.test_action_recognition import flat_labels, write_features
-from tests.store.helpers import InterruptedWrites
+from tests.store.helpers import IDENTITY, ROOT, InterruptedWrites, source, write_video
 from tests.tiny import MODEL
 
 OPTIONS = ["--model", MODEL, "--fps", "8", "--engine", "torch", "--workers", "1"]
@@ -137,6 +137,28 @@ def test_what_is_complete_is_not_computed_again(
     assert times_of(figure.work) == before
     lines = figure.markdown.splitlines()
     assert capsys.readouterr().out.splitlines()[:4] == [*lines[:3], lines[4]]
+
+
+@pytest.mark.parametrize("keep_partial", [True, False])
+def test_partial_videos_count_where_both_ended_there(tmp_path: Path, keep_partial: bool) -> None:
+    """A worker may be lost where the dense network's process was not."""
+    names = ("whole.mp4", "same.mp4", "other.mp4", "lost.mp4")
+    chunks = ((2, 2), (1, 1), (1, 2), (0, 2))  # of two
+    for which, path in enumerate((tmp_path / "own.h5", tmp_path / "dense.h5")):
+        with OutputStore(path, IDENTITY) as store:
+            there = {name: count[which] for name, count in zip(names, chunks, strict=True)}
+            sources = [source(name) for name, count in there.items() if count]
+            for one in sources:
+                count = there[one.video_id]
+                status = "ok" if count == 2 else "partial"
+                write_video(store, one, chunks=count, status=status)
+            store.finish(sources, [], ROOT, complete=True)
+    sweep: Any = Sweep.__new__(Sweep)
+    sweep._keep_partial = keep_partial
+    sweep._asked = [Video(name, tmp_path / name) for name in names]
+    counted, left_out = sweep._usable(tmp_path / "own.h5", tmp_path / "dense.h5")
+    assert counted == (["whole.mp4", "same.mp4"] if keep_partial else ["whole.mp4"])
+    assert sorted([*counted, *left_out]) == sorted(names)
 
 
 def test_without_labels_all_videos_count_and_there_is_no_accuracy(
