@@ -225,7 +225,9 @@ def _left_out(result: dict[str, Any]) -> str:
         if lost := record.get("frames_not_finite"):
             parts.append(f"errors of {counted(lost, 'frame')} without a number ({threshold})")
         if record["left_out"]:
-            parts.append(f"{counted(len(record['left_out']), 'video')} not whole ({threshold})")
+            of = "of errors and speedups"  # accuracy has rules of its own
+            lost_videos = counted(len(record["left_out"]), "video")
+            parts.append(f"{lost_videos} not whole in both files, {of} ({threshold})")
     return "; ".join(parts)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from ..config.job import DARKNET
-from ..errors import ModelError
+from ..errors import ModelError, PreprocessError
 from .caffe_alexnet import CAFFE_ALEXNET, load_caffe_alexnet
 from .catalogue import list_models
 from .compressed_file import (
@@ -28,7 +29,7 @@ from .loaded import LoadedModel, Transform
 from .onnx_file import load_onnx
 from .preprocess import parse_preprocess
 from .rtpose import RTPOSE, RTPOSE_PREPROCESS, load_rtpose
-from .timm_models import PREFIX, load_timm
+from .timm_models import PREFIX, current_name, load_timm
 from .torchvision_models import is_torchvision_model, load_torchvision
 from .weights import WeightsChoice, parse_weights
 from .xnor import is_xnor_model, load_xnor
@@ -77,13 +78,18 @@ def load_model(
     described: Transform | None = None
     own = file if file is not None and _is_of(name, file) else None
     if preprocess is not None:
-        letterbox = _own_letterbox(name, choice) if own is None else letterbox_of(choice.text, own)
+        letterbox = _own_letterbox(name, choice)
+        if own is not None:
+            with suppress(PreprocessError):  # an unusable one is what --preprocess replaces
+                letterbox = letterbox_of(choice.text, own)
         described = parse_preprocess(preprocess, own=letterbox)
     elif own is not None:
         described = own_transform(choice.text, own)
     # timm's own transform goes with the tag, which the file may say where the name does not.
     loaded = _load(name if own is None else own.model, choice, described)
-    return loaded if file is None else replace(loaded, name=name, weights_origin=file.weights_id)
+    if own is not None and own.model != name:
+        loaded = replace(loaded, name=name, architecture=own.model)
+    return loaded if file is None else replace(loaded, weights_origin=file.weights_id)
 
 
 def _is_of(name: str, file: DczDescription) -> bool:
@@ -92,8 +98,10 @@ def _is_of(name: str, file: DczDescription) -> bool:
     Code of the user's own, and a .cfg file, say themselves what their input is.
     """
     model = file.model
-    if model.startswith(PREFIX) and "." not in name:
-        model = model.partition(".")[0]
+    if name.startswith(PREFIX):
+        name = current_name(name)
+        if "." not in name:  # a tag that the file has
+            model = model.partition(".")[0]
     return model == name and ":" not in name
 
 

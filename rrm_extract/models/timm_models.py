@@ -25,7 +25,7 @@ from .loaded import LoadedModel, Transform, freeze, hash_state
 from .placement import Placement, centred, check_frame_size
 from .weights import WeightsChoice, seeded
 
-__all__ = ["PREFIX", "TimmTransform", "is_timms_own", "load_timm"]
+__all__ = ["PREFIX", "TimmTransform", "current_name", "is_timms_own", "load_timm"]
 
 PREFIX = "timm/"
 
@@ -182,6 +182,15 @@ def _import_timm() -> ModuleType:
         raise ModelError(
             f'timm/NAME needs timm ({error}): pip install "rrm-extract[timm]"'
         ) from error
+
+
+def current_name(name: str) -> str:
+    """What timm calls ``timm/NAME`` now, if it has called it otherwise.
+
+    Raises:
+        ModelError: timm is not installed.
+    """
+    return PREFIX + _current_name(_import_timm(), name.removeprefix(PREFIX))
 
 
 def _current_name(timm: ModuleType, timm_name: str) -> str:

@@ -101,6 +101,9 @@ def test_another_size_of_a_letterbox_that_cannot_be_fails(tmp_path: Path) -> Non
     path = write_lie(tmp_path / "bad.dcz", set_at_top(preprocess={"letterbox": 64, "fill": 2}))
     with pytest.raises(PreprocessError, match=r"bad\.dcz: .*fill is 2; .*--model alexnet --w"):
         load_model(str(path), preprocess="letterbox=96")
+    # What it advises gets beyond that: these are not alexnet's weights at all.
+    with pytest.raises(WeightsError, match="none of its 3 names fits"):
+        load_model("alexnet", weights=str(path), preprocess="letterbox=96")
 
 
 def test_weights_of_the_users_own_network(tmp_path: Path) -> None:
@@ -287,8 +290,22 @@ def test_weights_of_a_timm_network_have_the_transform_of_their_tag(tmp_path: Pat
     assert loaded.name == "timm/resnet18"
     assert loaded.preprocess == load_model(str(path)).preprocess
     assert loaded.preprocess != load_model("timm/resnet18", weights="random:0").preprocess
+    again = tmp_path / "again.dcz"
+    compress_network("timm/resnet18", again, weights=str(path), densities=HALF)
+    assert load_model(str(again)).preprocess == loaded.preprocess
     other = load_model("timm/resnet18.a1_in1k", weights=str(path))  # which was asked for by name
     assert other.preprocess != loaded.preprocess
+
+
+def test_weights_of_a_timm_network_by_its_old_name(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    path = tmp_path / "timm.dcz"
+    asked = "resize=72,crop=64,scale=255,mean=0/0/0,std=1/1/1"
+    compress_network(
+        "timm/resnet18.gluon_in1k", path, weights="random:0", preprocess=asked, densities=HALF
+    )
+    loaded = load_model("timm/gluon_resnet18_v1b", weights=str(path))
+    assert loaded.preprocess == parse_preprocess(asked).describe()
 
 
 def test_an_onnx_file_fails(tmp_path: Path) -> None:

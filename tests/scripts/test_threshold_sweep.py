@@ -178,7 +178,7 @@ def test_without_labels_all_videos_count_and_there_is_no_accuracy(
     assert float(rows[3][4].split("/")[1]) < 1e-5
     assert "2 videos, 16 frames." in shown
     assert "Without labels there is no accuracy." in shown
-    assert "1 video not whole (dense); 1 video not whole (0)." in shown
+    assert "1 video not whole in both files, of errors and speedups (dense); 1 video" in shown
     assert (tmp_path / "t.md").read_text(encoding="utf-8") == shown
 
 
