@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -115,28 +116,25 @@ def offset_of(path: Path, data: bytes) -> int:
     return found
 
 
-class InterruptedWrites:
-    """Ctrl-C in the midst of HDF5's writing, which must not hear of it."""
+class GuardedWrites:
+    """Whether an interrupt would be heard in the midst of HDF5's writing, which must not be.
+
+    Only the main thread hears of interrupts, and of SIGINT only while it is not blocked.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-        self.folder = folder  # of the files that count: others may be of earlier tests
         self.count = 0
-        """Writes so far."""
-        self.at = 0
-        """The number of the one that is interrupted; 0 for none."""
+        """Writes to files in the folder."""
+        self.unguarded = 0
+        """Those of them in which an interrupt would be heard."""
         write = ShieldedFile.write
 
-        def interrupted(file: ShieldedFile, buffer: object) -> int:
-            self.count += self.folder in file.path.parents
-            try:
-                if self.count == self.at and self.folder in file.path.parents:
-                    signal.raise_signal(signal.SIGINT)
-            except KeyboardInterrupt:
-                pytest.fail("HDF5 heard it")
+        def watched(file: ShieldedFile, buffer: object) -> int:
+            if folder in file.path.parents:
+                self.count += 1
+                blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+                in_main = threading.current_thread() is threading.main_thread()
+                self.unguarded += in_main and not blocked
             return write(file, buffer)
 
-        monkeypatch.setattr(ShieldedFile, "write", interrupted)
-
-    def begin(self, *, at: int) -> None:
-        """Count anew, up to the one that is interrupted."""
-        self.count, self.at = 0, at
+        monkeypatch.setattr(ShieldedFile, "write", watched)

@@ -160,14 +160,20 @@ def test_finished_videos_are_done(tmp_path: Path) -> None:
     assert names_in(tmp_path) == {"feats.h5"}
 
 
+def written_at(path: Path) -> tuple[int, int, int]:
+    """What is another for another file; to read it changes nothing of that."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 def test_same_run_again_leaves_the_file(tmp_path: Path) -> None:
     path = write_file(tmp_path / "feats.h5", ["a.mp4"], [failure("b.mp4", "caf\udce9")])
-    before = path.stat()
+    before = written_at(path)
     write_file(path, ["a.mp4"])
-    assert path.stat() == before
+    assert written_at(path) == before
     with OutputStore(path, IDENTITY) as store:
         assert store.finish([source("a.mp4")], [], {**ROOT, "layer": "fc"}, complete=True)
-    assert path.stat() != before
+    assert written_at(path) != before
 
 
 def test_more_videos_are_added(tmp_path: Path) -> None:
