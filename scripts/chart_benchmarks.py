@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarking import counted, read_json, require
-from charts import caption, network_title, new_figure, save_svg
+from charts import caption, network_titles, new_figure, save_svg
 
 Record = dict[str, Any]
 
@@ -79,18 +79,12 @@ def markdown(records: Sequence[Record]) -> str:
 
 
 def _titles(records: Sequence[Record]) -> Callable[[Record], str]:
-    """What stands together: a network with its weights, and a number of threads.
-
-    Weights are named where the file has several of one network.
-    """
-    weights_of: dict[str, set[str]] = {}
-    for record in records:
-        weights_of.setdefault(record["model"], set()).add(record["weights"])
+    """What stands together: a network with its weights, and a number of threads."""
+    titles = network_titles((one["model"], one["weights"]) for one in records)
 
     def title(record: Record) -> str:
-        model, weights = record["model"], record["weights"]
-        several = f", {weights}" if len(weights_of[model]) > 1 else ""
-        return f"{network_title(model, weights)}{several}, {counted(record['threads'], 'thread')}"
+        network = titles[record["model"], record["weights"]]
+        return f"{network}, {counted(record['threads'], 'thread')}"
 
     return title
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from benchmarking import require
 from table_page import NOT_TRAINED, weights_text
 
-__all__ = ["caption", "grouped_bars", "legend_below", "network_title", "new_figure", "save_svg"]
+__all__ = ["caption", "grouped_bars", "legend_below", "network_titles", "new_figure", "save_svg"]
 
 _NAME_WIDTH = 22
 
@@ -21,9 +22,21 @@ def caption(name: str) -> str:
     return "\n".join(wrap(words, _NAME_WIDTH)).replace(" ", "_")
 
 
-def network_title(model: str, weights: str) -> str:
-    """A network above its bars or curves; of generated weights it says so."""
-    return f"{model} ({NOT_TRAINED})" if NOT_TRAINED in weights_text(weights) else model
+def network_titles(
+    networks: Iterable[tuple[str, str]], *, shown: Callable[[str], str] = str
+) -> dict[tuple[str, str], str]:
+    """What stands above the bars or curves of each network, given as its name and its weights.
+
+    Of generated weights it says so; weights are named where there are several of one network.
+    """
+    networks = list(dict.fromkeys(networks))
+    several = Counter(model for model, _ in networks)
+    titles = {}
+    for model, weights in networks:
+        generated = f" ({NOT_TRAINED})" if NOT_TRAINED in weights_text(weights) else ""
+        named = f", {weights}" if several[model] > 1 else ""
+        titles[model, weights] = f"{shown(model)}{generated}{named}"
+    return titles
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 
 from bench_options import add_options, run_plan
 from benchmarking import counted, read_json, require, save_json
-from charts import caption, network_title, new_figure, save_svg
+from charts import caption, network_titles, new_figure, save_svg
 from speed_curve import ROUNDING, Point, SpeedCurve
 
 THRESHOLDS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 2e-2, 5e-2)
@@ -113,7 +113,7 @@ def draw(records: Sequence[Record], path: Path) -> None:
     panels = _grouped(records, ("model", "weights", "threads", "clip"))
     rows = list(dict.fromkeys(key[:3] for key in panels))
     columns = list(dict.fromkeys(key[3] for key in panels))
-    weights_of = {model: {row[1] for row in rows if row[0] == model} for model, *_ in rows}
+    titles = network_titles((row[:2] for row in rows), shown=caption)
     figure = new_figure(3.6 * len(columns) + 0.6, 3.0 * len(rows) + 0.9)
     grid = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey="row")
     for (model, weights, threads, clip), members in panels.items():
@@ -123,9 +123,7 @@ def draw(records: Sequence[Record], path: Path) -> None:
         if row == 0:
             axes.set_title(caption(clip), fontsize="small")
         if column == 0:
-            of = network_title(caption(model), weights)
-            of = f"{of}, {weights}" if len(weights_of[model]) > 1 else of
-            axes.set_ylabel(f"{of}, {counted(threads, 'thread')}\n\nframes/s")
+            axes.set_ylabel(f"{titles[model, weights]}, {counted(threads, 'thread')}\n\nframes/s")
         if row == len(rows) - 1:
             axes.set_xlabel("feature error (relative L2)")
     handles: dict[str, Any] = {}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rrm_extract.graph.digest import tensor_digest
-from rrm_extract.graph.program import Op, substitute
+from rrm_extract.graph.program import Op, Program, execute, needed_for
 
 __all__ = ["constant_value"]
 
@@ -25,42 +25,26 @@ def constant_value(name: str, ops: Mapping[str, Op]) -> tuple[Any, tuple[str, ..
         The value, and the state-dict names of the parameters it is made from; None where it depends
         on the network's input, is drawn at random, or cannot be computed.
     """
-    needed = _needed(name, ops)
-    if needed is None:
+    names = needed_for((name,), ops)
+    if not names <= ops.keys():  # the network's input is among them
         return None
+    needed = tuple(op for key, op in ops.items() if key in names)
     parameters = tuple(dict.fromkeys(key for op in needed for key in op.parameters))
     if len(needed) == 1 and needed[0].kind == "constant":
         return needed[0].call(), parameters
     try:
         # What is drawn at random would be the same twice only if it were drawn once.
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            value, again = _computed(needed), _computed(needed)
+            value, again = (_computed(name, needed) for _ in range(2))
     except Exception:  # noqa: BLE001 - a layer that cannot be computed says so when it is run
         return None
     return (value, parameters) if _same(value, again) else None
 
 
-def _needed(name: str, ops: Mapping[str, Op]) -> list[Op] | None:
-    """The operations that make a value, in their order; None if a frame has a part in it."""
-    found: set[str] = set()
-    waiting = [name]
-    while waiting:
-        name = waiting.pop()
-        if name in found:
-            continue
-        if name not in ops:
-            return None
-        found.add(name)
-        waiting.extend(ops[name].inputs)
-    return [op for key, op in ops.items() if key in found]
-
-
-def _computed(ops: list[Op]) -> Any:
-    values: dict[str, Any] = {}
-    for op in ops:
-        args, kwargs = substitute(op.args, values), substitute(dict(op.kwargs), values)
-        values[op.name] = op.call(*args, **kwargs)
-    return values[ops[-1].name]
+def _computed(name: str, ops: tuple[Op, ...]) -> Any:
+    program = Program(input="", ops=ops, outputs=(name,))
+    call = execute(program, torch.empty(0), lambda op, args, kwargs: op.call(*args, **kwargs))
+    return call[0]
 
 
 def _same(value: Any, again: Any) -> bool:

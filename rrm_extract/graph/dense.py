@@ -9,10 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from rrm_extract.graph.linear import Convolution, FullyConnected, LinearMap
+from rrm_extract.graph.linear import Convolution, FullyConnected, LinearMap, with_zeros
 from rrm_extract.graph.program import Op, Program, Ref
 from rrm_extract.graph.trace import MethodCall
 
@@ -121,14 +120,13 @@ class _Padded(nn.Module):
 
     def __init__(self, linear: Convolution) -> None:
         super().__init__()
-        self.around = replace(
-            linear, weight=linear.weight.to("meta")
-        ).zeros  # the weights are copied below
+        # For its geometry alone: the convolution has a copy of the weights.
+        self.geometry = replace(linear, weight=linear.weight.to("meta"), bias=None)
         self.convolution = _module(replace(linear, padding="valid", behind=None))
 
     def forward(self, x: Tensor) -> Tensor:
-        around = self.around(x.shape[2:])
-        return self.convolution(F.pad(x, [n for pair in reversed(around) for n in pair]))  # type: ignore[no-any-return]
+        x = with_zeros(x, self.geometry.zeros(x.shape[2:]))
+        return self.convolution(x)  # type: ignore[no-any-return]
 
 
 def _nodes(tree: Any, values: Mapping[str, Any]) -> Any:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["UNTOLD", "Convolution", "FullyConnected", "LinearMap"]
+__all__ = ["UNTOLD", "Convolution", "FullyConnected", "LinearMap", "with_zeros"]
 
 UNTOLD = MappingProxyType({"untold": None})
 """Of a field that is no part of a digest where it is None: files know networks by those."""
@@ -113,8 +113,7 @@ class Convolution(LinearMap):
             around = self.zeros(x.shape[-len(self.stride) :])
             padding = tuple(before for before, _ in around)
             if any(before != behind for before, behind in around):
-                x = F.pad(x, [amount for pair in reversed(around) for amount in pair])
-                padding = 0
+                x, padding = with_zeros(x, around), 0
         y: Tensor = convolve(x, self.weight, None, self.stride, padding, self.dilation, self.groups)
         return y
 
@@ -162,6 +161,11 @@ class FullyConnected(LinearMap):
         """See :meth:`LinearMap.scaled`."""
         weight, bias = _scaled(self, scale, shift)
         return replace(self, weight=weight, bias=bias)
+
+
+def with_zeros(x: Tensor, around: Sequence[tuple[int, int]]) -> Tensor:
+    """``x`` (..., *spatial) with zeros around, as :meth:`Convolution.zeros` gives them."""
+    return F.pad(x, [amount for pair in reversed(around) for amount in pair])
 
 
 def _scaled(linear: LinearMap, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:

@@ -64,10 +64,7 @@ def _folded(op: Op, by_name: Mapping[str, Op]) -> Op:
 def _with(convolution: Convolution, zeros: _Sides | _Same) -> Convolution | None:
     """The convolution with more padding, or None where it cannot be."""
     dims = len(convolution.stride)
-    own: _Sides = ((0, 0),) * dims
-    if isinstance(convolution.padding, tuple):
-        behind = convolution.padding if convolution.behind is None else convolution.behind
-        own = tuple(zip(convolution.padding, behind, strict=True))
+    own = convolution.zeros(())  # whatever the sizes: it is not "same"
     if isinstance(zeros, _Same):
         kernel = tuple(convolution.weight.shape[2:])
         alike = zeros == _Same(kernel, convolution.stride, convolution.dilation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = [
     "Ref",
     "execute",
     "mapped",
+    "needed_for",
     "ordinary_values",
     "references",
     "substitute",
@@ -207,6 +208,18 @@ def references(tree: Any) -> Iterator[str]:
             yield from references(item)
     elif isinstance(tree, slice):
         yield from references((tree.start, tree.stop, tree.step))
+
+
+def needed_for(names: Iterable[str], ops: Mapping[str, Op]) -> set[str]:
+    """Some values and all that they are made from, the network's input among them."""
+    needed: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting.extend(ops[name].inputs if name in ops else ())
+    return needed
 
 
 def mapped(tree: Any, change: Callable[[Any], Any]) -> Any:

@@ -13,7 +13,7 @@ from torch import nn
 
 from rrm_extract.errors import LayerError
 from rrm_extract.graph.binary import Sign
-from rrm_extract.graph.program import LINEAR_KINDS, Op, Program
+from rrm_extract.graph.program import LINEAR_KINDS, Op, Program, needed_for
 from rrm_extract.graph.trace import MethodCall, is_fact
 
 _PRODUCTS = (F.linear, torch.matmul, operator.matmul, MethodCall("matmul"), torch.mm)
@@ -98,7 +98,7 @@ def _are_heads(parts: Sequence[str], by_name: Mapping[str, Op], moving: frozense
         if op is None or op.kind not in LINEAR_KINDS:
             return False
         read.append(op.inputs[0])
-    made_from = (_needed(by_name[name].inputs, by_name) for name in read if name in by_name)
+    made_from = (needed_for(by_name[name].inputs, by_name) for name in read if name in by_name)
     return all(needed.isdisjoint(read) for needed in made_from)
 
 
@@ -127,20 +127,8 @@ def select(program: Program, outputs: Sequence[str]) -> Program:
 
 def prune(program: Program) -> Program:
     """The Program without the operations that none of its outputs needs."""
-    wanted = _needed(program.outputs, {op.name: op for op in program.ops})
+    wanted = needed_for(program.outputs, {op.name: op for op in program.ops})
     return replace(program, ops=tuple(op for op in program.ops if op.name in wanted))
-
-
-def _needed(names: Sequence[str], by_name: Mapping[str, Op]) -> set[str]:
-    """Some values and all that they are made from, the network's input among them."""
-    needed: set[str] = set()
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop()
-        if name not in needed:
-            needed.add(name)
-            waiting.extend(by_name[name].inputs if name in by_name else ())
-    return needed
 
 
 def sign_readers(program: Program) -> frozenset[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import bench_engine
 import chart_benchmarks
 import pytest
-from charts import network_title
+from charts import network_titles
 
 from tests.clips import write_clip
 from tests.tiny import MODEL
@@ -186,7 +186,8 @@ def test_charts_say_which_networks_are_not_trained(tmp_path: Path) -> None:
 
 
 def test_what_was_compressed_of_generated_weights_is_not_trained() -> None:
-    assert network_title("a.dcz", "file:a.dcz of random:12") == "a.dcz (not trained)"
+    network = ("a.dcz", "file:a.dcz of random:12")
+    assert network_titles([network]) == {network: "a.dcz (not trained)"}
 
 
 def test_weights_of_one_network_are_told_apart() -> None:
