@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -67,7 +68,13 @@ class OpenVinoPeer(Peer):
             properties["INFERENCE_PRECISION_HINT"] = _TYPES[self.precision]
         model = self._model.clone()
         model.reshape([self.batch, *self._input_shape])
-        compiled = openvino.Core().compile_model(model, "CPU", properties)
+        # OpenVINO gives the thread that compiles a stack for its signals, and takes it away with
+        # the model, but not as it should where there are several: Ctrl-C in Python's own thread
+        # would be a segmentation fault.
+        with ThreadPoolExecutor(1) as apart:
+            compiled = apart.submit(
+                openvino.Core().compile_model, model, "CPU", properties
+            ).result()
         count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._size = int(compiled.output(0).shape[1])
         self._request = compiled.create_infer_request() if count == 1 else None

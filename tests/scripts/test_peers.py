@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from functools import partial
 from types import ModuleType
@@ -97,6 +98,27 @@ def test_workers_keep_to_one_core_whatever_others_set() -> None:
 def test_parts_are_consecutive_and_of_equal_length() -> None:
     assert [part.tolist() for part in consecutive_parts(torch.arange(5), 2)] == [[0, 1, 2], [3, 4]]
     assert [part.tolist() for part in consecutive_parts(torch.arange(2), 3)] == [[0], [1]]
+
+
+def test_openvino_leaves_signals_where_they_are_handled(subject: Subject) -> None:
+    pytest.importorskip("openvino")
+    before = signal_stack()
+    peers = baseline_candidates(
+        "openvino", subject.dense(), precision="fp32", threads=1, batches=(1, 3)
+    )
+    for peer in peers:
+        peer.prepare()
+    assert signal_stack() == before
+    while peers:
+        del peers[0]  # the one that was made first
+        assert signal_stack() == before
+
+
+def signal_stack() -> bytes:
+    """Where the kernel lets signals of this thread be handled, as it says it."""
+    answer = ctypes.create_string_buffer(3 * ctypes.sizeof(ctypes.c_void_p))
+    assert ctypes.CDLL(None).sigaltstack(None, answer) == 0
+    return answer.raw
 
 
 def test_int8_without_frames_for_calibration_fails(subject: Subject) -> None:
