@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call
-from torchvision.ops import batched_nms, box_convert
+from torchvision.ops import box_convert, nms
 
 from rrm_extract.errors import ConfigError
 from rrm_extract.models import Letterbox, LoadedModel, Region
@@ -164,7 +164,7 @@ class Detector:
         is_seen = corners.isfinite().all(1) & (cut[:, :2] < cut[:, 2:]).all(1)
         corners, cut, found, kind = corners[is_seen], cut[is_seen], found[is_seen], kind[is_seen]
         # Before they are cut off: how much two boxes overlap is what the network says of them.
-        kept = batched_nms(corners, found, kind, self.overlap)
+        kept = self._kept(corners, found, kind)
         return Detections(
             boxes=cut[kept].numpy(),
             scores=found[kept].float().numpy(),
@@ -172,6 +172,25 @@ class Detector:
             height=height,
             width=width,
         )
+
+    def _kept(self, corners: Tensor, scores: Tensor, classes: Tensor) -> Tensor:
+        """(K,) int64: which of N boxes no better one of their class suppresses, the best first.
+
+        Torchvision's batched_nms moves each class aside instead. It moves by the largest
+        coordinate: too little where others are negative, so much that no digits are left where one
+        is huge.
+
+        Args:
+            corners: (N, 4): left, top, right, bottom, which need not lie in the frame.
+            scores: (N,).
+            classes: (N,) int64.
+        """
+        is_kept = torch.zeros_like(classes, dtype=torch.bool)
+        for one in set(classes.tolist()):
+            (own,) = (classes == one).nonzero(as_tuple=True)
+            is_kept[own[nms(corners[own], scores[own], self.overlap)]] = True
+        (kept,) = is_kept.nonzero(as_tuple=True)
+        return kept[scores[kept].argsort(descending=True, stable=True)]
 
     def _placed(self, boxes: Tensor, height: int, width: int) -> Tensor:
         """From shares of the network's input to shares of the frame."""

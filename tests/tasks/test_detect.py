@@ -111,6 +111,29 @@ def test_a_box_may_be_two_classes() -> None:
     assert len(found) == 1
 
 
+def test_a_box_beyond_the_frame_may_be_two_classes() -> None:
+    raw = nothing()
+    put(raw, 3, 3)
+    raw[0, 2:4, 3, 3] = 5.1  # exp() of it is 164: the box begins far outside the frame
+    raw[0, 6, 3, 3] = CERTAIN - math.log(1.5)  # 0.6 and 0.4
+    (found,) = detector(overlap=0.1, threshold=0.2)(raw, height=64, width=64)
+    assert found.classes.tolist() == [0, 1]
+    assert found.scores.tolist() == pytest.approx([0.6, 0.4], abs=1e-5)
+
+
+def test_a_huge_box_does_not_matter_to_other_classes() -> None:
+    raw = nothing()
+    put(raw, 6, 6)
+    raw[0, 2:4, 6, 6] = 60.0  # exp() of it is 1e26
+    # Two boxes around the point where their cells meet are the same.
+    put(raw, 3, 3, kind=1, score=0.9)
+    put(raw, 3, 4, kind=1, score=0.8)
+    raw[0, 0, 3, 3], raw[0, 0, 3, 4] = CERTAIN, -CERTAIN
+    (found,) = detector()(raw, height=64, width=64)
+    assert found.classes.tolist() == [0, 1]
+    assert found.scores.tolist() == pytest.approx([1, 0.9], abs=1e-5)
+
+
 def test_boxes_end_at_the_frame() -> None:
     raw = nothing()
     put(raw, 0, 0)
