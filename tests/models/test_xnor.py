@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from rrm_extract import FeatureFile
 from rrm_extract.errors import ModelError, WeightsError
-from rrm_extract.graph import BinaryConv2d, BinaryLinear, Sign, default_layer, fold_batch_norm
+from rrm_extract.graph import (
+    BinaryConv2d,
+    BinaryLinear,
+    Sign,
+    default_layer,
+    fold_batch_norm,
+    select,
+)
 from rrm_extract.graph import trace as trace_module
 from rrm_extract.models import list_models, load_model
 from rrm_extract.models.loaded import hash_state
@@ -142,7 +149,9 @@ def test_networks_by_name(name: str, size: int, layer: str, features: int, param
     with torch.inference_mode():
         scores = loaded.module(x)
         assert torch.equal(program(x)[0], scores)
+        (feature,) = select(program, (layer,))(x)
     assert scores.shape == (2, 1000)
+    assert feature.shape == (2, features)
     # An untrained network is of use only if its signs are of both kinds and differ by frame.
     signs: list[Tensor] = []
     for module in loaded.module.modules():
@@ -154,7 +163,6 @@ def test_networks_by_name(name: str, size: int, layer: str, features: int, param
     for values in signs:
         assert 0.05 < float((values > 0).float().mean()) < 0.95
         assert not torch.equal(values[0], values[1])
-    assert features == (signs[-1].shape[1] if name == "xnor_alexnet" else 512)
 
 
 def test_random_weights_depend_on_the_seed_only() -> None:
