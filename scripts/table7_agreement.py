@@ -68,7 +68,7 @@ NOTES = (
     "Theoretical speedup as the engine ran: the dense network's multiply-accumulates over those "
     "that it did, key frames included. Layers that it chose to run dense count in full, so it is "
     "less than what the zeros of the deltas allow. That, and speedups in time beside dense "
-    "runtimes with the best of their settings, are in Tables 5 and 6.",
+    "runtimes with the best of the settings that were tried, are in Tables 5 and 6.",
     "Error: relative L2 distance of the raw output to dense PyTorch, mean and worst frame.",
     "Kept: the same if every frame of a chunk had just what the dense network finds in the first. "
     "Agreement no better than that is no merit of the recurrence.",
