@@ -14,6 +14,7 @@ from rrm_extract.config import kinds
 from rrm_extract.config.kinds import DEFAULT_PERCENTILE, DEFAULT_THRESHOLD, MAX_FPS, Kind
 from rrm_extract.config.option import Option, option_field, shown
 from rrm_extract.errors import ConfigError
+from rrm_extract.given_file import lack_of_file
 
 FEATURES = "features"
 """The task of a job whose frames get features."""
@@ -407,7 +408,7 @@ class JobConfig:
         """The network as it was asked for; a file without its folder."""
         kind = DARKNET if self.model.startswith(DARKNET) else ""
         path = Path(self.model.removeprefix(kind))
-        return f"{kind}{path.name}" if path.is_file() else self.model
+        return f"{kind}{path.name}" if lack_of_file(path) is None else self.model
 
     @property
     def task_options(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from rrm_extract.config import JobConfig
 from rrm_extract.engine.kernels import isa_of_this_process, native_module
 from rrm_extract.engine.mapped import is_mapped
 from rrm_extract.errors import EngineError
+from rrm_extract.given_file import lack_of_file
 from rrm_extract.jobs.compiled import beside
 from rrm_extract.jobs.digests import digest_of_code, file_digest
 from rrm_extract.jobs.plan import JobPlan
@@ -81,7 +82,7 @@ def network_key(config: JobConfig) -> str | None:
     """
     plain = KNOWN.fullmatch(config.model)
     timm = config.model.startswith("timm/") and (
-        config.weights.startswith("random") or Path(config.weights).is_file()
+        config.weights.startswith("random") or lack_of_file(Path(config.weights)) is None
     )
     file = FROM_FILE.fullmatch(config.model)
     if not (plain or timm or file) or config.device != "cpu" or config.engine == "torch":

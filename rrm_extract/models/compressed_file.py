@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..config.job import DARKNET
 from ..errors import ModelError, PreprocessError, WeightsError
+from ..given_file import lack_of_file
 from .caffe_alexnet import CAFFE_ALEXNET, load_caffe_alexnet
 from .compression.dcz import DczDescription
 from .compression.dcz_reader import describe_dcz
@@ -151,8 +152,8 @@ def _own_file(name: str, choice: WeightsChoice) -> Path:
             "--weights away"
         )
     path = Path(name)
-    if not path.is_file():
-        raise ModelError(f"no file {name!r}")
+    if lack := lack_of_file(path):
+        raise ModelError(f"model file {name!r} {lack}")
     return path
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import ModelError, PreprocessError, WeightsError
+from ..given_file import lack_of_file
 from .checkpoint import all_nan_keys
 from .loaded import LoadedModel, Transform, freeze, hash_joined, hash_state
 from .onnx_check import check_conversion, graph_text, input_kind, inputs_of, is_close
@@ -41,8 +42,8 @@ def load_onnx(name: str, choice: WeightsChoice, preprocess: Transform | None) ->
             "--weights away"
         )
     path = Path(name)
-    if not path.is_file():
-        raise ModelError(f"no file {name!r}")
+    if lack := lack_of_file(path):
+        raise ModelError(f"model file {name!r} {lack}")
     proto = _read(path)
     declared = _input_dims(name, proto)
     if preprocess is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Literal
 import torch
 
 from ..errors import WeightsError
+from ..given_file import lack_of_file
 
 __all__ = ["WeightsChoice", "parse_weights", "seeded"]
 
@@ -41,17 +43,17 @@ def parse_weights(text: str) -> WeightsChoice:
     """Read ``weights=``: "default", "random", "random:SEED", a file, or a weights name.
 
     Raises:
-        WeightsError: the seed is no number, or the file does not exist.
+        WeightsError: the seed is no number, or the file does not exist or may not be looked at.
     """
     if text == "default":
         return WeightsChoice(kind="default", text=text)
     if text == "random" or text.startswith("random:"):
         return WeightsChoice(kind="random", text=text, seed=_seed(text))
-    path = Path(text)
-    if text.lower().endswith(FILE_SUFFIXES) or path.is_file():
-        if not path.is_file():
-            raise WeightsError(f"weights file {text!r} does not exist")
+    lack = lack_of_file(Path(text))
+    if lack is None:
         return WeightsChoice(kind="file", text=text)
+    if text.lower().endswith(FILE_SUFFIXES) or os.sep in text:
+        raise WeightsError(f"weights file {text!r} {lack}")
     return WeightsChoice(kind="named", text=text)
 
 

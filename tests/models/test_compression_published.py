@@ -194,7 +194,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 
 def test_missing_file_fails() -> None:
-    with pytest.raises(ModelError, match=r"no file 'nothing\.net'"):
+    with pytest.raises(ModelError, match=r"'nothing\.net' does not exist"):
         load_model("nothing.net")
     with pytest.raises(WeightsError, match="cannot be read"):
         read_published_net(Path("nothing.net"))

@@ -235,7 +235,7 @@ def test_other_input_fails(
 
 
 def test_missing_file_fails(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"no file 'nothing\.cfg'; expected darknet:FILE\.cfg"):
+    with pytest.raises(ModelError, match=r"g\.cfg' does not exist; expected darknet:FILE\.cfg"):
         load_model("darknet:nothing.cfg", weights="random:0")
 
 

@@ -409,7 +409,7 @@ def test_damaged_file_fails(tmp_path: Path, content: bytes) -> None:
 
 
 def test_missing_file_fails() -> None:
-    with pytest.raises(ModelError, match=r"no file 'nothing\.onnx'"):
+    with pytest.raises(ModelError, match=r"'nothing\.onnx' does not exist"):
         load_model("nothing.onnx", preprocess=PREPROCESS)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...config.job import DARKNET
 from ...errors import ModelError, PreprocessError, WeightsError
+from ...given_file import lack_of_file
 from ..checkpoint import all_nan_keys, fit_checkpoint, read_checkpoint
 from ..letterbox import Letterbox
 from ..loaded import LoadedModel, Transform, freeze, hash_state
@@ -72,8 +73,8 @@ def _sections(name: str) -> list[Section]:
     if name in PUBLISHED:
         return published_cfg(name)
     path = Path(name.removeprefix(DARKNET))
-    if not path.is_file():
-        raise ModelError(f"model {name!r}: no file {str(path)!r}; expected {DARKNET}FILE.cfg")
+    if lack := lack_of_file(path):
+        raise ModelError(f"model {name!r}: {str(path)!r} {lack}; expected {DARKNET}FILE.cfg")
     return read_cfg(path)
 
 
