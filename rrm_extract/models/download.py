@@ -48,30 +48,38 @@ def ensure_cached(model: str, url: str, *, weights_id: str) -> Path:
         The cached file.
 
     Raises:
-        WeightsError: neither cached nor downloadable, or the cached file is damaged.
+        WeightsError: neither cached nor downloadable, the cached file is damaged, or there is no
+            folder that it could be in.
     """
     name = Path(urlparse(url).path).name
-    path = Path(torch.hub.get_dir()).expanduser() / "checkpoints" / name
+    try:
+        path = Path(torch.hub.get_dir()).expanduser() / "checkpoints" / name
+    except RuntimeError as error:  # a user without a home
+        raise WeightsError(
+            f"weights {weights_id} of {model} have no folder to be kept in ({one_line(error)}): "
+            "set TORCH_HOME to one, or give --weights FILE, or --weights random:0 for an "
+            "untrained network"
+        ) from error
     match = _HASH.search(name)
     prefix = match.group(1) if match else None
-    if path.exists():
-        if prefix is not None and not _sha256(path, weights_id).startswith(prefix):
-            raise WeightsError(
-                f"the cached file {path} of weights {weights_id} is damaged or another file (its "
-                f"SHA-256 does not begin with {prefix}); delete it, or put a good one in its place"
-            )
-        return path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_parts(path)
-        with network_timeout():
-            torch.hub.download_url_to_file(url, str(path), prefix, progress=sys.stderr.isatty())
+        was_there = path.exists()
+        if not was_there:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_parts(path)
+            with network_timeout():
+                torch.hub.download_url_to_file(url, str(path), prefix, progress=sys.stderr.isatty())
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise WeightsError(
             f"weights {weights_id} of {model} are neither cached nor downloadable "
             f"({one_line(error)}): put {name} (from {url}) at {path}, or give --weights FILE, "
             "or --weights random:0 for an untrained network"
         ) from error
+    if was_there and prefix is not None and not _sha256(path, weights_id).startswith(prefix):
+        raise WeightsError(
+            f"the cached file {path} of weights {weights_id} is damaged or another file (its "
+            f"SHA-256 does not begin with {prefix}); delete it, or put a good one in its place"
+        )
     return path
 
 

@@ -232,6 +232,20 @@ def test_cache_that_cannot_be_written_fails(
         load_model("resnet18")
 
 
+def test_cache_that_cannot_be_looked_into_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / ("a" * 300)))
+    with pytest.raises(WeightsError, match=r"cached nor downloadable \(OSError: .* too long: "):
+        load_model("resnet18")
+
+
+def test_cache_of_a_user_without_a_home_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", "~nobody-of-that-name/torch")
+    with pytest.raises(WeightsError, match=r"no folder to be kept in \(.*\): set TORCH_HOME"):
+        load_model("resnet18")
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder with a published file; the cache is another folder."""
