@@ -12,7 +12,8 @@ import filelock
 from rrm_extract.errors import StoreLockedError, StoreWriteError
 from rrm_extract.store.files import writing
 
-NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
+NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""ENOTSUP and EOPNOTSUPP are one number on Linux, and two on macOS."""
 HELD = frozenset({errno.EWOULDBLOCK, errno.EACCES})
 
 

@@ -34,6 +34,9 @@ class OutputPlace:
 
         Args:
             output: The file, or a link to it.
+
+        Raises:
+            StoreWriteError: The folder may not be looked into, or the link leads back to itself.
         """
         # The file is renamed into place, which must replace what a link points at, not the link.
         with writing(output):

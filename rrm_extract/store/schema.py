@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -116,8 +117,19 @@ def storable(text: str) -> str:
 
 
 def file_behind(output: Path) -> Path:
-    """Where an output really lies: a link's target, there or not."""
-    return output.resolve() if output.is_symlink() else output
+    """Where an output really lies: a link's target, there or not.
+
+    Raises:
+        OSError: The folder may not be looked into, or the link leads back to itself.
+    """
+    if not output.is_symlink():
+        return output
+    try:
+        output.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # of which resolve() says nothing, or no OSError
+            raise
+    return output.resolve()
 
 
 def parts_dir_of(output: Path) -> Path:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import runpy
 import signal
 import stat
 from contextlib import nullcontext
@@ -28,10 +29,12 @@ from rrm_extract.store import (
     OutputStore,
     VideoFeatures,
     layout,
+    lock,
     merge,
     same_content,
     save_chunk,
 )
+from rrm_extract.store.place import OutputPlace
 from rrm_extract.store.shield import ShieldedFile
 
 from .helpers import (
@@ -418,6 +421,14 @@ def test_lock_is_released_after_a_refusal(tmp_path: Path) -> None:
         pass
 
 
+def test_link_to_itself_fails(tmp_path: Path) -> None:
+    (tmp_path / "there.h5").symlink_to("back.h5")
+    (tmp_path / "back.h5").symlink_to("there.h5")
+    for read_or_write in (FeatureFile, OutputPlace):
+        with pytest.raises(StoreError, match=r"there\.h5: Too many levels of symbolic links; "):
+            read_or_write(tmp_path / "there.h5")
+
+
 def test_impossible_place_fails(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "way.h5.parts").write_text("x")
@@ -629,6 +640,12 @@ def test_a_file_system_without_locks_is_told(
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(StoreWriteError, match="keeps no locks"):
         OutputStore(tmp_path / "f.h5", IDENTITY).__enter__()
+
+
+def test_macos_has_a_number_of_its_own_for_no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errno, "ENOTSUP", 45)
+    monkeypatch.setattr(errno, "EOPNOTSUPP", 102)
+    assert {45, 102} <= runpy.run_path(lock.__file__)["NO_LOCKS"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
