@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,7 @@ from rrm_extract.jobs.calibration import (
     save,
 )
 from rrm_extract.jobs.discover import discover
+from rrm_extract.store.files import writing
 
 if TYPE_CHECKING:
     from rrm_extract.jobs.samples import ReadingWatch
@@ -122,23 +125,26 @@ def check_folder(path: Path) -> None:
     """Refuses a file that cannot be written for want of its folder.
 
     Raises:
-        StoreWriteError: there is no such folder.
+        StoreWriteError: there is no such folder, or it may not be looked at.
     """
-    if not path.parent.is_dir():
-        raise StoreWriteError(f"cannot write {path}: {path.parent} is no folder; make it first")
+    with writing(path):
+        if not path.parent.is_dir():
+            raise StoreWriteError(f"cannot write {path}: {path.parent} is no folder; make it first")
 
 
 def check_output(path: Path) -> None:
     """Refuses a file that is something else than a calibration, which would be lost.
 
     Raises:
-        StoreWriteError: it is one.
+        StoreWriteError: it is one, or it may not be looked at.
     """
-    if path.is_file() and not is_calibration(path):
-        raise StoreWriteError(
-            f"{path} is there already and is no calibration, so it is not written over; "
-            "choose another -o"
-        )
+    # Not is_file(), which from Python 3.14 on takes what may not be looked at for missing.
+    with writing(path), suppress(FileNotFoundError, NotADirectoryError):
+        if stat.S_ISREG(path.stat().st_mode) and not is_calibration(path):
+            raise StoreWriteError(
+                f"{path} is there already and is no calibration, so it is not written over; "
+                "choose another -o"
+            )
 
 
 def earlier(path: Path) -> TargetCalibration | None:

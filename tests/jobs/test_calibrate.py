@@ -27,7 +27,7 @@ from rrm_extract.errors import (
 from rrm_extract.jobs import ChunkExtractor, make_recipe
 from rrm_extract.jobs import calibrate_target as calibrate_target_module
 from rrm_extract.jobs import run as run_module
-from rrm_extract.jobs.calibrate import run_calibration
+from rrm_extract.jobs.calibrate import check_output, run_calibration
 from rrm_extract.jobs.calibrate_accumulated import calibrate_accumulated
 from rrm_extract.jobs.calibrate_target import ENOUGH, _rounded_up, calibrate_target
 from rrm_extract.jobs.calibration import (
@@ -356,6 +356,18 @@ def test_a_missing_folder_is_found_before_the_work(videos: Path, tmp_path: Path)
     config = job(videos, target_error=0.01, model="tests.nothing:at_all")
     with pytest.raises(StoreWriteError, match="nowhere is no folder"):
         run_calibration(config, tmp_path / "nowhere/c.json", say=silent)
+    with pytest.raises(StoreWriteError, match=r"cannot write .*aaa/c\.json"):
+        run_calibration(config, tmp_path / ("a" * 300) / "c.json", say=silent)
+
+
+def test_a_file_that_may_not_be_looked_at_is_not_written_over(tmp_path: Path) -> None:
+    with pytest.raises(StoreWriteError, match="File name too long"):
+        check_output(tmp_path / ("a" * 300))
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "none.json", tmp_path / "file" / "below.json"):
+        check_output(path)
+    with pytest.raises(StoreWriteError, match="is there already and is no calibration"):
+        check_output(tmp_path / "file")
 
 
 def arguments(inputs: Path, output: Path, *options: object) -> list[str]:
