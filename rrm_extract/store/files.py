@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ from rrm_extract.errors import StoreError, StoreWriteError
 
 _TEMP_SUFFIX = ".tmp"
 
-NOT_FOR_FOLDERS = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
-"""What file systems shared with a host or over a network say of syncing a folder."""
+NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY})
+"""What file systems shared with a host or over a network say of syncing that they do not have."""
 
 
 def write_error(path: Path, error: OSError) -> StoreWriteError:
@@ -47,14 +48,28 @@ def is_temp(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(_TEMP_SUFFIX)
 
 
+def sync(handle: int) -> None:
+    """Make what was written survive a power cut, as far as the system can. Raises OSError."""
+    full: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:  # macOS, whose fsync leaves it in the cache of the drive
+        try:
+            fcntl.fcntl(handle, full)
+        except OSError as error:
+            if error.errno not in NO_SYNC:
+                raise
+        else:
+            return
+    os.fsync(handle)
+
+
 def fsync_dir(folder: Path) -> None:
     """Make renames inside `folder` survive a power cut, where the system can."""
     with suppress(PermissionError):  # Windows opens no folders
         handle = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            sync(handle)
         except OSError as error:
-            if error.errno not in NOT_FOR_FOLDERS:
+            if error.errno not in NO_SYNC:
                 raise
         finally:
             os.close(handle)
@@ -63,7 +78,7 @@ def fsync_dir(folder: Path) -> None:
 def commit(temp: Path, path: Path) -> None:
     """Put a finished temporary file under its name, for good. Raises OSError."""
     with temp.open("rb+") as file:
-        os.fsync(file.fileno())
+        sync(file.fileno())
     temp.replace(path)
     fsync_dir(path.parent)
 

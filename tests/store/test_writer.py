@@ -34,6 +34,7 @@ from rrm_extract.store import (
     same_content,
     save_chunk,
 )
+from rrm_extract.store.files import write_atomic
 from rrm_extract.store.place import OutputPlace
 from rrm_extract.store.shield import ShieldedFile
 
@@ -745,6 +746,27 @@ def test_folders_that_cannot_be_synced(
             store.finish([], [], ROOT, complete=True)
         with FeatureFile(path) as file:
             assert file.complete
+
+
+@pytest.mark.parametrize("refusal", [None, errno.ENOTSUP, errno.ENOTTY, errno.EIO])
+def test_macos_syncs_to_the_drive_where_it_can(
+    tmp_path: Path, refusal: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+
+    def full_sync(handle: int, how: int) -> None:
+        if refusal is not None:
+            raise OSError(refusal, os.strerror(refusal))
+        done.append(how)
+
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", full_sync)
+    monkeypatch.setattr(os, "fsync", lambda handle: done.append("fsync"))
+    fails = refusal == errno.EIO
+    with pytest.raises(StoreWriteError) if fails else nullcontext():
+        write_atomic(tmp_path / "file", b"bytes")
+    assert set(done) == (set() if fails else {51 if refusal is None else "fsync"})
+    assert (tmp_path / "file").exists() is not fails
 
 
 def test_another_processor_alone_writes_nothing_anew(tmp_path: Path) -> None:
