@@ -261,6 +261,10 @@ def far_from_the_end(metadata: Metadata, sections: list[bytes]) -> None:
     metadata["layers"][0]["shape"] = [12, 31]
 
 
+def without_preprocess(metadata: Metadata, sections: list[bytes]) -> None:
+    del metadata["preprocess"]
+
+
 def something_left(metadata: Metadata, sections: list[bytes]) -> None:
     sections.append(b"more")
 
@@ -309,6 +313,7 @@ LIES: dict[str, tuple[Lie, str]] = {
     "absurd tensor": (set_in_tensor(shape=[1 << 40]), "more than 1073741824 weights"),
     "absurd tensor of nothing": (set_in_tensor(shape=[0, 1 << 60]), "more than 1073741824"),
     "no model": (set_at_top(model=None), "'model' is not a string"),
+    "no preprocess": (without_preprocess, "'preprocess' is not an object or null"),
     "preprocess no object": (set_at_top(preprocess=[1]), "'preprocess' is not"),
     "something left": (something_left, "something behind its last section"),
 }
