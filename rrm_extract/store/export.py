@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,7 +23,7 @@ from rrm_extract.store.export_found import (
     export_npz,
     npz_name,
 )
-from rrm_extract.store.files import replacing, temp_path, writing
+from rrm_extract.store.files import remove, replacing, temp_path, writing
 from rrm_extract.store.layout import append_rows, create_rows, creating
 from rrm_extract.store.reader import FeatureFile, VideoFeatures
 from rrm_extract.store.schema import Array
@@ -76,8 +78,9 @@ def export(
 
     Raises:
         StoreFormatError: The feature file cannot be read.
-        UsageError: Two videos would get the same name, the layout is not one of what the file has,
-            or a copy would take the place of the feature file itself.
+        UsageError: Two videos would get the same name, or names that the file system of ``out``
+            takes for one; the layout is not one of what the file has; or a copy would take the
+            place of the feature file itself.
         StoreWriteError: A file is there already, or the system refuses.
     """
     folder = Path(out)
@@ -85,6 +88,7 @@ def export(
         _check_layout(source, layout)
         targets = _targets(source, folder, layout)
         _check_targets(source.path, targets, folder, overwrite=overwrite)
+        _refuse_names_taken_for_one(targets)
         if layout == "npy":
             _export_npy(source, folder)
         elif layout == "flat":
@@ -182,6 +186,32 @@ def _check_targets(source: Path, targets: Sequence[Path], folder: Path, *, overw
         )
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def _refuse_names_taken_for_one(targets: Sequence[Path]) -> None:
+    """Refuses files that would replace each other where the file system ignores case, say."""
+    alike: defaultdict[str, list[Path]] = defaultdict(list)
+    for path in targets:
+        group = alike[unicodedata.normalize("NFD", str(path)).casefold()]
+        for other in group:
+            if _is_taken_for(path, other):
+                raise UsageError(
+                    f"{path} and {other} are one file to the file system there; use another "
+                    "--layout, or choose a folder on another disk for -o"
+                )
+        group.append(path)
+
+
+def _is_taken_for(path: Path, other: Path) -> bool:
+    """Asks the file system with temporary files: those of the names themselves may be there."""
+    temp = temp_path(path)
+    with writing(path):
+        temp.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temp.touch()
+            return temp_path(other).exists()
+        finally:
+            remove(temp)
 
 
 def _export_npy(source: FeatureFile, folder: Path) -> None:

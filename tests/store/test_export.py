@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 from pathlib import Path
 
 import h5py
@@ -123,6 +124,26 @@ def test_names_too_long_for_a_file_fail_before_anything_is_written(tmp_path: Pat
         export(path, tmp_path / "out", layout="npy")
     assert not (tmp_path / "out").exists()
     assert export(path, tmp_path / "out", layout="flat").n_videos == 2
+
+
+def test_names_that_differ_in_case_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_file(tmp_path / "feats.h5", ["S/a.mp4", "S/A.mp4", "b.mp4"])
+    out = tmp_path / "out"
+    summary = export(path, out, layout="npy")
+    assert len(summary.files) == len(names_in(out / "S")) + 2 == 6
+    assert export(path, out, layout="npy", overwrite=True) == summary, "of both there are files"
+    before = (out / "S" / "A.mp4.npy").read_bytes()
+
+    def folded(path: Path) -> Path:
+        return path.with_name(f".{path.name.lower()}.tmp")
+
+    module = importlib.import_module("rrm_extract.store.export")
+    monkeypatch.setattr(module, "temp_path", folded)  # as a disk has it that ignores case
+    with pytest.raises(UsageError, match=r"a\.mp4\.npy and \S*A\.mp4\.npy are one file to the"):
+        export(path, out, layout="npy", overwrite=True)
+    assert len([*(out / "S").iterdir()]) == 4, "no temporary file"
+    assert (out / "S" / "A.mp4.npy").read_bytes() == before
+    assert export(path, out, layout="flat").n_videos == 3
 
 
 def test_mixed_widths_fails(tmp_path: Path) -> None:
