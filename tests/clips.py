@@ -53,6 +53,7 @@ def write_clip(
     options: dict[str, str] | None = None,
     first_number: int = 0,
     container_format: str | None = None,
+    container_options: dict[str, str] | None = None,
     noise: int = 0,
 ) -> Path:
     """Encode pictures with the numbers `first_number`, `first_number` + 1, ...
@@ -69,7 +70,8 @@ def write_clip(
     elif codec in ("mpeg4", "mpeg2video"):
         coder_options |= {"q:v": "2", "sc_threshold": "1000000000"}
     random = np.random.default_rng(0)
-    with av.open(str(path), "w", format=container_format) as container:
+    muxing = container_options or {}
+    with av.open(str(path), "w", format=container_format, options=muxing) as container:
         stream = container.add_stream(codec, rate=Fraction(rate))
         stream.width, stream.height = size
         stream.pix_fmt = pixel_format

@@ -121,6 +121,24 @@ class PacketTable:
         return np.asarray(ticks - (shown.min() if len(shown) else ticks.min()))
 
     @cached_property
+    def last_tick(self) -> int:
+        """When the last frame that is shown begins, in `ticks`."""
+        return int(self.ticks[~self.hidden].max())
+
+    @cached_property
+    def step(self) -> int:
+        """The shortest time between frames that are shown, in time base units, at least 1.
+
+        0 where another is no multiple of it; of a single frame, how long it is shown.
+        """
+        times = np.unique(self.ticks[~self.hidden])
+        steps = times[1:] - times[:-1]
+        if not len(steps):
+            return self.span
+        shortest = int(steps.min())
+        return 0 if np.any(steps % shortest) else shortest
+
+    @cached_property
     def shown_stamps(self) -> Int64s:
         """(P,) int64: the timestamp behind each of `ticks`, as the file has it."""
         if not self.by_slot:

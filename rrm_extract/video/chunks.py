@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from rrm_extract.video.clip import ClipInfo
 
 FINE_CLOCK = Fraction(1, 1000)
-"""Containers with a clock of this many seconds, or finer, round frame times to it.
+"""On a clock of this many seconds a tick, or finer, frame times are taken for rounded to ticks.
 
 Matroska shows frame 1 of 24 per second at 0.042 s, after the sample at 1/24 s that it was made
-for. On such a clock a sample's time is therefore rounded up to the next tick. Coarser clocks
-(AVI's tick is one frame) hold exact times, and nothing is rounded.
+for. On such a clock a sample's time is therefore rounded up to the next tick. What coarser clocks
+hold is told from the frames' times: see `_is_rounded`.
 """
 
 
@@ -73,6 +73,11 @@ def count_samples(info: ClipInfo, sampling: Sampling) -> int:
     duration = info.duration
     if info.time_base <= FINE_CLOCK:
         duration -= info.time_base  # the end of the last frame is rounded too
+    elif _is_rounded(info, sampling.fps):
+        # On a coarse clock both the last frame's time and how long it is shown count: together
+        # they may be two ticks too long. The frame's own sample is within a tick of its time.
+        ticks = max(info.packets.span - 2, info.packets.last_tick + 1)
+        duration = ticks * info.time_base
     return max(1, ceil(duration * sampling.fps))
 
 
@@ -84,15 +89,35 @@ def expected_frames(info: ClipInfo, sampling: Sampling) -> int:
 def count_chunks(info: ClipInfo, sampling: Sampling) -> int:
     """How many chunks a clip has, at least 1."""
     if sampling.fps is None:
-        last = int(info.packets.ticks[~info.packets.hidden].max())
-        return floor(last * info.time_base / sampling.chunk) + 1
+        return floor(info.packets.last_tick * info.time_base / sampling.chunk) + 1
     return -(-count_samples(info, sampling) // sampling.frames_per_chunk)
 
 
 def sample_tick(info: ClipInfo, fps: Fraction, sample: int) -> int:
     """The latest time at which a frame shown in a sample may begin, in time base units."""
     ticks = sample / (fps * info.time_base)
-    return ceil(ticks) if info.time_base <= FINE_CLOCK else floor(ticks)
+    return ceil(ticks) if _is_rounded(info, fps) else floor(ticks)
+
+
+def _is_rounded(info: ClipInfo, fps: Fraction) -> bool:
+    """Whether frames may begin up to a tick beside the times that they were made for.
+
+    On a clock coarser than `FINE_CLOCK` times are exact where a tick is one frame (AVI), or where
+    all are multiples of the shortest step (30 per second in QuickTime's ticks of 1/600 s, GIFs
+    with one delay). They are rounded where they are uneven: 24 per second in GIF's ticks of 1/100
+    s are shown at 0, 4, 8, 13, 17 and so on.
+    """
+    if info.time_base <= FINE_CLOCK:
+        return True
+    if info.packets.frame_span == 1:
+        return False
+    step = info.packets.step
+    if step < 2:
+        return True
+    # Of a few frames the rounded times may be even too (15 per second in GIF: 0, 7). They may be
+    # the samples' own frames if none of them is a whole tick away.
+    n_steps = max(1, info.packets.last_tick // step)
+    return 0 < abs(1 / (fps * info.time_base) - step) * n_steps < 1
 
 
 def chunk_span(info: ClipInfo, sampling: Sampling, chunk: int) -> Span | None:

@@ -51,7 +51,8 @@ class ClipReader:
     and decoding from the middle only starts at packets that reset the decoder. Where a file
     gives no such hold, each chunk is decoded from the beginning.
 
-    Sampled frame k shows the last frame whose time since the first frame is at most k / fps.
+    Sampled frame k shows the last frame whose time since the first frame is at most k / fps, which
+    is rounded up to the next tick where the file's times are rounded to ticks.
     Before the first frame that can be decoded, that one is shown.
 
     Example:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
-from math import ceil
+from itertools import product
+from math import ceil, floor
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from rrm_extract.video import Sampling, count_chunks, expected_frames, scan_clip
+from rrm_extract.video.chunks import count_samples, sample_tick
 from tests.clips import write_clip
 from tests.video.reading import assert_any_order, read_clip, sampling
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -55,6 +60,78 @@ def test_clock_of_milliseconds_loses_no_frame(tmp_path: Path, suffix: str) -> No
     path = write_clip(tmp_path / f"a.{suffix}", n_frames=60, rate=24)
     assert scan_clip(path).time_base == Fraction(1, 1000)
     assert read_clip(path).numbers == list(range(60))
+
+
+def write_coarse(path: Path, *, n_frames: int, rate: Fraction | int) -> Path:
+    """A GIF, or a QuickTime file with that format's own clock of 1/600 s."""
+    if path.suffix == ".gif":
+        return write_clip(path, n_frames=n_frames, rate=rate, codec="gif", pixel_format="gray")
+    ticks = {"video_track_timescale": "600"}
+    return write_clip(path, n_frames=n_frames, rate=rate, b_frames=2, container_options=ticks)
+
+
+@pytest.mark.parametrize("n_frames", [1, 2, 3, 4, 23, 60])
+@pytest.mark.parametrize(
+    ("suffix", "rate"),
+    [
+        ("gif", 24),
+        ("gif", 25),
+        ("gif", 15),
+        ("gif", Fraction(30000, 1001)),
+        ("mov", 24),
+        ("mov", Fraction(30000, 1001)),
+    ],
+)
+def test_coarse_clock_loses_no_frame(
+    tmp_path: Path, suffix: str, rate: Fraction | int, n_frames: int
+) -> None:
+    path = write_coarse(tmp_path / f"a.{suffix}", n_frames=n_frames, rate=rate)
+    assert scan_clip(path).time_base == {"gif": Fraction(1, 100), "mov": Fraction(1, 600)}[suffix]
+    assert read_clip(path, sampling(rate)).numbers == list(range(n_frames))
+    assert_any_order(path, sampling(rate, chunk=Fraction(1, 2)))
+
+
+@pytest.mark.parametrize(("suffix", "rate"), [("gif", 10), ("gif", 25), ("mov", 25), ("mov", 30)])
+def test_coarse_clock_that_suits_the_frames_is_exact(
+    tmp_path: Path, suffix: str, rate: int
+) -> None:
+    path = write_coarse(tmp_path / f"a.{suffix}", n_frames=49, rate=rate)
+    times = [Fraction(n, rate) for n in range(49)]
+    for fps in (Fraction(24), Fraction(24000, 1001)):
+        count = ceil(Fraction(49, rate) * fps)
+        assert read_clip(path, sampling(fps)).numbers == shown_at(times, fps, count)
+
+
+@pytest.mark.parametrize("round_time", [floor, round, ceil])
+@pytest.mark.parametrize("rate", [24, 25, 15, 50, Fraction(30000, 1001), Fraction(25, 2)])
+@pytest.mark.parametrize("ticks", [100, 120, 600])
+def test_rounding_of_times_loses_no_frame(
+    tmp_path: Path,
+    ticks: int,
+    rate: Fraction | int,
+    round_time: Callable[[Fraction], int],
+) -> None:
+    """However a program rounds, and wherever its first time is."""
+    info = scan_clip(write_clip(tmp_path / "a.mp4", n_frames=1))
+    step = Fraction(ticks) / rate
+    for n_frames, phase in product((1, 2, 5, 24, 50), (Fraction(0), Fraction(49, 100))):
+        times = np.array([round_time(n * step + phase) for n in range(n_frames)])
+        last = int(times[-1] - times[-2]) if n_frames > 1 else ceil(step)
+        span = int(times[-1] - times[0]) + last
+        packets = replace(
+            info.packets,
+            stamps=times,
+            sizes=np.ones(n_frames, dtype=np.int32),
+            hidden=np.zeros(n_frames, dtype=np.bool_),
+            span=span,
+            frame_span=round(step),
+        )
+        time_base = Fraction(1, ticks)
+        clip = replace(info, packets=packets, time_base=time_base, duration=span * time_base)
+        count = count_samples(clip, sampling(rate))
+        limits = [sample_tick(clip, Fraction(rate), sample) for sample in range(count)]
+        shown = np.searchsorted(packets.ticks, limits, side="right") - 1
+        assert shown.tolist() == list(range(n_frames))
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "avi", "ts", "mkv"])
