@@ -14,8 +14,10 @@ _H264_IDR = 5
 _H264_SEI = 6
 _H264_RECOVERY_POINT = 6
 _H264_INTRA_SLICES = (2, 4, 7, 9)
+_H264_PARAMETERS = {7, 8}
 _HEVC_IDR = (19, 20)
 _HEVC_OTHER_IRAP = (16, 17, 18, 21)
+_HEVC_PARAMETERS = {32, 33, 34}
 _MPEG4_VOP = b"\x00\x00\x01\xb6"
 _MPEG4_GOP = b"\x00\x00\x01\xb3"
 _MPEG4_I, _MPEG4_B = 0, 2
@@ -49,6 +51,7 @@ class EntryFinder:
     def __init__(self, codec: str, extradata: bytes | None, *, pix_fmt: str | None = None) -> None:
         self._codec = _DECODERS.get(codec, codec)
         self._extradata = extradata or b""
+        self._header_is_other = False
         self._mpeg4_header: bytes | None = None
         # The colours come with the first packet alone, beside its data.
         self._has_palette = self._codec == "rawvideo" and pix_fmt == "pal8"
@@ -68,14 +71,25 @@ class EntryFinder:
         if self._has_palette:
             return Entry.NONE
         if self._codec == "h264":
-            return _grade_h264(split_nals(data, self._nal_length_size()))
+            units = split_nals(data, self._nal_length_size())
+            known = self._knows_header({unit[0] & 31 for unit in units}, _H264_PARAMETERS)
+            return _grade_h264(units) if known else Entry.NONE
         if self._codec == "hevc":
-            return _grade_hevc(split_nals(data, self._nal_length_size()))
+            units = split_nals(data, self._nal_length_size())
+            known = self._knows_header({unit[0] >> 1 & 63 for unit in units}, _HEVC_PARAMETERS)
+            return _grade_hevc(units) if known else Entry.NONE
         if self._codec == "mpeg4":
             return self._grade_mpeg4(data)
         if self._codec in _CLOSED_CODECS:
             return Entry.CLOSED
         return Entry.OPEN if self._codec in _OPEN_CODECS else Entry.NONE
+
+    def replace_header(self, extradata: bytes) -> None:
+        """Take note that another global header holds from the next packet graded on.
+
+        A decoder that starts behind the place where the file has it knows the first one only.
+        """
+        self._header_is_other = extradata != self._extradata
 
     def opens(self, following: bytes) -> bool:
         """Whether the packet after a key frame shows that frames before it are still to come.
@@ -86,6 +100,10 @@ class EntryFinder:
             return False
         types = _mpeg4_types(following)
         return bool(types) and types[0] == _MPEG4_B
+
+    def _knows_header(self, kinds: set[int], parameters: set[int]) -> bool:
+        """Whether a decoder that starts at a packet of such units has the header in force."""
+        return not self._header_is_other or parameters <= kinds
 
     def _nal_length_size(self) -> int:
         # avcC and hvcC headers begin with their version, 1; start codes begin with 0.

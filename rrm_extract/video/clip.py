@@ -35,6 +35,12 @@ FORMATS_STARTING_ANYWHERE = ("mpegts", "mpeg", "h264", "hevc", "mpegvideo", "m4v
 CODECS_STARTING_AT_KEYS = ("mpeg4",)
 """Codecs whose decoder makes up a picture where it has none to start from, and says nothing."""
 
+FORMATS_REPEATING_HEADERS = ("mov",)
+"""Containers of which FFmpeg gives the codec's header in force once more after a seek.
+
+Of others (FLV), where the header changes in the file, only with the packet behind the new one.
+"""
+
 FORMATS_DECLARING_LENGTH = ("mov", "avi", "matroska")
 """Containers whose header says how long the stream is, so that a cut file can be told."""
 
@@ -172,12 +178,16 @@ def _read_packets(
     columns = PacketColumns()
     context = stream.codec_context
     finder = EntryFinder(context.codec.name, context.extradata, pix_fmt=context.pix_fmt)
+    names = container.format.name.split(",")
+    repeats_headers = any(name in FORMATS_REPEATING_HEADERS for name in names)
     previous_is_key = False
     try:
         for packet in data_packets(container, stream):
             columns.append(packet)
             if on_packet is not None:
                 on_packet()
+            if packet.has_sidedata("new_extradata") and not repeats_headers:
+                finder.replace_header(bytes(packet.get_sidedata("new_extradata")))
             if previous_is_key and finder.needs_data and finder.opens(bytes(packet)):
                 columns.key_entry[-1] = min(columns.key_entry[-1], Entry.OPEN)
             previous_is_key = packet.is_keyframe

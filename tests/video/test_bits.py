@@ -45,6 +45,23 @@ def test_h264_with_lengths() -> None:
 
 
 @pytest.mark.parametrize(
+    ("codec", "parameters", "key"),
+    [
+        ("h264", START + b"\x67sps" + START + b"\x68pps", IDR),
+        ("hevc", b"".join(START + bytes([n << 1, 1]) for n in (32, 33, 34)), START + b"\x26\x01"),
+    ],
+)
+def test_a_key_behind_another_header_needs_it(codec: str, parameters: bytes, key: bytes) -> None:
+    finder = EntryFinder(codec, b"\0one")
+    assert finder.grade(key) == Entry.CLOSED
+    finder.replace_header(b"\0two")
+    assert finder.grade(key) == Entry.NONE
+    assert finder.grade(parameters + key) == Entry.CLOSED
+    finder.replace_header(b"\0one")
+    assert finder.grade(key) == Entry.CLOSED
+
+
+@pytest.mark.parametrize(
     ("kind", "expected"),
     [(19, Entry.CLOSED), (20, Entry.CLOSED), (21, Entry.OPEN), (16, Entry.OPEN), (1, Entry.NONE)],
 )

@@ -11,7 +11,7 @@ import pytest
 
 from rrm_extract.errors import ClipOpenError
 from rrm_extract.video import ClipReader, _decode, _seek, count_chunks, scan_clip
-from tests.clips import decode_all, flip_bytes, packet_places, write_clip
+from tests.clips import decode_all, flip_bytes, packet_places, remux, write_clip
 from tests.video.avi import write_palette_avi
 from tests.video.reading import (
     Chunk,
@@ -272,3 +272,32 @@ def test_a_palette_is_there_in_every_chunk(tmp_path: Path) -> None:
     with ClipReader(info, setting) as reader:
         shades = [int(frame.image.mean()) for frame in reader.read(3)]
     assert shades == [20 + number for number in range(72, 96)]
+
+
+def test_a_stream_goes_on_with_another_header(tmp_path: Path) -> None:
+    """As FLV recordings do whose sender connects again; x264 has the quantizer in the header."""
+    path = tmp_path / "c.flv"
+    one, two = (
+        write_clip(tmp_path / f"{qp}.flv", noise=20, options={"qp": qp}) for qp in ("10", "40")
+    )
+    path.write_bytes(one.read_bytes() + _later_tags(two, milliseconds=2000))
+    info = scan_clip(path)
+    assert info.packets.key_index.tolist() == [0, 12, 24, 36]
+    assert info.duration == pytest.approx(4, abs=0.002)
+    assert_any_order(path, sampling(24, chunk=1))
+
+    # An MP4 file has both headers at its beginning.
+    copied = remux(path, tmp_path / "c.mp4", edit=lambda _, packet: packet)
+    assert scan_clip(copied).packets.key_index.tolist() == list(range(0, 96, 12))
+    assert_any_order(copied, sampling(24, chunk=1))
+
+
+def _later_tags(flv: Path, *, milliseconds: int) -> bytes:
+    """A file's tags, so much later."""
+    data, at, moved = flv.read_bytes(), 13, b""
+    while at < len(data):
+        end = at + 11 + int.from_bytes(data[at + 1 : at + 4], "big") + 4
+        time = (int.from_bytes(data[at + 4 : at + 7], "big") + milliseconds).to_bytes(3, "big")
+        moved += data[at : at + 4] + time + data[at + 7 : end]
+        at = end
+    return moved
