@@ -1,4 +1,6 @@
-"""Interlaced H.264 with a picture for each field, in a transport stream: no encoder here makes it.
+"""Interlaced H.264 with a picture for each field, bare or in a transport stream.
+
+No encoder here makes it.
 
 Macroblocks hold plain samples (I_PCM), so that the bits are few and easily written down: ITU-T
 H.264, sections 7.3 and 7.4; ISO/IEC 13818-1, sections 2.4.3 and 2.4.4.
@@ -25,10 +27,19 @@ def write_fields(path: Path, *, n_frames: int, unstamped: Sequence[int] = ()) ->
     """
     stream = _TransportStream()
     for n in range(n_frames):
-        data = _DELIMITER + (_parameters() if n % 10 == 0 else b"")
-        data += _field(n, bottom=0) + _DELIMITER + _field(n, bottom=1)
-        stream.add(data, decoded=90_000 + n * TICKS, has_times=n not in unstamped)
+        stream.add(_frame(n), decoded=90_000 + n * TICKS, has_times=n not in unstamped)
     path.write_bytes(stream.data)
+
+
+def write_bare_fields(path: Path, *, n_frames: int, held_back: int = 0) -> None:
+    """The same without any times.
+
+    Args:
+        path: the file.
+        n_frames: how many.
+        held_back: frames that the decoder is told to hold back, as if their order were another.
+    """
+    path.write_bytes(b"".join(_frame(n, held_back=held_back) for n in range(n_frames)))
 
 
 class _Bits:
@@ -72,12 +83,18 @@ def _unit(header: int, payload: bytes) -> bytes:
 _DELIMITER = b"\0\0\0\1\x09\xf0"
 
 
-def _parameters() -> bytes:
+def _frame(n: int, *, held_back: int = 0) -> bytes:
+    data = _DELIMITER + (_parameters(held_back) if n % 10 == 0 else b"")
+    return data + _field(n, bottom=0) + _DELIMITER + _field(n, bottom=1)
+
+
+def _parameters(held_back: int) -> bytes:
     # Main profile, level 3, 16 frames to number by, order of display as decoded, one reference,
     # 2 x 1 pairs of macroblocks, fields allowed; 25 frames a second.
     sequence = _Bits().u((8, 77), (8, 0), (8, 30)).ue(0, 0, 0, 4, 1).u((1, 0)).ue(1, 0)
     sequence.u((1, 0), (1, 0), (1, 1), (1, 0), (1, 1), (4, 0), (1, 1), (32, 1), (32, 2 * RATE))
-    sequence.u((1, 1), (1, 0), (1, 0), (1, 0), (1, 1), (1, 1)).ue(0, 0, 10, 10, 0, 1)
+    sequence.u((1, 1), (1, 0), (1, 0), (1, 0), (1, 1), (1, 1)).ue(0, 0, 10, 10)
+    sequence.ue(held_back, held_back + 1)
     picture = _Bits().ue(0, 0).u((1, 0), (1, 0)).ue(0, 0, 0).u((1, 0), (2, 0)).ue(0, 0, 0)
     picture.u((1, 1), (1, 0), (1, 0))
     return _unit(0x67, sequence.end()) + _unit(0x68, picture.end())

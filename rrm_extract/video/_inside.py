@@ -60,6 +60,10 @@ class Inside:
             if n_out:
                 *before, last = self._waiting
                 self._waiting = None
+                if self._table.stamped_by == "rate":
+                    # A second field is part of the frame before: it has that one's time.
+                    stamps = self._table.stamps
+                    before = [one for one in before if one == 0 or stamps[one] > stamps[one - 1]]
                 self._hold([*_frames_among(before, self._table.sizes, context.reorder_depth), last])
 
     def came_out(self, packet: int) -> int:

@@ -82,7 +82,7 @@ class PacketTable:
     by_slot: bool
     """Whether frames take times in order instead of having their packet's."""
     stamped_by: str
-    """Which timestamp `stamps` holds: "pts", "dts", or "rate" (a packet's number)."""
+    """Which timestamp `stamps` holds: "pts", "dts", or "rate" (its frame's number)."""
     jump_at: Int64s
     """(J,) int64: packets at which the file's clock jumps; behind a broken time it jumps back."""
     jump_by: Int64s
@@ -181,6 +181,7 @@ def build_table(
     rate: Fraction,
     guesses_pts: bool,
     reorders: bool,
+    field_duration: int,
     starts_anywhere: bool,
     ends_early: bool = False,
 ) -> PacketTable:
@@ -191,7 +192,7 @@ def build_table(
       then frames take them in order.
     - "dts": presentation times are missing, or the container has none and FFmpeg guesses them
       (AVI). Decoding times are then the times at which frames are shown, in order.
-    - "rate": there are no usable times at all; packet n is at n / rate.
+    - "rate": there are no usable times at all; packet n is at n / rate, but for second fields.
 
     A packet without any time is a little behind the one before, unless most of them have none.
 
@@ -201,6 +202,8 @@ def build_table(
         rate: Frames per second, for want of timestamps.
         guesses_pts: The container keeps no presentation times.
         reorders: The decoder gives frames in another order than it takes them.
+        field_duration: Duration of a packet that holds one of a frame's two fields, in time base
+            units; 0 where packets hold frames.
         starts_anywhere: The container may begin in the middle of a video (a broadcast).
         ends_early: The file was cut off: frames may be missing between the last ones.
     """
@@ -210,7 +213,8 @@ def build_table(
     _fill(pts, dts, usual=usual)
     hidden = np.array(columns.hidden, dtype=np.bool_)
     stamped_by, by_slot = _choose_stamps(pts, dts, guesses_pts=guesses_pts)
-    stamps = {"pts": pts, "dts": dts, "rate": np.arange(len(pts), dtype=np.int64)}[stamped_by]
+    numbers = _frame_numbers(np.array(columns.durations, dtype=np.int64), field_duration)
+    stamps = {"pts": pts, "dts": dts, "rate": numbers}[stamped_by]
     if stamped_by == "rate":
         usual = 1
 
@@ -313,6 +317,15 @@ def _fill(pts: Int64s, dts: Int64s, *, usual: int) -> None:
     for times in (pts, dts):
         known = times[before] != NO_TIME
         times[missing[known]] = (times[before] + step * (missing - before))[known]
+
+
+def _frame_numbers(durations: Int64s, field_duration: int) -> Int64s:
+    """Number the frames of packets (P,) in decoding order; a frame's two fields share a number."""
+    places = np.arange(len(durations), dtype=np.int64)
+    is_field = (durations == field_duration) & (field_duration > 0)
+    frame_before = np.maximum.accumulate(np.where(is_field, -1, places))
+    is_second = is_field & ((places - frame_before) % 2 == 0)
+    return np.asarray(places - np.cumsum(is_second))
 
 
 def _choose_stamps(pts: Int64s, dts: Int64s, *, guesses_pts: bool) -> tuple[str, bool]:

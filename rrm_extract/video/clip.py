@@ -35,6 +35,9 @@ FORMATS_STARTING_ANYWHERE = ("mpegts", "mpeg", "h264", "hevc", "mpegvideo", "m4v
 CODECS_STARTING_AT_KEYS = ("mpeg4",)
 """Codecs whose decoder makes up a picture where it has none to start from, and says nothing."""
 
+CODECS_SPLIT_INTO_FIELDS = ("h264",)
+"""Codecs of which FFmpeg takes each field of an interlaced frame for a packet of its own."""
+
 FORMATS_REPEATING_HEADERS = ("mov",)
 """Containers of which FFmpeg gives the codec's header in force once more after a seek.
 
@@ -114,6 +117,9 @@ def scan_clip(path: Path, *, on_packet: Callable[[], None] | None = None) -> Cli
         rate = stream.average_rate or stream.guessed_rate or stream.base_rate or FALLBACK_RATE
         stream_base = stream.time_base or Fraction(1, 1000)
         context = stream.codec_context
+        # Of a bare stream only the codec knows the rate; the demuxer always says 25.
+        coded_rate = Fraction(getattr(context, "framerate", None) or rate)
+        has_fields = context.codec.name in CODECS_SPLIT_INTO_FIELDS
         build = partial(
             build_table,
             columns,
@@ -121,14 +127,12 @@ def scan_clip(path: Path, *, on_packet: Callable[[], None] | None = None) -> Cli
             rate=rate,
             guesses_pts=any(name in FORMATS_WITHOUT_PTS for name in names),
             reorders=bool(context.has_b_frames),
+            field_duration=round(1 / (2 * coded_rate * stream_base)) if has_fields else 0,
             starts_anywhere=context.codec.name in CODECS_STARTING_AT_KEYS
             or any(name in FORMATS_STARTING_ANYWHERE for name in names),
         )
         table = build()
-        # Of a bare stream only the codec knows the rate; the demuxer always says 25.
-        time_base = stream_base
-        if table.stamped_by == "rate":
-            time_base = 1 / Fraction(getattr(context, "framerate", None) or rate)
+        time_base = 1 / coded_rate if table.stamped_by == "rate" else stream_base
         declared = _declared_duration(path, container, stream)
         damage = failure or _say_what_is_missing(
             table.span * time_base, declared, table.frame_span * time_base

@@ -10,8 +10,9 @@ import pytest
 
 from rrm_extract.video import scan_clip
 from rrm_extract.video._clock import _places_to_be
+from rrm_extract.video._packets import _frame_numbers
 from tests.clips import NOT_CODED, remux, replace_packets, write_clip, write_edit_list
-from tests.fields import write_fields
+from tests.fields import write_bare_fields, write_fields
 from tests.video.reading import assert_any_order, read_clip, sampling
 
 if TYPE_CHECKING:
@@ -352,6 +353,25 @@ def test_fields_that_share_a_time(tmp_path: Path, fps: int | None) -> None:
     levels = [int(frame.image[0, 0, 0]) for frame in frames]
     assert np.all(np.diff(levels) > 0)
     assert_any_order(path, sampling(fps, chunk=Fraction(2, 5)))
+
+
+@pytest.mark.parametrize("held_back", [0, 2])
+def test_fields_without_times_make_frames(tmp_path: Path, held_back: int) -> None:
+    path = tmp_path / "fields.h264"
+    write_bare_fields(path, n_frames=30, held_back=held_back)
+    info = scan_clip(path)
+    assert (info.timestamps, info.duration) == ("rate", Fraction(30, 25))
+    frames = read_clip(path, sampling(25)).frames
+    levels = [int(frame.image[0, 0, 0]) for frame in frames]
+    assert len(levels) == 30
+    assert np.all(np.diff(levels) > 0)
+    assert_any_order(path, sampling(25, chunk=Fraction(2, 5)))
+
+
+def test_fields_and_frames_may_alternate() -> None:
+    durations = np.array([2, 1, 1, 2, 2, 1, 1, 1, 1, 2])
+    assert _frame_numbers(durations, 1).tolist() == [0, 1, 1, 2, 3, 4, 4, 5, 5, 6]
+    assert _frame_numbers(durations, 0).tolist() == list(range(10))
 
 
 @pytest.mark.parametrize("lost", [[7], [7, 8], [0], [29], [3, 10, 20]])
