@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 NOT_VIDEO_FORMATS = ("tty", "image2", "ico", "lrc", "srt", "webvtt", "ass", "concat", "hls", "dash")
 """Demuxers that FFmpeg picks for text, pictures and play lists."""
 
+PICTURE_BRANDS = ("heic", "heix", "mif1", "avif")
+"""Brands of HEIF files that hold a picture; FFmpeg reads its tiles as videos of one frame."""
+
 ATTACHED_PICTURE = 0x400
 """FFmpeg's AV_DISPOSITION_ATTACHED_PIC, which not every PyAV has a name for."""
 
@@ -124,10 +127,13 @@ def _choose_stream(
     path: Path, container: av.container.InputContainer
 ) -> av.video.stream.VideoStream:
     names = container.format.name.split(",")
-    if any(name in NOT_VIDEO_FORMATS or name.endswith("_pipe") for name in names):
+    brand = container.metadata.get("major_brand")
+    is_picture = brand in PICTURE_BRANDS
+    if is_picture or any(name in NOT_VIDEO_FORMATS or name.endswith("_pipe") for name in names):
+        kind = brand if is_picture else container.format.name
         raise ClipOpenError(
-            f"{path}: FFmpeg reads this as {container.format.name!r} (text, a picture or a "
-            "play list); expected a video file"
+            f"{path}: FFmpeg reads this as {kind!r} (text, a picture or a play list); "
+            "expected a video file"
         )
     streams = list(container.streams.video)
     if not streams:

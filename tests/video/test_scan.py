@@ -133,6 +133,27 @@ def test_picture_fails(tmp_path: Path) -> None:
         scan_clip(path)
 
 
+def test_photo_in_a_container_of_videos_fails(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "photo.avif", n_frames=1, codec="libsvtav1", size=(64, 64))
+    with pytest.raises(ClipOpenError, match=r"'avif' .* a picture"):
+        scan_clip(path)
+
+
+@pytest.mark.parametrize("brand", ["heic", "heix", "mif1"])
+def test_photo_by_its_brand_fails(tmp_path: Path, brand: str) -> None:
+    path = write_clip(tmp_path / "a.mp4", n_frames=1)
+    path.write_bytes(path.read_bytes().replace(b"ftypisom", b"ftyp" + brand.encode(), 1))
+    with pytest.raises(ClipOpenError, match=rf"'{brand}' .* a picture"):
+        scan_clip(path)
+
+
+@pytest.mark.parametrize("brand", ["hevc", "msf1", "avis"])
+def test_sequence_of_pictures_is_a_video(tmp_path: Path, brand: str) -> None:
+    path = write_clip(tmp_path / "a.mp4", n_frames=5)
+    path.write_bytes(path.read_bytes().replace(b"ftypisom", b"ftyp" + brand.encode(), 1))
+    assert read_clip(path).numbers == list(range(5))
+
+
 def test_audio_only_fails(tmp_path: Path) -> None:
     with pytest.raises(ClipOpenError, match="no video stream, only audio"):
         scan_clip(write_tone(tmp_path / "tone.wav"))
