@@ -31,7 +31,9 @@ def match_frames(annotated: Sequence[AnnotatedFrame], shown: Sequence[Shown]) ->
     """Finds the sampled frame of each annotated one.
 
     A frame that is annotated by its number has to be the very frame; one that is annotated by its
-    time is the nearest one in time, less than half the distance of two sampled frames away.
+    time is the nearest one in time, less than half the distance of two sampled frames away. Of two
+    annotations of one number the first that has marks counts: a frame that is shown for two samples
+    is exported for each.
 
     Args:
         annotated: of one clip, in any order.
@@ -53,6 +55,9 @@ def match_frames(annotated: Sequence[AnnotatedFrame], shown: Sequence[Shown]) ->
             is_beyond = time > seconds[-1]
         if place is not None and place not in taken:
             taken[place] = in_pixels(frame, shown[place])
+        elif place is not None and frame.number is not None:
+            if not _has_marks(taken[place]):
+                taken[place] = in_pixels(frame, shown[place])
         elif is_beyond:
             beyond += 1
         else:
@@ -88,6 +93,10 @@ def in_pixels(frame: AnnotatedFrame, shown: Shown) -> AnnotatedFrame:
         bodies=tuple(map(body, frame.bodies)),
         size=(float(shown.height), float(shown.width)),
     )
+
+
+def _has_marks(frame: AnnotatedFrame) -> bool:
+    return bool(frame.boxes or frame.bodies)
 
 
 def _place(pair: tuple[int, AnnotatedFrame]) -> int:

@@ -43,6 +43,17 @@ def test_a_frame_shown_twice_counts_once() -> None:
     assert [place for place, _ in matched.pairs] == [4]
 
 
+@pytest.mark.parametrize("marked", [0, 1])
+def test_a_number_annotated_twice_keeps_its_marks(marked: int) -> None:
+    shown = sampled(12, fps=24, source=12)
+    frames = [AnnotatedFrame(number=0), AnnotatedFrame(number=0)]
+    boxes = (MarkedBox(name="a", corners=(0, 0, 10, 10)),)
+    frames[marked] = AnnotatedFrame(number=0, boxes=boxes)
+    matched = match_frames(frames, shown)
+    assert [(place, frame.boxes) for place, frame in matched.pairs] == [(0, boxes)]
+    assert (matched.between, matched.beyond) == (0, 0)
+
+
 def test_marks_are_put_into_pixels() -> None:
     (shown,) = sampled(1)
     marks = AnnotatedFrame(
