@@ -19,6 +19,7 @@ from rrm_extract import __version__
 from rrm_extract.errors import ModelError, StoreWriteError, WeightsError
 from rrm_extract.graph import tensor_digest
 from rrm_extract.graph.binary import BINARY_MODULES
+from rrm_extract.jobs.calibrate import check_folder
 from rrm_extract.jobs.recipe import weights_notes
 from rrm_extract.models import LoadedModel, load_model
 from rrm_extract.models.compression import (
@@ -141,9 +142,15 @@ def compress_network(
 
     Raises:
         UsageError: the request is wrong, or does not fit the network.
-        StoreWriteError: the file is there already, or the system refuses.
+        StoreWriteError: the file is there already, its folder is not, it is a folder itself, or
+            the system refuses.
     """
     with writing(output):
+        check_folder(output)
+        if output.is_dir():
+            raise StoreWriteError(
+                f"cannot write {output}: it is a folder; name a file in it, or choose another -o"
+            )
         if output.exists() and not overwrite:
             raise StoreWriteError(f"{output} would be written over; use --overwrite or another -o")
     if model.lower().endswith(".onnx"):

@@ -268,6 +268,31 @@ def test_wrong_usage_says_what_to_do(
     assert list(tmp_path.iterdir()) == [], "nothing was written"
 
 
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [("no/such/n.dcz", "no/such is no folder; make it first"), ("n.dcz", "n.dcz: it is a folder")],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    output: str,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("the network was loaded")
+
+    monkeypatch.setattr("rrm_extract.jobs.compress.load_model", load)
+    monkeypatch.chdir(tmp_path)
+    Path("n.dcz").mkdir()
+    code, _, err = output_of(
+        capsys, "compress", "--model", MODEL, "--density", "1", "--overwrite", "-o", output
+    )
+    assert code == 3
+    assert words in err
+    assert "what was complete is kept" not in err
+
+
 def test_a_damaged_file_is_one_clear_line(
     squeezenet: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
