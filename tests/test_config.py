@@ -448,6 +448,8 @@ def test_paths_are_expanded(job_file, monkeypatch):
     assert job.inputs == ("/data sets/a", "/home/someone/b")
     assert (job.output, job.weights) == ("/data sets/$out.h5", "/home/someone/w.pth")
     assert job.json_log == "/home/someone/log.jsonl"
+    job = load_job(job_file("inputs: a\nmodel: darknet:~/nets/net.cfg\n"))
+    assert job.model == "darknet:/home/someone/nets/net.cfg"
 
 
 @pytest.mark.parametrize("value", [None, ""])

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from rrm_extract.config.job import OPTIONS, JobConfig, check_mapping, unknown_key
+from rrm_extract.config.job import DARKNET, OPTIONS, JobConfig, check_mapping, unknown_key
 from rrm_extract.config.option import Option, shown
 from rrm_extract.errors import ConfigError
 
@@ -184,4 +184,7 @@ def _expanded_path(value: object, *, where: str) -> object:
             )
         return found
 
-    return os.path.expanduser(re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", variable, value))  # noqa: PTH111
+    filled = re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", variable, value)
+    # A model's file may stand behind a prefix.
+    prefix = DARKNET if filled.startswith(DARKNET) else ""
+    return prefix + os.path.expanduser(filled.removeprefix(prefix))  # noqa: PTH111
