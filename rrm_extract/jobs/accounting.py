@@ -20,7 +20,7 @@ from rrm_extract.rrm.cost import (
 )
 from rrm_extract.store import ChunkResult
 
-__all__ = ["STAGES", "Accounting", "layer_columns"]
+__all__ = ["STAGES", "Accounting", "count_not_finite", "layer_columns"]
 
 STAGES = ("decode", "preprocess", "network")
 """What the seconds of a chunk are taken of; those of a task have "task" as well."""
@@ -35,7 +35,7 @@ class Accounting:
     Attributes:
         frames, delta_frames: all frames, and those that were not key frames.
         work: sum over all frames of the share of the dense MACs.
-        not_finite: frames whose features have NaN or infinities.
+        not_finite: frames whose features, or a task's raw outputs, have NaN or infinities.
         seconds: by stage.
         events: see :data:`rrm_extract.jobs.control.EVENTS`.
         found: objects or people in all frames, None where they have features.
@@ -61,7 +61,9 @@ class Accounting:
         self.frames += len(chunk.key_frame)
         self.delta_frames += int(delta.sum())
         self.work += float(chunk.work.sum(dtype=np.float64))
-        self.not_finite += int((~np.isfinite(chunk.features).all(axis=1)).sum())
+        # Of a task's chunk, whose features have no columns, the extractor has counted them.
+        self.not_finite += count_not_finite(chunk.features)
+        self.not_finite += int(chunk.attrs.get("n_not_finite", 0))
         self._density += chunk.density.sum(axis=0, dtype=np.float64)
         self._density_delta += chunk.density_delta[delta].sum(axis=0, dtype=np.float64)
         for rows, kept in (
@@ -137,6 +139,11 @@ class Accounting:
             "speedup_theoretical": self.speedup_theoretical(),
             "speedup_theoretical_over_sparse_input": theoretical_speedup_over_sparse_input(layers),
         }
+
+
+def count_not_finite(rows: npt.NDArray[np.float32]) -> int:
+    """How many of T frames have NaN or infinities, of (T, D) features or raw outputs."""
+    return int((~np.isfinite(rows).all(axis=1)).sum())
 
 
 def layer_columns(layers: tuple[LayerCost, ...]) -> Mapping[str, npt.NDArray[Any]]:

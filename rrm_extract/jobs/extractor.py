@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rrm_extract.engine.seen import Seen
 from rrm_extract.errors import ClipDamagedError
+from rrm_extract.jobs.accounting import count_not_finite
 from rrm_extract.jobs.control import EVENTS, Control, ControlledNetwork, Core, Watch
 from rrm_extract.store import ChunkResult, Found
 from rrm_extract.video import ClipReader, SampledFrame
@@ -100,6 +101,7 @@ class ChunkExtractor:
         shown: list[tuple[float, int, int]] = []
         features: list[NDArray[np.float32]] = []
         found: list[Found] = []
+        not_finite = 0
         densities: list[Seen] = []
         watches: list[Watch] = []
         damage, rotation = "", 0
@@ -123,6 +125,8 @@ class ChunkExtractor:
                 if reading is None:
                     features.append(output)
                 else:
+                    # Nothing of the raw output is kept, where it could be counted later.
+                    not_finite += count_not_finite(output)
                     began = time.perf_counter()
                     found.append(reading(output, [_size(frame) for frame in batch]))
                     clock["task"] += time.perf_counter() - began
@@ -162,6 +166,7 @@ class ChunkExtractor:
                 "n_decoded": reader.n_decoded - decoded,
                 "n_decode_errors": reader.n_decode_errors - errors,
                 "rotation": rotation,
+                **({} if reading is None else {"n_not_finite": not_finite}),
             },
             damage=damage,
         )

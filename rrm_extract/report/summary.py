@@ -51,9 +51,14 @@ def summary_text(summary: RunSummary) -> str:
                 f"{accounting.found / accounting.frames:.2f} per frame"
             )
         if accounting.not_finite:
+            what, becomes = (
+                ("features", "are stored as they are")
+                if accounting.found is None
+                else ("raw outputs", "what was found in them is not to be trusted")
+            )
             lines.append(
-                f"warning: the features of {accounting.not_finite} frames have NaN or infinities, "
-                "and are stored as they are; look at the weights, and run verify"
+                f"warning: the {what} of {accounting.not_finite} frames have NaN or infinities, "
+                f"and {becomes}; look at the weights, and run verify"
             )
         lines.append(
             f"overall sparsity of the deltas: {number(measures['sparsity_macs'])} by MACs, "

@@ -17,6 +17,7 @@ from rrm_extract.errors import ConfigError, InputError, UsageError
 from rrm_extract.jobs import sampling_of
 from rrm_extract.jobs.recipe import load_plan
 from rrm_extract.models import load_model
+from rrm_extract.models.darknet import write_weights
 from rrm_extract.report.stats import read_stats
 from rrm_extract.report.verify import Verifier
 from rrm_extract.store import export, same_content
@@ -28,7 +29,8 @@ from tests.closeness import assert_same_objects
 from tests.command import called, rrm_extract
 from tests.hostile.jobs import expect_clean, finished, started
 from tests.hostile.test_kill import MARK_SECONDS, mark
-from tests.tasks.jobs import detection, write_detector
+from tests.models.darknet import build
+from tests.tasks.jobs import DETECTOR, detection, write_detector
 
 SIZES = {"videos/a.mp4": (64, 48), "videos/sub/b.avi": (96, 64)}
 
@@ -177,6 +179,18 @@ def test_a_video_without_objects(folder: Path) -> None:
         export(folder / "none.h5", folder / "none", layout=layout)
     assert json.loads((folder / "none/coco_results.json").read_text()) == []
     assert len(json.loads((folder / "none/coco_images.json").read_text())["images"]) == 32
+
+
+def test_raw_outputs_that_are_no_numbers_are_told(folder: Path) -> None:
+    network = build(DETECTOR)
+    network.layers[4].conv.weight.fill_(3e38)  # type: ignore[union-attr, operator]
+    write_weights(network, folder / "overflow.weights")
+    arguments = detection(
+        "videos/sub", "overflow.h5", "--weights", "overflow.weights", "--workers", "1"
+    )
+    done = rrm_extract(*arguments, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "warning: the raw outputs of 12 frames have NaN or infinities, and what" in done.stdout
 
 
 def test_a_job_killed_on_its_way_is_like_one_that_was_not(folder: Path, tmp_path: Path) -> None:
