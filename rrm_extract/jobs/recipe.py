@@ -282,8 +282,16 @@ def prepare_process(threads: int) -> None:
     torch.backends.cudnn.deterministic = True
 
 
-def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
+def make_recipe(
+    model: LoadedModel, config: JobConfig, *, layer_can_be_chosen: bool = True
+) -> Recipe:
     """Traces the model and finds the feature's shape and each layer's size.
+
+    Args:
+        model: of the job.
+        config: the job.
+        layer_can_be_chosen: whether the caller's --layer names the feature, as far as the task
+            leaves a choice.
 
     Raises:
         TraceError, LayerError, ConfigError: the request does not fit the model.
@@ -295,7 +303,8 @@ def make_recipe(model: LoadedModel, config: JobConfig) -> Recipe:
     whole = model.trace()
     layer = _layer(whole, config)
     program = select(whole, (layer,))
-    check_weights(program, model, f"layer {layer!r}")
+    another_layer = layer_can_be_chosen and config.task == FEATURES
+    check_weights(program, model, layer, another_layer=another_layer)
     program = fold(program)
     if config.pool == "avg":
         program = channels_first(program, model.input_shape)
@@ -468,8 +477,14 @@ def _transformed(images: list[NDArray[np.uint8]], transform: Transform) -> Tenso
     return torch.stack(outputs)
 
 
-def check_weights(program: Program, model: LoadedModel, what: str) -> None:
+def check_weights(program: Program, model: LoadedModel, layer: str, *, another_layer: bool) -> None:
     """Refuses a Program that reads parameters the weights did not give.
+
+    Args:
+        program: up to the layer.
+        model: that it is of.
+        layer: node name of the feature.
+        another_layer: whether another one can be asked for.
 
     Raises:
         WeightsError: names the first of them.
@@ -478,9 +493,9 @@ def check_weights(program: Program, model: LoadedModel, what: str) -> None:
     missing = sorted(used & model.missing_keys)
     if missing:
         msg = (
-            f"weights {model.weights_id} lack {len(missing)} parameters that {what} of "
-            f"{model.name} depends on (first: {missing[0]}); give weights that have them, or an "
-            "earlier --layer"
+            f"weights {model.weights_id} lack {len(missing)} parameters that layer {layer!r} of "
+            f"{model.name} depends on (first: {missing[0]}); give weights that have them"
+            f"{', or an earlier --layer' if another_layer else ''}"
         )
         raise WeightsError(msg)
 

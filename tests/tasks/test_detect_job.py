@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -13,8 +14,8 @@ import torch
 
 from rrm_extract import FeatureFile
 from rrm_extract.config import JobConfig
-from rrm_extract.errors import ConfigError, InputError, UsageError
-from rrm_extract.jobs import sampling_of
+from rrm_extract.errors import ConfigError, InputError, UsageError, WeightsError
+from rrm_extract.jobs import make_recipe, sampling_of
 from rrm_extract.jobs.recipe import load_plan
 from rrm_extract.models import load_model
 from rrm_extract.models.darknet import write_weights
@@ -342,6 +343,14 @@ def test_wrong_requests_fail(folder: Path, options: dict[str, object], message: 
         load_plan(job_of(folder, **{"task": "detect", **options}))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_another_layer_is_no_advice_for_a_task(folder: Path) -> None:
+    config = job_of(folder, task="detect")
+    model = load_model(config.model, weights=config.weights)
+    partial = replace(model, missing_keys=frozenset({"layers.4.conv.bias"}))
+    with pytest.raises(WeightsError, match=r"give weights that have them$"):
+        make_recipe(partial, config)
 
 
 def test_a_wrong_request_is_one_line_for_the_user(folder: Path) -> None:

@@ -140,7 +140,7 @@ class Overlay:
             changes |= {"layer": model.trace().outputs[0], "pool": "none"}
         self.config = config.replace(**changes)
         self.model: LoadedModel = model
-        self.recipe: Recipe = make_recipe(model, self.config)
+        self.recipe: Recipe = make_recipe(model, self.config, layer_can_be_chosen=False)
         self.painted = "all layers, by their MACs" if layer is None else f"input of {layer}"
         self._input_size = _size(model)
         self._core = PaintedNetwork(self.recipe, layer, self._input_size)
