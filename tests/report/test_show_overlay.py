@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image
 
 from rrm_extract import FeatureFile
 from rrm_extract.cli import main
 from rrm_extract.config import JobConfig
-from rrm_extract.errors import ClipDamagedError, ConfigError, LayerError
+from rrm_extract.errors import ClipDamagedError, ConfigError, LayerError, WeightsError
 from rrm_extract.jobs import calibrate_target, sampling_of
 from rrm_extract.report.show import Moment, Overlay, OverlaySummary, overlay_text, sink
 from rrm_extract.video import ClipReader, count_chunks, scan_clip
@@ -23,7 +26,7 @@ from tests.clips import decode_all, flip_bytes, packet_places, write_clip
 from tests.command import extraction
 from tests.report.clips import SIDE, SQUARE, corner, moving_square, standing_square
 from tests.report.mixing import MIXING
-from tests.tiny import MODEL
+from tests.tiny import MODEL, network
 from tests.video.test_damage import cut, write_index_first
 
 FACTOR = 10
@@ -262,6 +265,28 @@ def test_the_frame_at_a_time(tmp_path: Path) -> None:
         picture(clip, Moment(frame=10))
 
 
+def test_a_native_number_that_gives_no_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = write_clip(tmp_path / "a.mp4", n_frames=30, b_frames=2, noise=20)
+    place, size = packet_places(clip)[0]
+    flip_bytes(clip, range(place, place + size))
+    overlay, output = Overlay(config(fps="native")), tmp_path / "f.png"
+    with pytest.raises(ConfigError, match=r"--frame 0 gives no frame: the first .* is 12$"):
+        overlay.write_frame(clip, output, Moment(frame=0))
+    seen = Overlay._seen
+
+    def with_a_gap(self: Overlay, *clip: Any) -> Iterator[Any]:
+        return (one for one in seen(self, *clip) if one.frame.sample_index not in (14, 15))
+
+    monkeypatch.setattr(Overlay, "_seen", with_a_gap)
+    for number in (14, 15):
+        with pytest.raises(ConfigError, match=rf"{number} gives no frame: .* are 13 and 16$"):
+            overlay.write_frame(clip, output, Moment(frame=number))
+    with pytest.raises(ConfigError, match=r"--frame 30 is not there: the last .* is 29$"):
+        overlay.write_frame(clip, output, Moment(frame=30))
+
+
 def test_a_turned_clip_is_upright(tmp_path: Path) -> None:
     from tests.video.test_picture import write_corners
 
@@ -353,6 +378,15 @@ def test_an_error_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Monk
         write(clip)
     assert output.read_bytes() == b"before"
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "overlay.mp4"}
+
+
+def test_another_layer_is_no_advice_for_weights_that_are_missing(tmp_path: Path) -> None:
+    """--layer says what is painted here."""
+    state = network().state_dict()
+    del state["features.0.bias"]
+    torch.save(state, tmp_path / "less.pt")
+    with pytest.raises(WeightsError, match=r"give weights that have them$"):
+        Overlay(config(weights=str(tmp_path / "less.pt")))
 
 
 def test_outputs_of_another_kind_are_refused_before_anything_is_computed(tmp_path: Path) -> None:

@@ -239,6 +239,7 @@ class Overlay:
             closing(self._seen(info, None)) as seen,
         ):
             meant = self._first(seen, path)  # before it nothing else is shown
+            one: _Seen | None = None
             canvas = self._canvas(meant.frame)  # laid out by the first frame, as the clip's
             _count(meant, work, progress)
             # Nothing behind it is asked for: the clip may be damaged there.
@@ -249,10 +250,7 @@ class Overlay:
                 meant = one
                 _count(meant, work, progress)
         if moment.frame not in (None, meant.frame.sample_index):
-            raise ConfigError(
-                f"{moment.text} is not there: the last sampled frame of {path} is "
-                f"{meant.frame.sample_index}"
-            )
+            raise ConfigError(f"{moment.text} {_absence(moment, path, meant.frame, one)}")
         write_picture(output, canvas.draw(meant.frame, meant.density, meant.raw, work))
         return self._summary(output, canvas, work)
 
@@ -347,6 +345,23 @@ class Overlay:
             seconds_network=self._seconds,
             damage=damage,
         )
+
+
+def _absence(moment: Moment, path: Path, nearest: SampledFrame, after: _Seen | None) -> str:
+    """Why a clip has no sampled frame of a number; native ones are of packets, and some give none.
+
+    Args:
+        moment: the number that was asked for.
+        path: the clip.
+        nearest: the last frame before it, or the clip's first one.
+        after: the next one, None where no more came.
+    """
+    if moment.frame is not None and nearest.sample_index > moment.frame:
+        return f"gives no frame: the first sampled frame of {path} is {nearest.sample_index}"
+    if after is None:
+        return f"is not there: the last sampled frame of {path} is {nearest.sample_index}"
+    beside = f"{nearest.sample_index} and {after.frame.sample_index}"
+    return f"gives no frame: the sampled frames of {path} beside it are {beside}"
 
 
 def _count(one: _Seen, work: WorkSoFar, progress: Progress) -> None:
