@@ -15,8 +15,7 @@ def setting_text(config: JobConfig, calibration: Calibration | None) -> str:
     """The threshold and what becomes of small changes, or the target that takes its place."""
     if isinstance(calibration, TargetCalibration):
         return f"target error {calibration.target_error:g} ({config.thresholds})"
-    limit = "" if config.error_limit is None else f", error limit {config.error_limit:g}"
-    return f"threshold {threshold_text(config.threshold)} ({config.policy}{limit})"
+    return _threshold_text(threshold_text(config.threshold), config.policy, config.error_limit)
 
 
 def stored_threshold(file: FeatureFile) -> str:
@@ -32,7 +31,12 @@ def stored_threshold(file: FeatureFile) -> str:
 
 
 def stored_setting_text(
-    threshold: str, policy: str, *, target_error: float | None, percentile: float | None
+    threshold: str,
+    policy: str,
+    *,
+    target_error: float | None,
+    percentile: float | None,
+    error_limit: float | None,
 ) -> str:
     """As :func:`setting_text`, of what a feature file says.
 
@@ -41,9 +45,16 @@ def stored_setting_text(
         policy: "bounded" or "paper".
         target_error: of the file's identity; None without a target.
         percentile: share of frames, in percent, that shall keep it.
+        error_limit: of the file's identity; None without the accumulated-error control.
     """
     by_layer = json.loads(threshold) if threshold.startswith("{") else None
     if target_error is not None:
         how = "and steered" if by_layer and any(by_layer.values()) else "to 0"
         return f"target error {target_error:g} ({percentile:g} %), thresholds calibrated {how}"
-    return f"threshold {threshold if by_layer is None else threshold_text(by_layer)} ({policy})"
+    threshold = threshold if by_layer is None else threshold_text(by_layer)
+    return _threshold_text(threshold, policy, error_limit)
+
+
+def _threshold_text(threshold: str, policy: str, error_limit: float | None) -> str:
+    limit = "" if error_limit is None else f", error limit {error_limit:g}"
+    return f"threshold {threshold} ({policy}{limit})"

@@ -61,6 +61,7 @@ class Stats:
             :func:`rrm_extract.report.setting.stored_threshold`.
         target_error, percentile: what the thresholds were calibrated and steered for; None where
             there was no target.
+        error_limit: at which the accumulated-error control began anew; None where there was none.
         videos, frames, delta_frames: counts; delta frames are those that were not key frames.
         failures: (video id, message) of what failed or is partial.
         layers: means over frames; densities of the delta over delta frames.
@@ -87,6 +88,7 @@ class Stats:
     audit: Mapping[str, Any]
     target_error: float | None = None
     percentile: float | None = None
+    error_limit: float | None = None
     found: Mapping[str, Any] | None = None
     eie: EieModel | None = None
 
@@ -145,6 +147,7 @@ class Stats:
                 self.policy,
                 target_error=self.target_error,
                 percentile=self.percentile,
+                error_limit=self.error_limit,
             ),
             f"{self.videos} video{'' if self.videos == 1 else 's'}, {self.frames} frames, "
             f"{self.frames - self.delta_frames} of them key frames",
@@ -304,6 +307,7 @@ def _made(file: FeatureFile, path: Path) -> dict[str, Any]:
         "policy": str(attrs.get("policy", "?")),
         "target_error": target,
         "percentile": None if target is None else identity.get("percentile"),
+        "error_limit": identity.get("error_limit"),
     }
 
 

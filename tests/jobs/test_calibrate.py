@@ -670,6 +670,23 @@ def test_accumulated_errors_are_limited(paper_file: Path, unseen: Path) -> None:
     np.testing.assert_array_equal(again.key_frame, held.key_frame)
 
 
+def test_stats_tell_the_limit_of_the_error(
+    paper_file: Path, videos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, options = tmp_path / "f.h5", ("--policy", "paper", "--threshold", 0.05, "--workers", 1)
+    for control, words in (
+        (("--aecs", paper_file, "--error-limit", 0.02), "(paper, error limit 0.02)"),
+        (("--overwrite",), "(paper)"),
+    ):
+        assert main(arguments(videos / "0.mp4", path, *options, *control)) == 0
+        capfd.readouterr()
+        assert main(["stats", str(path)]) == 0
+        assert capfd.readouterr().out.splitlines()[0].endswith(f", threshold 0.05 {words}")
+        assert main(["stats", str(path), "--json"]) == 0
+        limit = 0.02 if "--aecs" in control else None
+        assert json.loads(capfd.readouterr().out)["error_limit"] == limit
+
+
 def test_the_fit_says_how_good_it_is(paper_file: Path, tmp_path: Path, videos: Path) -> None:
     calibration = load(paper_file, kind="accumulated")
     assert isinstance(calibration, AccumulatedCalibration)
