@@ -32,7 +32,12 @@ OPTIONS = (*TRIAL_OPTIONS, "threshold", "thresholds", "aecs", "error_limit", "cu
     metavar="N",
     help="Look at the first N sampled frames of each video. Example: --max-frames 48",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON. Example: verify clip.mp4 --json")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON, with the notes on weights and engine. Example: verify clip.mp4 --json",
+)
 def verify(
     inputs: tuple[str, ...],
     max_error: float | None,
@@ -58,15 +63,20 @@ def verify(
     videos = discover(config.inputs, root=config.root, include=config.include)
     prepare_process(config.threads)
     verifier = Verifier(config)
-    clips, failures = [], {}
+    clips, failures = {}, {}
     for video in videos:
         try:
-            clips.append(verifier.clip(video.path, max_frames=max_frames))
+            clips[video.video_id] = verifier.clip(video.path, max_frames=max_frames)
         except ClipError as error:  # the other videos are compared all the same
             failures[video.video_id] = str(error)
-    totals = overall(clips)
+    totals = overall(list(clips.values()))
     if as_json:
-        values = {**totals, "clips": [clip.to_json() for clip in clips], "failures": failures}
+        values = {
+            **totals,
+            "clips": [clip.to_json() for clip in clips.values()],
+            "failures": failures,
+            "notes": list(verifier.notes()),
+        }
         click.echo(json.dumps(without_nan(values), indent=2))
     else:
         click.echo(verification_text(verifier, clips, totals))
@@ -77,5 +87,7 @@ def verify(
     if too_far and not as_json:
         found = f"largest error {worst} is over --max-error {max_error}"
         click.echo("no frame could be compared" if worst is None else found, err=True)
-    damaged = any(clip.damage for clip in clips)  # as in extract: what is missing was not compared
+    damaged = any(
+        clip.damage for clip in clips.values()
+    )  # as in extract: what is missing was not compared
     return 1 if failures or damaged or too_far else 0

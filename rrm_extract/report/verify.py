@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -34,6 +34,7 @@ from rrm_extract.jobs.channels import channels_first
 from rrm_extract.jobs.control import ControlledNetwork, relative_errors
 from rrm_extract.jobs.recipe import load_job_model
 from rrm_extract.models import LoadedModel
+from rrm_extract.printable import printable
 from rrm_extract.report.audit import error_percentile
 from rrm_extract.report.delta_frames import delta_frame_lines
 from rrm_extract.report.setting import setting_text
@@ -133,6 +134,10 @@ class Verifier:
         self.recurrent: Program = recurrent
         self.sampling = sampling_of(config)
         self._native: NativeNetwork | None = None
+
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about the weights and the engine."""
+        return all_notes(self.model, self.recipe)
 
     def _network(self) -> Network:
         """A recurrent network with a fresh state; weights are packed once for all clips."""
@@ -277,9 +282,15 @@ class Verifier:
 
 
 def verification_text(
-    verifier: Verifier, clips: Sequence[Verification], totals: dict[str, Any]
+    verifier: Verifier, clips: Mapping[str, Verification], totals: dict[str, Any]
 ) -> str:
-    """A table of clips, for a person."""
+    """A table of clips, for a person.
+
+    Args:
+        verifier: that compared.
+        clips: by video id.
+        totals: of :func:`overall`.
+    """
     config, recipe = verifier.config, verifier.recipe
     head = [
         "clip",
@@ -296,7 +307,7 @@ def verification_text(
     ]
     rows = [
         [
-            Path(clip.clip).name,
+            printable(video_id),
             str(clip.frames),
             f"{clip.relative_l2_mean:.2e}",
             f"{clip.relative_l2_p95:.2e}",
@@ -308,7 +319,7 @@ def verification_text(
             number(clip.density),
             number(clip.speedup_theoretical, 2),
         ]
-        for clip in clips
+        for video_id, clip in clips.items()
     ]
     lines = [
         f"{config.model}, weights {verifier.model.weights_text}, layer {recipe.layer}, "
@@ -319,7 +330,7 @@ def verification_text(
         "error: relative L2 of the feature; density: of the deltas, by MACs; "
         "speedup: theoretical (MACs), key frames included",
     ]
-    if clips and all(clip.top1_agreement is None for clip in clips):
+    if clips and all(clip.top1_agreement is None for clip in clips.values()):
         lines.append(
             "top-1, top-5: the weights lack what makes the classes of the feature"
             if verifier.lacks_classifier
@@ -333,8 +344,10 @@ def verification_text(
             f"(torch, {_processor(config, 'torch')}), {totals['seconds_rrm']:.1f} s recurrent "
             f"({recipe.engine}, {_processor(config, recipe.engine)})"
         )
-    lines += all_notes(verifier.model, recipe)
-    lines += [f"{Path(clip.clip).name}: {clip.damage}" for clip in clips if clip.damage]
+    lines += verifier.notes()
+    lines += [
+        printable(f"{video_id}: {clip.damage}") for video_id, clip in clips.items() if clip.damage
+    ]
     return "\n".join(lines)
 
 

@@ -482,6 +482,10 @@ def test_weights_that_do_not_fit_whole_are_reported(
     assert code == 0
     assert "lack 2 parameters that the chosen layer does not need: fc.bias, fc.weight" in out
     assert "have 1 entries that the network has no use for" in out
+    _, as_json, _ = output_of(capsys, "verify", *arguments, "--json")
+    notes = json.loads(as_json)["notes"]
+    assert len(notes) >= 2
+    assert set(notes) <= set(out.splitlines())
     code, _, err = output_of(capsys, "verify", *arguments, "--layer", "fc")
     assert code == 2
     assert "fc.bias" in err
@@ -505,6 +509,21 @@ def test_verify_goes_on_after_a_clip_without_frames(
     assert code == 1
     assert "no frame could be decoded" in err
     assert "clip.mp4" in out, "the other clip is compared all the same"
+
+
+def test_verify_tells_clips_of_one_name_apart(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["a/clip.mp4", "b/clip.mp4", "b/\x1b[2J.mp4"]
+    for name in names:
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(clip.read_bytes())
+    options = ("--root", ".", "--model", MODEL, "--max-frames", "2")
+    code, out, _ = output_of(capsys, "verify", *names, *options)
+    assert code == 0
+    rows = [line.split()[0] for line in out.splitlines() if line and ".mp4" in line.split()[0]]
+    assert rows == ["a/clip.mp4", "b/\\x1b[2J.mp4", "b/clip.mp4"]
 
 
 def test_a_job_file_is_told_what_it_can_do(
