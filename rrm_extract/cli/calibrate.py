@@ -46,12 +46,18 @@ OPTIONS = (*TRIAL_OPTIONS, "threshold", "target_error", "percentile")
     metavar="FILE.svg",
     help="With the policy paper: draw the fit; needs matplotlib. Example: --plot fit.svg",
 )
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace a plot that exists, as a calibration is anyway. Example: --overwrite",
+)
 def calibrate(
     inputs: tuple[str, ...],
     output: Path,
     clips: int,
     frames: int,
     plot: Path | None,
+    overwrite: bool,
     **values: Any,
 ) -> int:
     """Find what keeps an error, on a few stretches of some of the videos.
@@ -84,6 +90,7 @@ def calibrate(
         clips=clips,
         frames=frames,
         plot=plot,
+        overwrite=overwrite,
         say=lambda text: click.echo(text, err=True),
     )
     click.echo(calibration_text(calibration, output))

@@ -62,6 +62,7 @@ THRESHOLDS = "0,1e-4,3e-4,1e-3,3e-3,1e-2,3e-2,1e-1"
     metavar="FILE.svg",
     help="Draw it (.svg, .png or .pdf); needs matplotlib. Example: --plot tune.svg",
 )
+@click.option("--overwrite", is_flag=True, help="Replace a plot that exists. Example: --overwrite")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON. Example: tune clip.mp4 --json")
 def tune(
     inputs: tuple[str, ...],
@@ -70,6 +71,7 @@ def tune(
     frames: int,
     repeats: int,
     plot: Path | None,
+    overwrite: bool,
     as_json: bool,
     **values: Any,
 ) -> int:
@@ -86,7 +88,7 @@ def tune(
     if plot is not None:
         from rrm_extract.jobs.fit_plot import check_figure
 
-        check_figure(plot)
+        check_figure(plot, overwrite=overwrite)
 
     from rrm_extract.jobs.discover import discover
     from rrm_extract.jobs.recipe import all_notes, load_job_model, make_recipe, prepare_process

@@ -39,6 +39,7 @@ def run_calibration(
     clips: int = DEFAULT_CLIPS,
     frames: int = DEFAULT_FRAMES,
     plot: Path | None = None,
+    overwrite: bool = False,
     say: Callable[[str], None],
     without: Collection[str] = (),
     watch: ReadingWatch | None = None,
@@ -52,6 +53,7 @@ def run_calibration(
         clips: how many videos are looked at, at most.
         frames: how many sampled frames of each.
         plot: where the fit is drawn, with the policy "paper".
+        overwrite: replace what is there under the name of ``plot``.
         say: is told what is being done.
         without: ids of videos that are not looked at.
         watch: see :func:`rrm_extract.jobs.samples.take_samples`.
@@ -77,7 +79,7 @@ def run_calibration(
     if plot is not None:
         from rrm_extract.jobs.fit_plot import check_figure, draw_fit
 
-        check_figure(plot)
+        check_figure(plot, overwrite=overwrite)
         draw = partial(draw_fit, path=plot)
     videos = discover(config.inputs, root=config.root, include=config.include)
     prepare_process(config.threads)

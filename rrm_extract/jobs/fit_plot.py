@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,23 @@ _WITHOUT_TIME = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 """Metadata with which matplotlib writes no time."""
 
 
-def check_figure(path: Path) -> None:
-    """Finds out before a long measurement what :func:`save_figure` would find after it.
+def check_figure(path: Path, *, overwrite: bool) -> None:
+    """Refuses a figure before the long measurement that it is drawn of.
+
+    Args:
+        path: of the figure.
+        overwrite: replace the file if it is there.
 
     Raises:
         ConfigError: the name's ending stands for no picture, or matplotlib is not installed.
-        StoreWriteError: there is no such folder.
+        StoreWriteError: there is no such folder, or the file is there already.
     """
     if path.suffix.lower() not in FORMATS:
         raise ConfigError(f"--plot is {str(path)!r}, expected a name in {', '.join(FORMATS)}")
     check_folder(path)
+    # Unlike Path's, this one raises nothing where the system refuses, of which save_figure tells.
+    if os.path.exists(path) and not overwrite:  # noqa: PTH110
+        raise StoreWriteError(f"{path} would be written over; use --overwrite or another --plot")
     matplotlib_module("matplotlib.figure")
 
 

@@ -244,7 +244,13 @@ def test_the_plot(
 ) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / f"tune{suffix}"
-    code, _, _ = output_of(capsys, "tune", clip, *TINY, "--try", "1e-2", "--plot", path)
+    path.write_bytes(b"another picture")
+    options = ("--try", "1e-2", "--plot", path)
+    code, out, err = output_of(capsys, "tune", clip, *TINY, *options)
+    assert (code, out) == (3, "")
+    assert f"{path} would be written over; use --overwrite or another --plot" in err
+    assert path.read_bytes() == b"another picture"
+    code, _, _ = output_of(capsys, "tune", clip, *TINY, *options, "--overwrite")
     assert code == 0
     begins = {".svg": b"<?xml", ".png": b"\x89PNG"}[suffix]
     assert path.read_bytes().startswith(begins)
@@ -282,7 +288,7 @@ def test_every_option_has_an_example(capsys: pytest.CaptureFixture[str]) -> None
     code, out, _ = output_of(capsys, "tune", "--help")
     assert code == 0
     text = " ".join(out.split())
-    for option in ("--try", "--clips", "--frames", "--repeats", "--plot"):
+    for option in ("--try", "--clips", "--frames", "--repeats", "--plot", "--overwrite"):
         assert f"Example: {option}" in text
 
 

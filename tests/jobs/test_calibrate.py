@@ -719,24 +719,29 @@ def test_the_plot_does_not_cost_the_calibration(
     pytest.importorskip("matplotlib")
     wanted = ["--policy", "paper", "--threshold", "0.05", "--plot"]
 
-    def calibrate(file: str, plot: str) -> tuple[int, str]:
-        code = main(
-            ["calibrate", *arguments(videos, tmp_path / file, *wanted, str(tmp_path / plot))]
-        )
+    def calibrate(file: str, plot: str, *options: str) -> tuple[int, str]:
+        given = [*wanted, str(tmp_path / plot), *options]
+        code = main(["calibrate", *arguments(videos, tmp_path / file, *given)])
         return code, capsys.readouterr().err
 
     code, err = calibrate("c.json", "x" * 300 + ".svg")
     assert code == 3
     assert "cannot write" in err
     assert load(tmp_path / "c.json", kind="accumulated")
+    there = tmp_path / "fit.svg"
+    there.write_bytes(b"another picture")
     for plot, expected, words in (
         ("fit.xyz", 2, "expected a name in .svg"),
         ("none/fit.svg", 3, "none is no folder"),
+        ("fit.svg", 3, "fit.svg would be written over; use --overwrite or another --plot"),
     ):
         code, err = calibrate("d.json", plot)
         assert code == expected
         assert words in err
         assert not (tmp_path / "d.json").exists(), "found before the work"
+    assert there.read_bytes() == b"another picture"
+    assert calibrate("c.json", "fit.svg", "--overwrite")[0] == 0, "both are there already"
+    assert there.read_bytes().startswith(b"<?xml")
 
 
 # The command line.
