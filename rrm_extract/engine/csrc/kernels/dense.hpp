@@ -11,9 +11,9 @@
 
 namespace rrm::RRM_ISA {
 
-// Outputs of a tile: as many accumulators as registers allow beside the weights and the broadcast.
-template <int kVectors>
-inline constexpr int kTile = kRegisters == 32 ? 14 : (kVectors == 1 ? 12 : 6);
+// Outputs of a tile: as many accumulators as registers allow beside the weights and the broadcast, for
+// two vectors.
+inline constexpr int kTile = kRegisters == 32 ? 14 : 6;
 
 // One or two vectors of outputs, for all of a frame.
 template <int kVectors>
@@ -28,9 +28,10 @@ struct DensePanel {
 };
 
 // kRows tiles lie below each other: for maps narrower than a tile. `row` and `column` are those of
-// the first output.
-template <class A, int kStep, int kVectors, int kRows, int kColumns>
-void dense_tile(const DenseArgs& args, const DensePanel<kVectors>& panel, int row, int column) {
+// the first output. With kPacked there is one tap, and the panel's weights lie side by side.
+template <class A, int kStep, int kVectors, int kRows, int kColumns, bool kPacked>
+RRM_INLINE void dense_outputs(const DenseArgs& args, const DensePanel<kVectors>& panel, int row,
+                              int column) {
     constexpr bool kRounds = std::is_same_v<A, Bf16>;
     const bool rounds = kRounds && panel.to[0] != nullptr;  // what is written
     const ptrdiff_t step = kStep > 0 ? kStep : args.x_step;
@@ -74,6 +75,16 @@ void dense_tile(const DenseArgs& args, const DensePanel<kVectors>& panel, int ro
     }
     for (int units = args.units; units > 0; x += args.x_block, units -= args.block_units) {
         const int count = units < args.block_units ? units : args.block_units;
+        if constexpr (kPacked) {
+            const uint32_t* p = x + args.tap_offsets[0];
+            for (int unit = 0; unit < count; unit++, p++, w[0] += kVectors * kLanes) {
+                const uint32_t* at[kVectors];
+#pragma GCC unroll 2
+                for (int v = 0; v < kVectors; v++) at[v] = w[0] + v * kLanes;
+                multiply(p, at);
+            }
+            continue;
+        }
         // So few instructions beside the products count where there are few units.
         if (args.taps == 1 && args.ahead == 0) {
             const uint32_t* p = x + args.tap_offsets[0];
@@ -158,30 +169,71 @@ void dense_tile(const DenseArgs& args, const DensePanel<kVectors>& panel, int ro
                 store(y[v] + r * args.y_row + c * args.y_column, acc[r][c][v]);
 }
 
+template <class A, int kStep, int kVectors, int kRows, int kColumns>
+void dense_tile(const DenseArgs& args, const DensePanel<kVectors>& panel, int row, int column) {
+    dense_outputs<A, kStep, kVectors, kRows, kColumns, false>(args, panel, row, column);
+}
+
+// Some tiles beside each other, of one tap and packed weights. With few units a call for each tile, and
+// what it reads of the arguments, would take as long as the products.
+template <class A, int kStep, int kVectors, int kColumns>
+void dense_strip(const DenseArgs& given, const DensePanel<kVectors>& given_panel, int row, int column,
+                 int tiles) {
+    const DenseArgs args = given;  // in registers, whatever is written
+    const DensePanel<kVectors> panel = given_panel;
+    for (; tiles > 0; tiles--, column += kColumns)
+        dense_outputs<A, kStep, kVectors, 1, kColumns, true>(args, panel, row, column);
+}
+
 template <int kVectors>
 using DenseTile = void (*)(const DenseArgs&, const DensePanel<kVectors>&, int row, int column);
+template <int kVectors>
+using DenseStrip = void (*)(const DenseArgs&, const DensePanel<kVectors>&, int row, int column,
+                            int tiles);
+
+#define RRM_CASES                                                                           \
+    RRM_CASE(1) RRM_CASE(2) RRM_CASE(3) RRM_CASE(4) RRM_CASE(5) RRM_CASE(6) RRM_CASE(7)     \
+    RRM_CASE(8) RRM_CASE(9) RRM_CASE(10) RRM_CASE(11) RRM_CASE(12) RRM_CASE(13) RRM_CASE(14)
 
 template <class A, int kStep, int kVectors, int kRows>
 DenseTile<kVectors> dense_tile_of(int columns) {
     switch (columns) {
 #define RRM_CASE(n) \
     case n:         \
-        if constexpr (n <= kTile<kVectors>) return dense_tile<A, kStep, kVectors, kRows, n>;
-        RRM_CASE(1) RRM_CASE(2) RRM_CASE(3) RRM_CASE(4) RRM_CASE(5) RRM_CASE(6) RRM_CASE(7)
-        RRM_CASE(8) RRM_CASE(9) RRM_CASE(10) RRM_CASE(11) RRM_CASE(12) RRM_CASE(13) RRM_CASE(14)
+        if constexpr (n <= kTile) return dense_tile<A, kStep, kVectors, kRows, n>;
+        RRM_CASES
 #undef RRM_CASE
     }
     return nullptr;
 }
 
 template <class A, int kStep, int kVectors>
+DenseStrip<kVectors> dense_strip_of(int columns) {
+    switch (columns) {
+#define RRM_CASE(n) \
+    case n:         \
+        if constexpr (n <= kTile) return dense_strip<A, kStep, kVectors, n>;
+        RRM_CASES
+#undef RRM_CASE
+    }
+    return nullptr;
+}
+#undef RRM_CASES
+
+// Whether the weights of a panel lie side by side, one tap and unit after the other.
+template <int kVectors>
+bool is_packed(const DenseArgs& args, const DensePanel<kVectors>& panel) {
+    return args.taps == 1 && args.ahead == 0 && args.unit_stride == kVectors * kLanes &&
+           panel.weights[kVectors - 1] == panel.weights[0] + (kVectors - 1) * kLanes;
+}
+
+template <class A, int kStep, int kVectors>
 void dense_panel(const DenseArgs& args, const DensePanel<kVectors>& panel) {
-    constexpr int tile = kTile<kVectors>;
     int row = 0;
-    if (args.columns <= tile / 2) {
+    if (args.columns <= kTile / 2) {
         // Narrow maps: two rows make one tile.
         const auto both = [&]() -> DenseTile<kVectors> {
-            if constexpr (tile / 2 == 7) {
+            if constexpr (kTile / 2 == 7) {
                 switch (args.columns) {
                     case 7: return dense_tile<A, kStep, kVectors, 2, 7>;
                     case 6: return dense_tile<A, kStep, kVectors, 2, 6>;
@@ -195,7 +247,18 @@ void dense_panel(const DenseArgs& args, const DensePanel<kVectors>& panel) {
         if (both != nullptr)
             for (; row + 2 <= args.rows; row += 2) both(args, panel, row, 0);
     }
-    const Parts tiles = Parts::of(args.columns, tile);
+    const Parts tiles = Parts::of(args.columns, kTile);
+    if constexpr (kRegisters == 16)  // where narrow tiles read the weights so often that they are packed
+        if (is_packed(args, panel)) {
+            const auto first = dense_strip_of<A, kStep, kVectors>(tiles.size);
+            const auto then = dense_strip_of<A, kStep, kVectors>(tiles.size - 1);
+            for (; row < args.rows; row++) {
+                first(args, panel, row, 0, tiles.larger);
+                if (tiles.larger < tiles.count)
+                    then(args, panel, row, tiles.larger * tiles.size, tiles.count - tiles.larger);
+            }
+            return;
+        }
     const auto first = dense_tile_of<A, kStep, kVectors, 1>(tiles.size);
     const auto then = dense_tile_of<A, kStep, kVectors, 1>(tiles.size - 1);
     for (; row < args.rows; row++)
@@ -213,7 +276,7 @@ inline constexpr int kFewestTiles = 4;
 template <class A, int kVectors>
 int packed_blocks(const DenseArgs& args) {
     constexpr int element = kVectors * kLanes;
-    const int tiles = args.rows * Parts::of(args.columns, kTile<kVectors>).count;
+    const int tiles = args.rows * Parts::of(args.columns, kTile).count;
     if (tiles < kFewestTiles || (args.taps == 1 && args.unit_stride == element)) return 0;
     const int blocks = (args.units + args.block_units - 1) / args.block_units;
     const int fit = kPackedElements / (element * args.taps * least(args.block_units, args.units));
@@ -279,7 +342,8 @@ void dense_frame(const DenseArgs& args) {
     const int vectors = args.blocks * kSlices;
     int first = 0;
     for (; first + 2 <= vectors; first += 2) dense_vectors<A, kStep, 2>(args, first);
-    if (first < vectors) dense_vectors<A, kStep, 1>(args, first);
+    if constexpr (kSlices % 2 != 0)
+        if (first < vectors) dense_vectors<A, kStep, 1>(args, first);
 }
 
 // Whether nothing lies between the rows of what is read, and of what is written: to a 1x1 kernel they
