@@ -83,6 +83,8 @@ def calibrate(
         )
     if plot is not None and config.policy != "paper":
         raise ConfigError("--plot draws the fit of --policy paper; leave it away here")
+    if plot is not None and plot.absolute() == output.absolute():
+        raise ConfigError(f"--plot and -o are both {output}; give --plot another name")
     check_output(output)
     calibration = run_calibration(
         config,

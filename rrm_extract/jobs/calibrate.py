@@ -129,9 +129,14 @@ def check_folder(path: Path) -> None:
     Raises:
         StoreWriteError: there is no such folder, or it may not be looked at.
     """
-    with writing(path):
-        if not path.parent.is_dir():
-            raise StoreWriteError(f"cannot write {path}: {path.parent} is no folder; make it first")
+    try:
+        is_there = path.parent.is_dir()
+    except OSError as error:
+        raise StoreWriteError(
+            f"cannot write {path}: {error.strerror or error}; choose another place"
+        ) from error
+    if not is_there:
+        raise StoreWriteError(f"cannot write {path}: {path.parent} is no folder; make it first")
 
 
 def check_output(path: Path) -> None:

@@ -282,6 +282,9 @@ def test_the_plot_needs_its_folder(clip: Path, capsys: pytest.CaptureFixture[str
     code, out, err = output_of(capsys, "tune", clip, "--plot", "nowhere/tune.svg")
     assert (code, out) == (3, "")
     assert "nowhere is no folder; make it first" in err
+    code, out, err = output_of(capsys, "tune", clip, "--plot", f"{'a' * 300}/tune.svg")
+    assert (code, out) == (3, "")
+    assert "File name too long; choose another place" in err
 
 
 def test_every_option_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

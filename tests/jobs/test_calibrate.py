@@ -356,7 +356,7 @@ def test_a_missing_folder_is_found_before_the_work(videos: Path, tmp_path: Path)
     config = job(videos, target_error=0.01, model="tests.nothing:at_all")
     with pytest.raises(StoreWriteError, match="nowhere is no folder"):
         run_calibration(config, tmp_path / "nowhere/c.json", say=silent)
-    with pytest.raises(StoreWriteError, match=r"cannot write .*aaa/c\.json"):
+    with pytest.raises(StoreWriteError, match=r"cannot write .*aaa/c\.json: .*another place"):
         run_calibration(config, tmp_path / ("a" * 300) / "c.json", say=silent)
 
 
@@ -799,6 +799,16 @@ def test_what_calibrate_cannot_do(
 ) -> None:
     assert main(["calibrate", *arguments(videos, tmp_path / "c.json", *options)]) == 2
     check_refusal(capsys.readouterr().err, words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_calibration_and_its_plot_are_two_files(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "fit.svg"
+    options = ("--policy", "paper", "--threshold", "0.1", "--plot", path)
+    assert main(["calibrate", *arguments(videos, path, *options)]) == 2
+    check_refusal(capsys.readouterr().err, ["--plot and -o are both"])
     assert list(tmp_path.iterdir()) == []
 
 
