@@ -31,15 +31,19 @@ def write_fields(path: Path, *, n_frames: int, unstamped: Sequence[int] = ()) ->
     path.write_bytes(stream.data)
 
 
-def write_bare_fields(path: Path, *, n_frames: int, held_back: int = 0) -> None:
+def write_bare_fields(
+    path: Path, *, n_frames: int, held_back: int = 0, padded: Sequence[int] = ()
+) -> None:
     """The same without any times.
 
     Args:
         path: the file.
         n_frames: how many.
         held_back: frames that the decoder is told to hold back, as if their order were another.
+        padded: frames whose first field is larger than others.
     """
-    path.write_bytes(b"".join(_frame(n, held_back=held_back) for n in range(n_frames)))
+    frames = (_frame(n, held_back=held_back, is_padded=n in padded) for n in range(n_frames))
+    path.write_bytes(b"".join(frames))
 
 
 class _Bits:
@@ -83,8 +87,9 @@ def _unit(header: int, payload: bytes) -> bytes:
 _DELIMITER = b"\0\0\0\1\x09\xf0"
 
 
-def _frame(n: int, *, held_back: int = 0) -> bytes:
+def _frame(n: int, *, held_back: int = 0, is_padded: bool = False) -> bytes:
     data = _DELIMITER + (_parameters(held_back) if n % 10 == 0 else b"")
+    data += _unit(0x0C, b"\xff" * 300 + b"\x80") if is_padded else b""
     return data + _field(n, bottom=0) + _DELIMITER + _field(n, bottom=1)
 
 

@@ -56,14 +56,12 @@ class Inside:
             if n_out:
                 self._hold([packet])
         else:
+            if self._waiting and self._is_second_field(packet, self._waiting[-1]):
+                self._waiting.pop()  # one frame, which only now is whole
             self._waiting.append(packet)
             if n_out:
                 *before, last = self._waiting
                 self._waiting = None
-                if self._table.stamped_by == "rate":
-                    # A second field is part of the frame before: it has that one's time.
-                    stamps = self._table.stamps
-                    before = [one for one in before if one == 0 or stamps[one] > stamps[one - 1]]
                 self._hold([*_frames_among(before, self._table.sizes, context.reorder_depth), last])
 
     def came_out(self, packet: int) -> int:
@@ -82,6 +80,10 @@ class Inside:
         # Frames come out as they are shown: what should have come before never will.
         self._packets = [other for other in self._packets if ticks[other] > ticks[packet]]
         return packet
+
+    def _is_second_field(self, packet: int, before: int) -> bool:
+        stamps = self._table.stamps
+        return self._table.stamped_by == "rate" and bool(stamps[packet] == stamps[before])
 
     def _hold(self, packets: list[int]) -> None:
         self._packets += packets

@@ -361,11 +361,29 @@ def test_fields_without_times_make_frames(tmp_path: Path, held_back: int) -> Non
     write_bare_fields(path, n_frames=30, held_back=held_back)
     info = scan_clip(path)
     assert (info.timestamps, info.duration) == ("rate", Fraction(30, 25))
-    frames = read_clip(path, sampling(25)).frames
-    levels = [int(frame.image[0, 0, 0]) for frame in frames]
+    levels = levels_of(path)
     assert len(levels) == 30
     assert np.all(np.diff(levels) > 0)
     assert_any_order(path, sampling(25, chunk=Fraction(2, 5)))
+
+
+@pytest.mark.parametrize(
+    ("n_frames", "held_back", "padded"),
+    [(12, 2, [2]), (12, 3, [3]), (12, 3, [1]), (2, 4, []), (4, 4, [1]), (5, 4, []), (6, 4, [2])],
+)
+def test_fields_that_are_held_back_make_frames(
+    tmp_path: Path, n_frames: int, held_back: int, padded: list[int]
+) -> None:
+    path = tmp_path / "fields.h264"
+    write_bare_fields(path, n_frames=n_frames, held_back=held_back, padded=padded)
+    levels = levels_of(path)
+    assert len(levels) == n_frames
+    assert np.all(np.diff(levels) > 0)
+
+
+def levels_of(path: Path) -> list[int]:
+    """Of a pixel in each frame."""
+    return [int(frame.image[0, 0, 0]) for frame in read_clip(path, sampling(25)).frames]
 
 
 def test_fields_and_frames_may_alternate() -> None:
