@@ -318,12 +318,15 @@ def _correction(estimate: ErrorEstimate, truncated: Floats, errors: Floats) -> f
 
 
 def _held_for_told(estimate: ErrorEstimate, truncated: Floats, errors: Floats) -> float:
-    """Squared errors, but for the floor, over their estimates: the median; 1 without any."""
-    use = (errors > 0) & np.isfinite(errors) & (truncated.sum(axis=1) > 0)
+    """Squared errors, but for the floor, over their estimates: the median; 1 without any.
+
+    Errors that are the floor's for the most part say nothing: clips differ in it.
+    """
+    held = np.square(errors) - estimate.floor
+    use = (held > estimate.floor / 2) & np.isfinite(errors) & (truncated.sum(axis=1) > 0)
     if not use.any():
         return 1.0
-    held = np.maximum(np.square(errors[use]) - estimate.floor, 0.0)
-    return float(np.median(held / np.maximum(truncated[use] @ estimate.gains, 1e-300)))
+    return float(np.median(held[use] / np.maximum(truncated[use] @ estimate.gains, 1e-300)))
 
 
 def _report(

@@ -82,6 +82,7 @@ class Governor:
         self.scale = FIRST_SCALE
         self._correction = 1.0
         self._judged_with = 1.0
+        self._is_blind = False
         self._frames = 0
         self._gap = SHORTEST_GAP
         self._next_probe = FIRST_PROBE
@@ -109,7 +110,8 @@ class Governor:
     def _rescale(self, room: float, over: bool) -> None:
         # Errors grow somewhat faster than thresholds: the whole way down, half of the way up.
         factor = room if room < 1 or over else room**0.5
-        factor = min(max(factor, FASTEST_FALL), 0.9 if over else FASTEST_GROWTH)
+        fastest = 0.9 if over else 1.0 if self._is_blind else FASTEST_GROWTH
+        factor = min(max(factor, FASTEST_FALL), fastest)
         self.scale = min(max(self.scale * factor, LEAST_SCALE), MOST_SCALE)
 
     def probe_is_due(self, frames: int, *, key_frame: bool) -> bool:
@@ -158,7 +160,11 @@ class Governor:
             self._correction = min(max(before * change, LEAST_CORRECTION), MOST_CORRECTION)
             if change > 1:
                 # To a prediction that says nothing the ratio may be anything: there no further than
-                # the correction goes.
-                taken = change if tells else max(1.0, self._correction / before)
+                # the correction goes, or the error is over the target.
+                target = self._estimate.beside_floor(self._target)
+                beyond = held / target if target > 0 else 1.0
+                taken = change if tells else max(1.0, self._correction / before, beyond)
                 self.scale = max(self.scale / taken, LEAST_SCALE)
+        # No estimate leaves room where none can be corrected as far as the errors are off.
+        self._is_blind = true > self._target and self._correction == MOST_CORRECTION
         return true > self._target

@@ -29,7 +29,12 @@ from rrm_extract.jobs import calibrate_target as calibrate_target_module
 from rrm_extract.jobs import run as run_module
 from rrm_extract.jobs.calibrate import check_output, run_calibration
 from rrm_extract.jobs.calibrate_accumulated import calibrate_accumulated
-from rrm_extract.jobs.calibrate_target import ENOUGH, _rounded_up, calibrate_target
+from rrm_extract.jobs.calibrate_target import (
+    ENOUGH,
+    _held_for_told,
+    _rounded_up,
+    calibrate_target,
+)
 from rrm_extract.jobs.calibration import (
     AccumulatedCalibration,
     TargetCalibration,
@@ -45,6 +50,7 @@ from rrm_extract.jobs.run import _calibrate
 from rrm_extract.jobs.samples import Sample, take_samples
 from rrm_extract.models import load_model
 from rrm_extract.report.calibration import calibration_text
+from rrm_extract.rrm.estimate import ErrorEstimate
 from rrm_extract.store.job import Job
 from rrm_extract.store.place import OutputPlace
 from rrm_extract.store.schema import FORMAT_VERSION
@@ -800,6 +806,15 @@ def test_what_calibrate_cannot_do(
     assert main(["calibrate", *arguments(videos, tmp_path / "c.json", *options)]) == 2
     check_refusal(capsys.readouterr().err, words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_of_rounding_do_not_correct_the_estimate() -> None:
+    """In bfloat16 most frames may have less error than the mean without truncation."""
+    estimate = ErrorEstimate(gains=np.ones(1), floor=0.0025**2)
+    held_back = np.array([[5e-6], [5e-6], [1e-9], [1e-9], [1e-9]])
+    errors = np.array([0.0033, 0.0034, 0.0024, 0.0024, 0.0026])
+    assert 0.9 < _held_for_told(estimate, held_back, errors) < 1.1
+    assert _held_for_told(estimate, held_back[2:], errors[2:]) == 1
 
 
 def test_a_calibration_and_its_plot_are_two_files(

@@ -101,6 +101,29 @@ def test_a_breach_is_learnt_from_however_low_the_estimate_was() -> None:
     assert (governor.judge(held)[1] > 5 * before).all()
 
 
+def test_every_breach_lowers_the_thresholds_however_low_the_estimate_is() -> None:
+    governor = Governor(ErrorEstimate(gains=np.array([1.0])), target=TARGET, aim=0.8)
+    scales = []
+    for _ in range(3):
+        estimated = float(governor.judge(np.full((8, 1), 1e-10))[1][-1])
+        before = governor.scale
+        assert governor.measured(true=1.5 * TARGET, estimated=estimated, age=64)
+        scales.append(governor.scale)
+        assert governor.scale <= before / 1.5
+    assert scales == sorted(scales, reverse=True)
+    governor.judge(np.full((8, 1), 1e-10))
+    assert governor.scale == scales[-1], "no room is seen in it"
+    assert not governor.measured(true=0.5 * TARGET, estimated=1e-5, age=64)
+    governor.judge(np.full((8, 1), 1e-10))
+    assert governor.scale > scales[-1]
+
+
+@pytest.mark.parametrize("bias", [50.0, 100.0, 200.0])
+def test_an_estimate_that_says_nothing_is_steered_by_what_is_measured(bias: float) -> None:
+    errors, _, _ = run(frames=480, bias=bias)
+    assert errors[120:].max() < 1.6 * TARGET
+
+
 def test_an_error_of_rounding_does_not_end_all_truncation() -> None:
     """In bfloat16 a frame may be over the target for what no threshold lowers."""
     estimate = ErrorEstimate(gains=np.array([1.0]), floor=0.02**2)
