@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -50,6 +51,9 @@ class _Proxy(fx.Proxy):
     __ixor__ = _in_place("xor")
 
 
+_NUMBERED = re.compile(r"(.+)_[0-9]+")
+
+
 class NetworkTracer(NodePathTracer):  # type: ignore[misc]
     """Names nodes as torchvision's does.
 
@@ -81,6 +85,22 @@ class NetworkTracer(NodePathTracer):  # type: ignore[misc]
             raise TraceError(msg)
         node: fx.Node = super().create_node(*args, **kwargs)
         return node
+
+    def _get_node_qualname(self, module_qualname: str, node: fx.Node) -> str:
+        """A node's name by torchvision's rule, whose own code trips over names within each other.
+
+        It cannot number the third call of a module "1", behind "1_1".
+        """
+        name = module_qualname
+        if node.op != "call_module":
+            name = f"{name}.{node}" if name else str(node)
+        if numbered := _NUMBERED.fullmatch(name):  # by torch.fx, over the whole network
+            name = numbered[1]
+        like_it = re.compile(re.escape(name) + "(?:_([0-9]+))?")
+        for other in reversed(self.node_to_qualname.values()):
+            if found := like_it.fullmatch(other):
+                return f"{name}_{int(found[1] or 0) + 1}"
+        return name
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
         """See :meth:`torch.fx.Tracer.is_leaf_module`.

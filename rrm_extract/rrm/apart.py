@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rrm_extract.graph import ChannelScale, LinearMap, Op, Program, execute
+from rrm_extract.graph.dimensions import dimensions
 from rrm_extract.graph.kinds import kind_of_module
 from rrm_extract.graph.program import LINEAR_KINDS
 from rrm_extract.graph.trace import MethodCall
@@ -120,11 +121,17 @@ def _constants(program: Program) -> set[str]:
 
 def _is_known_to(program: Program) -> bool:
     constants = _constants(program)
+    numbers = dimensions(program)
     for op in program.ops:
         if op.name in constants:
             continue
         if not _is_known(op) or not constants.isdisjoint(op.inputs):  # of which shape, who knows
             return False
+        if op.kind in ("add", "multiply") and len(op.inputs) > 1:
+            # Of a value with fewer dimensions the frames meet another's channels or rows.
+            found = [numbers.get(name) for name in op.inputs]
+            if None in found or len(set(found)) > 1:
+                return False
     return True
 
 

@@ -289,6 +289,18 @@ def test_names_that_end_in_numbers_are_those_of_the_modules() -> None:
     assert linear == {"conv1_1": "conv1_1", "conv1_2": "conv1_2"}
 
 
+def test_names_within_each_other() -> None:
+    act = nn.ReLU()
+    blocks = [nn.Conv2d(3, 3, 1), act, nn.Conv2d(3, 3, 1), act, nn.Conv2d(3, 3, 1), act]
+    program = trace(nn.Sequential(*blocks))
+    assert [op.name for op in program.ops] == ["0", "1", "2", "1_1", "4", "1_2"]
+    nested = nn.Sequential()
+    nested.add_module("conv_bn", nn.Conv2d(3, 3, 1))
+    nested.add_module("conv", nn.Sequential())
+    nested.conv.add_module("bn", nn.BatchNorm2d(3))
+    assert [op.name for op in trace(nested.eval()).ops] == ["conv_bn", "conv.bn"]
+
+
 class _Headless(nn.Module):
     """A network up to its last block and the mean over space."""
 

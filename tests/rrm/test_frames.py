@@ -49,6 +49,30 @@ class _Squeezed(nn.Module):
         return self.layer(x).mean((2, 3), keepdim=True).squeeze() + self.shift.squeeze()
 
 
+class _Looked(nn.Module):
+    """The factors of one frame have no dimension for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.look = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        return y * torch.sigmoid(self.look(y)).squeeze()
+
+
+class _Gated(nn.Module):
+    """The factor of one frame suits maps of any size, those of several the rows of such a size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.gate = nn.Conv2d(3, 6, 3), nn.Linear(6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        return y * torch.sigmoid(self.gate(y.mean([2, 3])))
+
+
 class _Brightest(nn.Module):
     """A number of the whole batch."""
 
@@ -116,6 +140,20 @@ def test_an_output_without_a_row_for_each_frame_is_refused() -> None:
         network.step(torch.randn(3, 9, 9))
 
 
+@pytest.mark.parametrize("n_frames", [5, 6, 7])  # other numbers, of channels, of rows
+@pytest.mark.parametrize("net", [_Looked, _Gated])
+def test_frames_that_would_meet_channels_or_rows_run_alone(
+    net: type[nn.Module], n_frames: int
+) -> None:
+    torch.manual_seed(0)
+    module = net().eval()
+    frames = torch.randn(n_frames, 3, 9, 9)
+    (together,), _ = RecurrentNetwork(trace(module), threshold=0).run(frames)
+    with torch.inference_mode():
+        alone = torch.cat([module(frame[None]) for frame in frames])
+    assert relative_l2(together, alone) < EXACT_RECURRENCE
+
+
 @pytest.mark.parametrize("net", [_OfItsOwn, _ByAFunction, _Squeezed])
 def test_a_run_gives_what_steps_give(net: type[nn.Module]) -> None:
     torch.manual_seed(0)
@@ -143,7 +181,9 @@ def test_twice_is_once() -> None:
         assert by_frame(once).ops == once.ops
 
 
-@pytest.mark.parametrize("net", [_OfItsOwn, _Squeezed, _Brightest, _Sequence, _WithTokens])
+@pytest.mark.parametrize(
+    "net", [_OfItsOwn, _Squeezed, _Looked, _Gated, _Brightest, _Sequence, _WithTokens]
+)
 def test_the_ordinary_network_takes_frames_apart(net: type[nn.Module]) -> None:
     torch.manual_seed(0)
     module = net().eval()
