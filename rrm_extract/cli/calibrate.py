@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def calibrate(
         )
     if plot is not None and config.policy != "paper":
         raise ConfigError("--plot draws the fit of --policy paper; leave it away here")
-    if plot is not None and plot.absolute() == output.absolute():
+    if plot is not None and os.path.realpath(plot) == os.path.realpath(output):
         raise ConfigError(f"--plot and -o are both {output}; give --plot another name")
     check_output(output)
     calibration = run_calibration(

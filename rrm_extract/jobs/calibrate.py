@@ -129,8 +129,11 @@ def check_folder(path: Path) -> None:
     Raises:
         StoreWriteError: there is no such folder, or it may not be looked at.
     """
+    # Not is_dir(), which from Python 3.14 on takes what may not be looked at for missing.
     try:
-        is_there = path.parent.is_dir()
+        is_there = stat.S_ISDIR(path.parent.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        is_there = False
     except OSError as error:
         raise StoreWriteError(
             f"cannot write {path}: {error.strerror or error}; choose another place"
@@ -145,7 +148,7 @@ def check_output(path: Path) -> None:
     Raises:
         StoreWriteError: it is one, or it may not be looked at.
     """
-    # Not is_file(), which from Python 3.14 on takes what may not be looked at for missing.
+    # Not is_file(), for the same reason.
     with writing(path), suppress(FileNotFoundError, NotADirectoryError):
         if stat.S_ISREG(path.stat().st_mode) and not is_calibration(path):
             raise StoreWriteError(

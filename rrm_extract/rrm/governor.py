@@ -82,7 +82,7 @@ class Governor:
         self.scale = FIRST_SCALE
         self._correction = 1.0
         self._judged_with = 1.0
-        self._is_blind = False
+        self._is_blind = self._is_lowered = False
         self._frames = 0
         self._gap = SHORTEST_GAP
         self._next_probe = FIRST_PROBE
@@ -98,6 +98,7 @@ class Governor:
             (T,) the estimated errors. The frame after those that stay is to be a key frame.
         """
         self._judged_with = self._correction
+        self._is_lowered = False
         errors = self._estimate.of(truncated, correction=self._correction)
         over = np.flatnonzero(errors > self._ceiling * self._target)
         keep = int(over[0]) if len(over) else len(errors)
@@ -162,7 +163,8 @@ class Governor:
                 # To a prediction that says nothing the ratio may be anything: there no further than
                 # the correction goes, or the error is over the target.
                 target = self._estimate.beside_floor(self._target)
-                beyond = held / target if target > 0 else 1.0
+                beyond = held / target if target > 0 and not self._is_lowered else 1.0
+                self._is_lowered = True
                 taken = change if tells else max(1.0, self._correction / before, beyond)
                 self.scale = max(self.scale / taken, LEAST_SCALE)
         # No estimate leaves room where none can be corrected as far as the errors are off.

@@ -54,11 +54,11 @@ class Inside:
             self._packets.append(packet)
         elif self._waiting is None:
             if n_out:
-                self._hold([packet])
+                self._hold([self._first_field(packet)])
         else:
-            if self._waiting and self._is_second_field(packet, self._waiting[-1]):
-                self._waiting.pop()  # one frame, which only now is whole
-            self._waiting.append(packet)
+            first = self._first_field(packet)
+            if first not in self._waiting[-1:]:
+                self._waiting.append(first)
             if n_out:
                 *before, last = self._waiting
                 self._waiting = None
@@ -81,9 +81,13 @@ class Inside:
         self._packets = [other for other in self._packets if ticks[other] > ticks[packet]]
         return packet
 
-    def _is_second_field(self, packet: int, before: int) -> bool:
+    def _first_field(self, packet: int) -> int:
+        """The packet that stands for a frame: the decoder names its frames by the first field's."""
         stamps = self._table.stamps
-        return self._table.stamped_by == "rate" and bool(stamps[packet] == stamps[before])
+        shares = (
+            self._table.stamped_by == "rate" and packet and stamps[packet] == stamps[packet - 1]
+        )
+        return packet - 1 if shares else packet
 
     def _hold(self, packets: list[int]) -> None:
         self._packets += packets

@@ -821,7 +821,8 @@ def test_a_calibration_and_its_plot_are_two_files(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "fit.svg"
-    options = ("--policy", "paper", "--threshold", "0.1", "--plot", path)
+    again = tmp_path / "none" / ".." / "fit.svg"
+    options = ("--policy", "paper", "--threshold", "0.1", "--plot", again)
     assert main(["calibrate", *arguments(videos, path, *options)]) == 2
     check_refusal(capsys.readouterr().err, ["--plot and -o are both"])
     assert list(tmp_path.iterdir()) == []

@@ -111,6 +111,8 @@ def test_every_breach_lowers_the_thresholds_however_low_the_estimate_is() -> Non
         scales.append(governor.scale)
         assert governor.scale <= before / 1.5
     assert scales == sorted(scales, reverse=True)
+    assert governor.measured(true=1.5 * TARGET, estimated=estimated, age=64), "of the same batch"
+    assert governor.scale == scales[-1], "which has been answered"
     governor.judge(np.full((8, 1), 1e-10))
     assert governor.scale == scales[-1], "no room is seen in it"
     assert not governor.measured(true=0.5 * TARGET, estimated=1e-5, age=64)

@@ -10,7 +10,9 @@ import pytest
 
 from rrm_extract.video import scan_clip
 from rrm_extract.video._clock import _places_to_be
+from rrm_extract.video._decode import FrameStream
 from rrm_extract.video._packets import _frame_numbers
+from rrm_extract.video._seek import Start
 from tests.clips import NOT_CODED, remux, replace_packets, write_clip, write_edit_list
 from tests.fields import write_bare_fields, write_fields
 from tests.video.reading import assert_any_order, read_clip, sampling
@@ -379,6 +381,9 @@ def test_fields_that_are_held_back_make_frames(
     levels = levels_of(path)
     assert len(levels) == n_frames
     assert np.all(np.diff(levels) > 0)
+    stream = FrameStream(scan_clip(path), Start())
+    assert [frame.ordinal for frame in stream.frames()] == list(range(0, 2 * n_frames, 2))
+    assert stream._inside.oldest is None, "nothing is waited for that has come"
 
 
 def levels_of(path: Path) -> list[int]:
