@@ -94,7 +94,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fps", default="24", metavar="RATE")
     parser.add_argument(
         "--frames", type=whole_number(4), default=240, metavar="N",
-        help="of each clip, the first of its middle chunk; at most that (default: 240)",
+        help="of each clip, the first of its middle chunk; at most all of it (default: 240)",
     )  # fmt: skip
     parser.add_argument("--engine", choices=("auto", "native", "torch"), default="auto")
     control = parser.add_mutually_exclusive_group()

@@ -87,7 +87,6 @@ def verify(
     if too_far and not as_json:
         found = f"largest error {worst} is over --max-error {max_error}"
         click.echo("no frame could be compared" if worst is None else found, err=True)
-    damaged = any(
-        clip.damage for clip in clips.values()
-    )  # as in extract: what is missing was not compared
+    # As in extract: what is missing was not compared.
+    damaged = any(clip.damage for clip in clips.values())
     return 1 if failures or damaged or too_far else 0

@@ -21,7 +21,7 @@ from rrm_extract.jobs.calibration import (
     save,
 )
 from rrm_extract.jobs.discover import discover
-from rrm_extract.store.files import writing
+from rrm_extract.store.files import check_folder, writing
 
 if TYPE_CHECKING:
     from rrm_extract.jobs.samples import ReadingWatch
@@ -123,32 +123,13 @@ def run_calibration(
     return calibration
 
 
-def check_folder(path: Path) -> None:
-    """Refuses a file that cannot be written for want of its folder.
-
-    Raises:
-        StoreWriteError: there is no such folder, or it may not be looked at.
-    """
-    # Not is_dir(), which from Python 3.14 on takes what may not be looked at for missing.
-    try:
-        is_there = stat.S_ISDIR(path.parent.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        is_there = False
-    except OSError as error:
-        raise StoreWriteError(
-            f"cannot write {path}: {error.strerror or error}; choose another place"
-        ) from error
-    if not is_there:
-        raise StoreWriteError(f"cannot write {path}: {path.parent} is no folder; make it first")
-
-
 def check_output(path: Path) -> None:
     """Refuses a file that is something else than a calibration, which would be lost.
 
     Raises:
         StoreWriteError: it is one, or it may not be looked at.
     """
-    # Not is_file(), for the same reason.
+    # Not is_file(), which from Python 3.14 on takes what may not be looked at for missing.
     with writing(path), suppress(FileNotFoundError, NotADirectoryError):
         if stat.S_ISREG(path.stat().st_mode) and not is_calibration(path):
             raise StoreWriteError(

@@ -19,7 +19,6 @@ from rrm_extract import __version__
 from rrm_extract.errors import ModelError, StoreWriteError, WeightsError
 from rrm_extract.graph import tensor_digest
 from rrm_extract.graph.binary import BINARY_MODULES
-from rrm_extract.jobs.calibrate import check_folder
 from rrm_extract.jobs.recipe import weights_notes
 from rrm_extract.models import LoadedModel, load_model
 from rrm_extract.models.compression import (
@@ -37,7 +36,7 @@ from rrm_extract.models.compression import (
 )
 from rrm_extract.models.compression.dcz import MAX_WEIGHTS, TENSOR_TYPES
 from rrm_extract.models.compression.published_net import PublishedNet
-from rrm_extract.store.files import write_atomic, writing
+from rrm_extract.store.files import check_folder, write_atomic, writing
 
 __all__ = ["CompressionSummary", "LayerSummary", "compress_network"]
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from rrm_extract.config import threshold_text
 from rrm_extract.errors import ConfigError, StoreWriteError
-from rrm_extract.jobs.calibrate import check_folder
 from rrm_extract.jobs.calibrate_accumulated import Round
 from rrm_extract.jobs.calibration import AccumulatedCalibration
+from rrm_extract.store.files import check_folder
 
 __all__ = ["check_figure", "draw_fit", "matplotlib_module", "save_figure"]
 

@@ -15,7 +15,7 @@ def setting_text(config: JobConfig, calibration: Calibration | None) -> str:
     """The threshold and what becomes of small changes, or the target that takes its place."""
     if isinstance(calibration, TargetCalibration):
         return f"target error {calibration.target_error:g} ({config.thresholds})"
-    return _threshold_text(threshold_text(config.threshold), config.policy, config.error_limit)
+    return _with_policy(threshold_text(config.threshold), config.policy, config.error_limit)
 
 
 def stored_threshold(file: FeatureFile) -> str:
@@ -52,9 +52,9 @@ def stored_setting_text(
         how = "and steered" if by_layer and any(by_layer.values()) else "to 0"
         return f"target error {target_error:g} ({percentile:g} %), thresholds calibrated {how}"
     threshold = threshold if by_layer is None else threshold_text(by_layer)
-    return _threshold_text(threshold, policy, error_limit)
+    return _with_policy(threshold, policy, error_limit)
 
 
-def _threshold_text(threshold: str, policy: str, error_limit: float | None) -> str:
+def _with_policy(threshold: str, policy: str, error_limit: float | None) -> str:
     limit = "" if error_limit is None else f", error limit {error_limit:g}"
     return f"threshold {threshold} ({policy}{limit})"

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +37,25 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def check_folder(path: Path) -> None:
+    """Refuses a file that cannot be written for want of its folder.
+
+    Raises:
+        StoreWriteError: there is no such folder, or it may not be looked at.
+    """
+    # Not is_dir(), which from Python 3.14 on takes what may not be looked at for missing.
+    try:
+        is_there = stat.S_ISDIR(path.parent.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        is_there = False
+    except OSError as error:
+        raise StoreWriteError(
+            f"cannot write {path}: {error.strerror or error}; choose another place"
+        ) from error
+    if not is_there:
+        raise StoreWriteError(f"cannot write {path}: {path.parent} is no folder; make it first")
 
 
 def temp_path(path: Path) -> Path:

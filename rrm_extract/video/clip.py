@@ -113,7 +113,6 @@ def scan_clip(path: Path, *, on_packet: Callable[[], None] | None = None) -> Cli
         if not columns.pts:
             reason = f" ({failure})" if failure else ""
             raise ClipOpenError(f"{path}: the video stream has no packets{reason}")
-        names = container.format.name.split(",")
         rate = stream.average_rate or stream.guessed_rate or stream.base_rate or FALLBACK_RATE
         stream_base = stream.time_base or Fraction(1, 1000)
         context = stream.codec_context
@@ -125,11 +124,11 @@ def scan_clip(path: Path, *, on_packet: Callable[[], None] | None = None) -> Cli
             columns,
             time_base=stream_base,
             rate=rate,
-            guesses_pts=any(name in FORMATS_WITHOUT_PTS for name in names),
+            guesses_pts=_is_format(container, FORMATS_WITHOUT_PTS),
             reorders=bool(context.has_b_frames),
             field_duration=round(1 / (2 * coded_rate * stream_base)) if has_fields else 0,
             starts_anywhere=context.codec.name in CODECS_STARTING_AT_KEYS
-            or any(name in FORMATS_STARTING_ANYWHERE for name in names),
+            or _is_format(container, FORMATS_STARTING_ANYWHERE),
         )
         table = build()
         time_base = 1 / coded_rate if table.stamped_by == "rate" else stream_base
@@ -137,9 +136,9 @@ def scan_clip(path: Path, *, on_packet: Callable[[], None] | None = None) -> Cli
         damage = failure or _say_what_is_missing(
             table.span * time_base, declared, table.frame_span * time_base
         )
-        if damage and not failure and "matroska" in names and is_whole(path):
+        if damage and not failure and _is_format(container, ("matroska",)) and is_whole(path):
             damage = ""
-        if damage and not failure and "avi" in names and declared is not None:
+        if damage and not failure and _is_format(container, ("avi",)) and declared is not None:
             # The last frame stands as long, as it would in the midst of a clip.
             span = table.span + repeats_at_end(path, stream.index) * table.frame_span
             if not is_short(declared - span * time_base, table.frame_span * time_base):
@@ -174,6 +173,11 @@ def is_short(missing: Fraction, frame: Fraction) -> bool:
     return missing > max(MISSING_SECONDS, MISSING_FRAMES * frame)
 
 
+def _is_format(container: av.container.InputContainer, kinds: tuple[str, ...]) -> bool:
+    """Whether FFmpeg's demuxer, which may have several names, is one of these."""
+    return any(name in kinds for name in container.format.name.split(","))
+
+
 def _read_packets(
     container: av.container.InputContainer,
     stream: av.video.stream.VideoStream,
@@ -182,8 +186,7 @@ def _read_packets(
     columns = PacketColumns()
     context = stream.codec_context
     finder = EntryFinder(context.codec.name, context.extradata, pix_fmt=context.pix_fmt)
-    names = container.format.name.split(",")
-    repeats_headers = any(name in FORMATS_REPEATING_HEADERS for name in names)
+    repeats_headers = _is_format(container, FORMATS_REPEATING_HEADERS)
     previous_is_key = False
     try:
         for packet in data_packets(container, stream):
@@ -207,14 +210,13 @@ def _read_packets(
 def _declared_duration(
     path: Path, container: av.container.InputContainer, stream: av.video.stream.VideoStream
 ) -> Fraction | None:
-    names = container.format.name.split(",")
-    if not any(name in FORMATS_DECLARING_LENGTH for name in names):
+    if not _is_format(container, FORMATS_DECLARING_LENGTH):
         return None
     if stream.duration and stream.time_base:
         declared = stream.duration * stream.time_base
         # FFmpeg corrects the duration of an AVI file to what it finds, but not its frame count.
         counted = stream.frames / stream.average_rate if stream.average_rate else Fraction(0)
-        if "avi" in names:
+        if _is_format(container, ("avi",)):
             return max(declared, counted)
         # With an edit list it begins at zero, and an empty edit is before the first frame.
         start = (stream.start_time or 0) * stream.time_base

@@ -141,17 +141,22 @@ def test_photo_in_a_container_of_videos_fails(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("brand", ["heic", "heix", "mif1"])
 def test_photo_by_its_brand_fails(tmp_path: Path, brand: str) -> None:
-    path = write_clip(tmp_path / "a.mp4", n_frames=1)
-    path.write_bytes(path.read_bytes().replace(b"ftypisom", b"ftyp" + brand.encode(), 1))
+    path = branded(tmp_path / "a.mp4", brand, n_frames=1)
     with pytest.raises(ClipOpenError, match=rf"'{brand}' .* a picture"):
         scan_clip(path)
 
 
 @pytest.mark.parametrize("brand", ["hevc", "msf1", "avis"])
 def test_sequence_of_pictures_is_a_video(tmp_path: Path, brand: str) -> None:
-    path = write_clip(tmp_path / "a.mp4", n_frames=5)
-    path.write_bytes(path.read_bytes().replace(b"ftypisom", b"ftyp" + brand.encode(), 1))
+    path = branded(tmp_path / "a.mp4", brand, n_frames=5)
     assert read_clip(path).numbers == list(range(5))
+
+
+def branded(path: Path, brand: str, *, n_frames: int) -> Path:
+    """A clip that says of itself to be of such a kind."""
+    write_clip(path, n_frames=n_frames)
+    path.write_bytes(path.read_bytes().replace(b"ftypisom", b"ftyp" + brand.encode(), 1))
+    return path
 
 
 def test_audio_only_fails(tmp_path: Path) -> None:

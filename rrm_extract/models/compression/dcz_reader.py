@@ -62,9 +62,8 @@ def _kind(fields: Fields) -> LayerKind:
 
 def _description(metadata: dict[str, Any], path: Path, data: bytes) -> DczDescription:
     top = Fields(metadata, path, "its metadata")
-    preprocess = metadata.get("preprocess")
-    is_null = "preprocess" in metadata and preprocess is None
-    if not (is_null or isinstance(preprocess, dict)):
+    preprocess = metadata.get("preprocess", "missing")
+    if not (preprocess is None or isinstance(preprocess, dict)):
         raise top.wrong("preprocess", "an object or null")
     return DczDescription(
         model=top.text("model"),
