@@ -186,6 +186,8 @@ void Convolution::compute_dense(State& state, const Layout& l, const Stage& stag
                 args.blocks = 2;
                 s++;
             }
+            const int last = set.first_block + block + args.blocks;
+            args.padding = std::max(0, last * kBlock - state.network->tensors[tensor].channels);
             state.network->kernels.dense(args, state.network->arithmetic);
             block += args.blocks;
         }

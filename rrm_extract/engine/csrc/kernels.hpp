@@ -99,6 +99,7 @@ struct DenseArgs {
     int rows, columns;
     ptrdiff_t ahead = 0;      // elements between weights and those to fetch ahead; 0: none
     const LayerEnd* end = nullptr;  // null: the sums are written as they are
+    int padding = 0;          // outputs at the end of the last block that no channel has: weights of 0
 };
 
 // A dense convolution of stride 1 by Winograd's minimal filtering (Lavin and Gray, arXiv 1509.09308):

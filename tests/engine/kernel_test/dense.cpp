@@ -96,7 +96,11 @@ void check_dense(Case& c) {
     const bool add = random.chance(0.3);
     const int apart = kBlock * random.between(1, 4);  // those of other outputs lie between
     const size_t weight_count = static_cast<size_t>(units) * taps * apart;
-    const Array<uint32_t> weights[2] = {c.elements(weight_count, 0.9), c.elements(weight_count, 0.9)};
+    Array<uint32_t> weights[2] = {c.elements(weight_count, 0.9), c.elements(weight_count, 0.9)};
+    const int padding = random.chance(0.4) ? random.between(1, kBlock - 1) : 0;
+    for (size_t at = 0; at < weight_count; at += apart)
+        for (int lane = kBlock - padding; lane < kBlock; lane++)
+            weights[blocks - 1].data()[at + lane] = 0;
     const Array<float> bias[2] = {with_accidents(c, kBlock), c.exacts(kBlock)};
     const ptrdiff_t y_column = kBlock * random.between(1, 2);
     const ptrdiff_t y_row = columns * y_column + kBlock * (random.chance(0.3) ? random.between(0, 2) : 0);
@@ -110,6 +114,7 @@ void check_dense(Case& c) {
                       {add ? nullptr : bias[0].data(), add ? nullptr : bias[1].data()}, {expected[0].data(), expected[1].data()},
                       blocks, y_row, y_column, rows, columns};
     SomeEnd end(c, blocks, rows, columns, !add);
+    args.padding = padding;
     const bool ends = random.chance(0.6);
     if (ends) args.end = end.expected();
     for (int block = 0; block < 2 && ends && end.writes_rounded; block++) args.y[block] = nullptr;

@@ -15,6 +15,9 @@ namespace rrm::RRM_ISA {
 // two vectors.
 inline constexpr int kTile = kRegisters == 32 ? 14 : 6;
 
+// The same for so many vectors; of one, as many sums as keep both multipliers busy.
+constexpr int tile_of(int vectors) { return kRegisters == 16 && vectors == 1 ? 12 : kTile; }
+
 // One or two vectors of outputs, for all of a frame.
 template <int kVectors>
 struct DensePanel {
@@ -174,22 +177,24 @@ void dense_tile(const DenseArgs& args, const DensePanel<kVectors>& panel, int ro
     dense_outputs<A, kStep, kVectors, kRows, kColumns, false>(args, panel, row, column);
 }
 
-// Some tiles beside each other, of one tap and packed weights. With few units a call for each tile, and
-// what it reads of the arguments, would take as long as the products.
-template <class A, int kStep, int kVectors, int kColumns>
-void dense_strip(const DenseArgs& given, const DensePanel<kVectors>& given_panel, int row, int column,
-                 int tiles) {
+// Some tiles beside each other, in all rows, of one tap and packed weights. With few units a call for each
+// tile, and what it reads of the arguments, would take as long as the products.
+template <class A, int kStep, int kVectors, int kRows, int kColumns>
+void dense_strip(const DenseArgs& given, const DensePanel<kVectors>& given_panel, int row, int row_end,
+                 int column, int tiles) {
     const DenseArgs args = given;  // in registers, whatever is written
     const DensePanel<kVectors> panel = given_panel;
-    for (; tiles > 0; tiles--, column += kColumns)
-        dense_outputs<A, kStep, kVectors, 1, kColumns, true>(args, panel, row, column);
+    for (; row + kRows <= row_end; row += kRows)
+        for (int tile = 0; tile < tiles; tile++)
+            dense_outputs<A, kStep, kVectors, kRows, kColumns, true>(args, panel, row,
+                                                                     column + tile * kColumns);
 }
 
 template <int kVectors>
 using DenseTile = void (*)(const DenseArgs&, const DensePanel<kVectors>&, int row, int column);
 template <int kVectors>
-using DenseStrip = void (*)(const DenseArgs&, const DensePanel<kVectors>&, int row, int column,
-                            int tiles);
+using DenseStrip = void (*)(const DenseArgs&, const DensePanel<kVectors>&, int row, int row_end,
+                            int column, int tiles);
 
 #define RRM_CASES                                                                           \
     RRM_CASE(1) RRM_CASE(2) RRM_CASE(3) RRM_CASE(4) RRM_CASE(5) RRM_CASE(6) RRM_CASE(7)     \
@@ -212,7 +217,7 @@ DenseStrip<kVectors> dense_strip_of(int columns) {
     switch (columns) {
 #define RRM_CASE(n) \
     case n:         \
-        if constexpr (n <= kTile) return dense_strip<A, kStep, kVectors, n>;
+        if constexpr (n <= tile_of(kVectors)) return dense_strip<A, kStep, kVectors, 1, n>;
         RRM_CASES
 #undef RRM_CASE
     }
@@ -227,8 +232,27 @@ bool is_packed(const DenseArgs& args, const DensePanel<kVectors>& panel) {
            panel.weights[kVectors - 1] == panel.weights[0] + (kVectors - 1) * kLanes;
 }
 
+// Of one tap and packed weights: tiles of one width in all rows, then those of another.
 template <class A, int kStep, int kVectors>
-void dense_panel(const DenseArgs& args, const DensePanel<kVectors>& panel) {
+void dense_strips(const DenseArgs& args, const DensePanel<kVectors>& panel) {
+    const Parts tiles = Parts::of(args.columns, tile_of(kVectors));
+    const auto strip = [&](int columns, int column, int count) {
+        int row = 0;
+        if constexpr (kVectors == 2)
+            if (columns == 3) {  // too few sums for both multipliers: two rows make one tile
+                dense_strip<A, kStep, 2, 2, 3>(args, panel, 0, args.rows, column, count);
+                row = args.rows / 2 * 2;
+            }
+        if (row < args.rows)
+            dense_strip_of<A, kStep, kVectors>(columns)(args, panel, row, args.rows, column, count);
+    };
+    strip(tiles.size, 0, tiles.larger);
+    if (tiles.larger < tiles.count)
+        strip(tiles.size - 1, tiles.larger * tiles.size, tiles.count - tiles.larger);
+}
+
+template <class A, int kStep, int kVectors>
+void dense_tiles(const DenseArgs& args, const DensePanel<kVectors>& panel) {
     int row = 0;
     if (args.columns <= kTile / 2) {
         // Narrow maps: two rows make one tile.
@@ -248,22 +272,23 @@ void dense_panel(const DenseArgs& args, const DensePanel<kVectors>& panel) {
             for (; row + 2 <= args.rows; row += 2) both(args, panel, row, 0);
     }
     const Parts tiles = Parts::of(args.columns, kTile);
-    if constexpr (kRegisters == 16)  // where narrow tiles read the weights so often that they are packed
-        if (is_packed(args, panel)) {
-            const auto first = dense_strip_of<A, kStep, kVectors>(tiles.size);
-            const auto then = dense_strip_of<A, kStep, kVectors>(tiles.size - 1);
-            for (; row < args.rows; row++) {
-                first(args, panel, row, 0, tiles.larger);
-                if (tiles.larger < tiles.count)
-                    then(args, panel, row, tiles.larger * tiles.size, tiles.count - tiles.larger);
-            }
-            return;
-        }
     const auto first = dense_tile_of<A, kStep, kVectors, 1>(tiles.size);
     const auto then = dense_tile_of<A, kStep, kVectors, 1>(tiles.size - 1);
     for (; row < args.rows; row++)
         for (int t = 0, column = 0; t < tiles.count; column += tiles.size_of(t), t++)
             (t < tiles.larger ? first : then)(args, panel, row, column);
+}
+
+template <class A, int kStep, int kVectors>
+void dense_panel(const DenseArgs& args, const DensePanel<kVectors>& panel) {
+    if constexpr (kRegisters == 16 && kVectors == 1) {
+        dense_strips<A, kStep, kVectors>(args, panel);  // see dense_half
+    } else {
+        // Where narrow tiles read the weights so often that they are packed.
+        if constexpr (kRegisters == 16)
+            if (is_packed(args, panel)) return dense_strips<A, kStep, kVectors>(args, panel);
+        dense_tiles<A, kStep, kVectors>(args, panel);
+    }
 }
 
 // A layer's weights for all blocks of outputs lie side by side. So those of one or two vectors are far
@@ -276,7 +301,7 @@ inline constexpr int kFewestTiles = 4;
 template <class A, int kVectors>
 int packed_blocks(const DenseArgs& args) {
     constexpr int element = kVectors * kLanes;
-    const int tiles = args.rows * Parts::of(args.columns, kTile).count;
+    const int tiles = args.rows * Parts::of(args.columns, tile_of(kVectors)).count;
     if (tiles < kFewestTiles || (args.taps == 1 && args.unit_stride == element)) return 0;
     const int blocks = (args.units + args.block_units - 1) / args.block_units;
     const int fit = kPackedElements / (element * args.taps * least(args.block_units, args.units));
@@ -311,8 +336,8 @@ void dense_packed(const DenseArgs& args, const DensePanel<kVectors>& panel, int 
     }
 }
 
-template <class A, int kStep, int kVectors>
-void dense_vectors(const DenseArgs& args, int first) {
+template <int kVectors>
+DensePanel<kVectors> panel_of(const DenseArgs& args, int first) {
     DensePanel<kVectors> panel{};
     for (int v = 0; v < kVectors; v++) {
         const int block = (first + v) / kSlices;
@@ -331,15 +356,38 @@ void dense_vectors(const DenseArgs& args, int first) {
             panel.trace[v] = at(end->trace);
         }
     }
+    return panel;
+}
+
+template <class A, int kStep, int kVectors>
+void dense_vectors(const DenseArgs& args, int first) {
+    const auto panel = panel_of<kVectors>(args, first);
     if constexpr (kRegisters == 16)
         if (const int blocks = packed_blocks<A, kVectors>(args))
             return dense_packed<A, kStep, kVectors>(args, panel, blocks);
     dense_panel<A, kStep, kVectors>(args, panel);
 }
 
+// The last block of two vectors, of which the second has padding alone: products of the first. Returns
+// whether it is one, of a kernel that is worth the code.
+template <class A, int kStep>
+bool dense_half(const DenseArgs& args) {
+    if (args.padding < kLanes || args.taps != 1) return false;
+    const int blocks = packed_blocks<A, 1>(args);
+    if (blocks == 0) return false;
+    const int first = (args.blocks - 1) * kSlices;
+    dense_packed<A, kStep, 1>(args, panel_of<1>(args, first), blocks);
+    DenseArgs none = args;
+    none.units = 0;
+    dense_strips<A, kStep, 1>(none, panel_of<1>(none, first + 1));
+    return true;
+}
+
 template <class A, int kStep>
 void dense_frame(const DenseArgs& args) {
-    const int vectors = args.blocks * kSlices;
+    int vectors = args.blocks * kSlices;
+    if constexpr (kRegisters == 16 && kSlices == 2 && kStep > 0)
+        if (dense_half<A, kStep>(args)) vectors -= kSlices;
     int first = 0;
     for (; first + 2 <= vectors; first += 2) dense_vectors<A, kStep, 2>(args, first);
     if constexpr (kSlices % 2 != 0)

@@ -6,13 +6,11 @@
 namespace rrm::RRM_ISA {
 
 // e^x: 2^n times a polynomial of degree 6 on [-ln 2 / 2, ln 2 / 2] (Cephes' coefficients), within
-// 2 units in the last place.
+// 2 units in the last place; infinity above 88.7, 2^-126 where it is less. A NaN stays one.
 RRM_INLINE Vec exponential(Vec x) {
-    x = minimum(maximum(x, splat(-87.0f)), splat(88.0f));
-    const Vec scaled = x * splat(1.44269504088896341f);
+    x = minimum(splat(89.0f), maximum(splat(-87.0f), x));
     const Vec magic = splat(kRounder);
-    Vec shifted = scaled + magic;
-    __asm__ volatile("" : "+m"(shifted));  // the sum must not be folded away
+    const Vec shifted = x * splat(1.44269504088896341f) + magic;
     const Vec n = shifted - magic;
     Vec r = x - n * splat(0.693359375f);
     r = r - n * splat(-2.12194440e-4f);
@@ -23,13 +21,9 @@ RRM_INLINE Vec exponential(Vec x) {
     p = p * r + splat(1.6666665459e-1f);
     p = p * r + splat(5.0000001201e-1f);
     p = p * r * r + r + splat(1.0f);
-    const VecInt exponent = (((VecInt)shifted - (VecInt)magic) + 127) << 23;
+    // The low bits of `shifted` are n.
+    const VecInt exponent = ((VecInt)shifted << 23) + (127 << 23);
     return p * (Vec)exponent;
-}
-
-RRM_INLINE Vec keep_nan(Vec x, Vec y) {
-    const VecInt number = x == x;
-    return number ? y : x;
 }
 
 template <Activation kActivation>
@@ -43,19 +37,14 @@ RRM_INLINE Vec activate(Vec x, Vec low, Vec high) {
         const VecInt negative = x < zero;
         return negative ? x * low : x;
     }
-    if constexpr (kActivation == Activation::sigmoid)
-        return keep_nan(x, one / (one + exponential(-x)));
-    if constexpr (kActivation == Activation::silu) {
-        // Where e^-x has no number any more the result is 0, and of minus infinity NaN.
-        const VecInt tiny = x < splat(-87.0f);
-        return keep_nan(x, tiny ? x * zero : x / (one + exponential(-x)));
-    }
+    if constexpr (kActivation == Activation::sigmoid) return one / (one + exponential(-x));
+    if constexpr (kActivation == Activation::silu) return x / (one + exponential(-x));
     if constexpr (kActivation == Activation::hardsigmoid)
         return minimum(splat(6.0f), maximum(zero, x + splat(3.0f))) * splat(1.0f / 6.0f);
     if constexpr (kActivation == Activation::hardswish)
         return x * minimum(splat(6.0f), maximum(zero, x + splat(3.0f))) * splat(1.0f / 6.0f);
     if constexpr (kActivation == Activation::tanh) {
-        const Vec e = exponential(x + x);
+        const Vec e = exponential(minimum(splat(80.0f), x + x));
         // Near zero the quotient would be a difference of numbers near one (Cephes' polynomial).
         const Vec z = x * x;
         Vec p = splat(-5.70498872745e-3f);
@@ -64,11 +53,12 @@ RRM_INLINE Vec activate(Vec x, Vec low, Vec high) {
         p = p * z + splat(1.33314422036e-1f);
         p = p * z + splat(-3.33332819422e-1f);
         const VecInt small = magnitude(x) < splat(0.625f);
-        return keep_nan(x, small ? x + x * z * p : (e - one) / (e + one));
+        return small ? x + x * z * p : (e - one) / (e + one);
     }
     if constexpr (kActivation == Activation::sign) {
         const VecInt negative = x < zero;
-        return keep_nan(x, negative ? -one : one);
+        const VecInt number = x == x;
+        return number ? (negative ? -one : one) : x;
     }
     return x;
 }
