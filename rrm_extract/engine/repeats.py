@@ -89,7 +89,9 @@ class Repeats(Generic[Array]):
             seen = joined([results[1] for results in known])
             seen = seen.shown(positions, ~new, loses=self._loses)
         if self._frame is not None:
-            self._results = tuple(self._join([rows[-1:]]) for rows in outputs), seen.last()
+            # Copies: what is returned is the caller's.
+            last = tuple(self._join([rows[-1:]]) for rows in outputs)
+            self._results = last, joined([seen.last()])
         return outputs, seen, ~new
 
     def _new(self, frames: Floats) -> NDArray[np.bool_]:

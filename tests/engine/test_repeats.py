@@ -121,6 +121,20 @@ def test_statistics_count_them() -> None:
         assert two.density_delta == pytest.approx(one.density_delta / 3)
 
 
+def test_what_a_caller_does_with_densities_changes_no_later_ones() -> None:
+    net, frame = network(), frames_of(0)
+    net.track()
+    names = ("density", "density_delta", "work", "truncated")
+    _, seen = net.run(frame)
+    expected = {name: getattr(seen, name).clone() for name in ("density", "truncated")}
+    for name in names:
+        getattr(seen, name).add_(100)
+    _, again = net.run(frame)
+    for name, values in expected.items():
+        assert torch.equal(getattr(again, name), values), name
+    assert [cost.density for cost in net.stats()] == pytest.approx(expected["density"][0].tolist())
+
+
 def forgets(net: Any, what: str) -> None:
     if what == "scale":
         net.scale_thresholds(0.5)
