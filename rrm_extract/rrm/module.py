@@ -277,7 +277,7 @@ class RecurrentNetwork:
 
         try:
             outputs = execute(self.program, x, compute)
-        except Exception:
+        except BaseException:  # an interrupt, too
             if is_first:  # no frame was taken: the next one need not have its shape
                 self.reset()
             raise

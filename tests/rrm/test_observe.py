@@ -60,3 +60,17 @@ def test_a_frame_that_is_not_finite_is_dense() -> None:
     name, deltas, dense = seen[0]
     assert (name, dense) == ("features.0", [True])
     assert torch.equal(deltas[0, 0].isnan(), frames[1].isnan())
+
+
+def test_a_first_frame_that_was_interrupted_was_not_taken() -> None:
+    def interrupted(op: Op, deltas: Tensor, dense: Tensor) -> None:
+        raise KeyboardInterrupt
+
+    frames = moving_frames(4, 32)
+    watched, shown = recurrent(), []
+    watched.observe(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        watched.step(frames)  # four lanes
+    watched.observe(lambda op, deltas, dense: shown.append(dense.tolist()))
+    assert torch.equal(watched.step(frames[0]), recurrent().step(frames[0]))
+    assert shown == [[True]] * 4, "a key frame in each layer"
