@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rrm_extract.errors import EngineError
 from rrm_extract.graph import Program
 from rrm_extract.rrm.apart import keeps_frames_apart
-from rrm_extract.rrm.frames import by_frame
+from rrm_extract.rrm.frames import by_frame, refuse_other_numbers
 
 __all__ = ["OrdinaryNetwork"]
 
@@ -23,11 +24,27 @@ class OrdinaryNetwork:
     """
 
     def __init__(self, program: Program) -> None:
+        self._given: Program | None = program  # until it has taken a frame
         self._program = by_frame(program)
         self._apart: bool | None = None
 
     def __call__(self, frames: Tensor) -> tuple[Any, ...]:
-        """(T, C, H, W) -> one (T, ...) tensor for each output of the Program."""
+        """(T, C, H, W) -> one (T, ...) tensor for each output of the Program.
+
+        Raises:
+            EngineError: there are no frames, or frames by themselves make another network.
+        """
+        if len(frames) == 0:
+            shape = tuple(frames.shape)
+            msg = f"frames of shape {shape}; expected (T, C, H, W) with T of at least 1"
+            raise EngineError(msg)
+        if self._given is not None:
+            refuse_other_numbers(self._given, self._program, frames)
+        outputs = self._outputs(frames)
+        self._given = None  # what takes no such frame was not compared
+        return outputs
+
+    def _outputs(self, frames: Tensor) -> tuple[Any, ...]:
         if len(frames) > 1 and self._apart is None:
             self._apart = keeps_frames_apart(self._program, frames)
         if len(frames) == 1 or self._apart:

@@ -248,9 +248,30 @@ def test_networks_of_which_frames_apart_make_another_are_refused(
         RecurrentNetwork(program).step(torch.zeros(3, 9, 9))
     with pytest.raises(EngineError, match=f"treat a frame in another way if '{name}'"):
         RecurrentNetwork(program).run(torch.zeros(2, 3, 9, 9))
+    for frames in (torch.zeros(1, 3, 9, 9), torch.zeros(2, 3, 9, 9)):
+        with pytest.raises(EngineError, match=f"treat a frame in another way if '{name}'"):
+            OrdinaryNetwork(program)(frames)
     if "native" in AVAILABLE:
         with pytest.raises(EngineError, match=f"treat a frame in another way if '{name}'"):
             NativeNetwork(program, input_shape=(3, 9, 9))
+
+
+def test_an_ordinary_network_is_checked_though_it_refused_a_frame() -> None:
+    torch.manual_seed(0)
+    network = OrdinaryNetwork(trace(_NormalisedAlone().eval()))
+    with pytest.raises(RuntimeError, match="channels"):
+        network(torch.zeros(1, 1, 9, 9))
+    with pytest.raises(EngineError, match="treat a frame in another way"):
+        network(torch.zeros(1, 3, 9, 9))
+
+
+@pytest.mark.parametrize("net", [_Squeezed, _Brightest])  # together, and one after the other
+def test_an_ordinary_network_refuses_no_frames(net: type[nn.Module]) -> None:
+    network = OrdinaryNetwork(trace(net().eval()))
+    for _ in range(2):
+        with pytest.raises(EngineError, match=r"frames of shape \(0, 3, 9, 9\); .* at least 1"):
+            network(torch.zeros(0, 3, 9, 9))
+        network(torch.ones(2, 3, 9, 9))
 
 
 class _TwoInOne(nn.Module):
