@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from rrm_extract import FeatureFile
 from rrm_extract.cli import main
@@ -26,7 +27,7 @@ from tests.clips import decode_all, flip_bytes, packet_places, write_clip
 from tests.command import extraction
 from tests.report.clips import SIDE, SQUARE, corner, moving_square, standing_square
 from tests.report.mixing import MIXING
-from tests.tiny import MODEL, network
+from tests.tiny import MODEL, Tiny, network
 from tests.video.test_damage import cut, write_index_first
 
 FACTOR = 10
@@ -243,6 +244,29 @@ def test_a_named_layer_is_painted_alone(tmp_path: Path) -> None:
         Overlay(config(), layer="features.1")
     with pytest.raises(LayerError, match="layer 'fc' has no deltas"):
         Overlay(config(), layer="fc")  # behind the feature
+
+
+class _MixingChannels(nn.Module):
+    """A fully-connected layer before the one whose input is the feature."""
+
+    preprocess = Tiny.preprocess
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.mix, self.last = nn.Conv2d(3, 4, 3), nn.Linear(4, 4), nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.mix(self.layer(x).mean((2, 3)))
+        return self.last(x.relu())
+
+
+def mixing_channels() -> nn.Module:
+    return _MixingChannels()
+
+
+def test_a_layer_without_pixels_is_refused_before_any_clip() -> None:
+    with pytest.raises(LayerError, match="layer mix reads numbers without a place"):
+        Overlay(config(model="tests.report.test_show_overlay:mixing_channels"), layer="mix")
 
 
 def test_a_network_that_takes_one_frame_after_the_other(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,7 +25,7 @@ class PaintedNetwork(RecipeNetwork):
         size: (h, w) of the network's input.
 
     Raises:
-        LayerError: there is no such layer.
+        LayerError: there is no such layer, or it reads no pixels.
         ConfigError: the recipe is the native engine's.
     """
 
@@ -37,6 +38,9 @@ class PaintedNetwork(RecipeNetwork):
         macs = {op.name: cost.macs for op, cost in costs if op.name in wanted}
         self._maps = DensityMaps(macs, size)
         self._network.observe(self._maps.see)
+        # A frame of zeros: whether a layer reads pixels shows when it runs.
+        self.run(torch.zeros(1, *recipe.input_shape, dtype=torch.float32, device=recipe.device))
+        self.reset()
 
     def run(self, x: Tensor, /) -> tuple[tuple[NDArray[np.float32], ...], Seen]:
         """(T, D) features and (T, h, w) densities in 0..1, and what the layers saw."""
