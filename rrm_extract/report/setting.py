@@ -5,10 +5,24 @@ from __future__ import annotations
 import json
 
 from rrm_extract.config import JobConfig, threshold_text
+from rrm_extract.errors import ConfigError
 from rrm_extract.jobs.calibration import Calibration, TargetCalibration
 from rrm_extract.store import FeatureFile
 
-__all__ = ["setting_text", "stored_setting_text", "stored_threshold"]
+__all__ = ["refuse_target", "setting_text", "stored_setting_text", "stored_threshold"]
+
+
+def refuse_target(config: JobConfig) -> None:
+    """Refuses a job whose thresholds would first have to be calibrated.
+
+    Raises:
+        ConfigError: it has a target error.
+    """
+    if config.target_error is not None:
+        raise ConfigError(
+            f"target_error {config.target_error:g} has no thresholds yet; expected thresholds: a "
+            "file that rrm-extract calibrate makes for that target"
+        )
 
 
 def setting_text(config: JobConfig, calibration: Calibration | None) -> str:

@@ -37,7 +37,7 @@ from rrm_extract.models import LoadedModel
 from rrm_extract.printable import printable
 from rrm_extract.report.audit import error_percentile
 from rrm_extract.report.delta_frames import delta_frame_lines
-from rrm_extract.report.setting import setting_text
+from rrm_extract.report.setting import refuse_target, setting_text
 from rrm_extract.report.table import number, table
 from rrm_extract.rrm import OrdinaryNetwork, RecurrentNetwork
 from rrm_extract.video import ClipReader, SampledFrame, count_chunks, scan_clip
@@ -107,13 +107,15 @@ class Verifier:
     """Compares the two networks on clips.
 
     Args:
-        config: model, weights, layer, thresholds, policy, control, sampling, device and threads.
+        config: model, weights, layer, thresholds, policy, control, sampling, device and threads;
+            no target error, which has no thresholds before it is calibrated for.
 
     Raises:
         UsageError: the request is wrong.
     """
 
     def __init__(self, config: JobConfig) -> None:
+        refuse_target(config)
         self.config = config
         self.model: LoadedModel = load_job_model(config)
         self.recipe: Recipe = make_recipe(self.model, config)

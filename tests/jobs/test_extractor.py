@@ -129,6 +129,11 @@ def test_recipes_do_not_depend_on_torchs_defaults(engine: str) -> None:
     assert description.to_json() == describe_network(MODEL).to_json()
 
 
+def test_a_verifier_refuses_a_target_without_thresholds() -> None:
+    with pytest.raises(ConfigError, match=r"target_error 0\.01 .* expected thresholds: "):
+        Verifier(JobConfig(model=MODEL, target_error=0.01))
+
+
 def test_unknown_layer_and_device_fail() -> None:
     with pytest.raises(LayerError, match="nearest"):
         recipe(layer="featurez.0")

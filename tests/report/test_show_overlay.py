@@ -269,6 +269,11 @@ def test_a_layer_without_pixels_is_refused_before_any_clip() -> None:
         Overlay(config(model="tests.report.test_show_overlay:mixing_channels"), layer="mix")
 
 
+def test_a_target_without_thresholds_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"target_error 0\.01 .* expected thresholds: "):
+        Overlay(JobConfig(model=MODEL, target_error=0.01))
+
+
 def test_a_network_that_takes_one_frame_after_the_other(tmp_path: Path) -> None:
     clip = moving_square(tmp_path / "a.mp4")
     for number in (1, 6):

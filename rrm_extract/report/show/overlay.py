@@ -19,7 +19,7 @@ from rrm_extract.jobs import Recipe, all_notes, batches, make_recipe, sampling_o
 from rrm_extract.jobs.control import ControlledNetwork
 from rrm_extract.jobs.progress import Progress
 from rrm_extract.models import LoadedModel, load_model
-from rrm_extract.report.setting import setting_text
+from rrm_extract.report.setting import refuse_target, setting_text
 from rrm_extract.report.show.canvas import Canvas
 from rrm_extract.report.show.found import Found, found_by
 from rrm_extract.report.show.network import PaintedNetwork
@@ -122,7 +122,8 @@ class Overlay:
         config: model, weights, thresholds, policy, control, sampling and device. Its engine, layer
             and pool are not looked at: the network runs up to the feature that an extraction has
             by default, and a detector or a pose network to its end. Nor are its threads: PyTorch
-            takes as many as it is set to.
+            takes as many as it is set to. It has no target error, for which there are no thresholds
+            before it is calibrated for.
         layer: whose deltas are painted, as for thresholds; None for all, weighted by their MACs.
         min_score: smallest score of the boxes or people that are drawn; None for the task's own.
 
@@ -133,6 +134,7 @@ class Overlay:
     def __init__(
         self, config: JobConfig, *, layer: str | None = None, min_score: float | None = None
     ) -> None:
+        refuse_target(config)
         model = load_model(config.model, weights=config.weights, preprocess=config.preprocess)
         self._found: Found | None = found_by(model, min_score)
         changes: dict[str, object] = {"engine": "torch", "precision": "fp32", "layer": None}
