@@ -27,8 +27,8 @@ def as_maps(
     Raises:
         ConfigError: ``raw`` has another shape.
     """
-    # torch warns of arrays that may not be written to, such as mapped ones.
-    tensor = raw if isinstance(raw, Tensor) else torch.from_numpy(np.require(raw, None, "W"))
+    # torch takes none that is read backwards, and warns of those that may not be written to.
+    tensor = raw if isinstance(raw, Tensor) else torch.from_numpy(np.require(raw, None, ["C", "W"]))
     if tuple(tensor.shape[1:]) not in (shape, (math.prod(shape),)):
         channels, rows, columns = shape
         raise ConfigError(

@@ -175,6 +175,9 @@ def test_stored_features_are_the_map() -> None:
     for one, other in zip(of_map, of_stored, strict=True):
         np.testing.assert_array_equal(one.boxes, other.boxes)
         assert (np.diff(one.scores) <= 0).all()
+    backwards = read(raw.numpy()[::-1], height=48, width=64)
+    for one, other in zip(of_map, reversed(backwards), strict=True):
+        np.testing.assert_array_equal(one.boxes, other.boxes)
 
 
 def test_no_objects_and_no_frames() -> None:

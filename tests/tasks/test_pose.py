@@ -172,6 +172,8 @@ def test_maps_and_what_is_stored_of_them() -> None:
     for one, other in zip(of_maps, of_stored, strict=True):
         np.testing.assert_array_equal(one.points, other.points)
         assert (np.diff(one.scores) <= 0).all()
+    backwards = read(maps.numpy()[::-1], height=200, width=300)
+    assert [len(found) for found in backwards] == [1, 0, 2]
     half = read(maps.half(), height=200, width=300)
     np.testing.assert_allclose(half[0].points, of_maps[0].points, atol=0.2)
 
