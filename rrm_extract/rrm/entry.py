@@ -29,6 +29,7 @@ def accelerate(
     from others and batch normalisation does not have to be folded into them, and never changed.
     It may be on any device.
 
+        >>> import rrm_extract, torchvision
         >>> network = rrm_extract.accelerate(torchvision.models.resnet18(), threshold=1e-4)
         >>> for frame in frames:              # (3, 224, 224), normalised as the model expects
         ...     logits = network.step(frame)  # (1000,)

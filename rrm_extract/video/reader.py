@@ -56,7 +56,10 @@ class ClipReader:
     Before the first frame that can be decoded, that one is shown.
 
     Example:
-        >>> with ClipReader(info, Sampling(fps=Fraction(24))) as reader:
+        >>> from fractions import Fraction
+        >>> from rrm_extract.video import ClipReader, Sampling, count_chunks, scan_clip
+        >>> info, sampling = scan_clip(path), Sampling(fps=Fraction(24))
+        >>> with ClipReader(info, sampling) as reader:
         ...     for chunk in range(count_chunks(info, sampling)):
         ...         for frame in reader.read(chunk):
         ...             use(frame.image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from doctest import DocTestParser
 from fractions import Fraction
 from itertools import product
 from math import ceil, floor
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from rrm_extract.video import Sampling, count_chunks, expected_frames, scan_clip
+from rrm_extract.video import ClipReader, Sampling, count_chunks, expected_frames, scan_clip
 from rrm_extract.video.chunks import count_samples, sample_tick
 from tests.clips import write_clip
 from tests.video.reading import assert_any_order, read_clip, sampling
@@ -19,6 +20,18 @@ from tests.video.reading import assert_any_order, read_clip, sampling
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+def test_the_example_of_a_reader(tmp_path: Path) -> None:
+    path, pictures = write_clip(tmp_path / "a.mp4", n_frames=30, rate=24), []
+    code = "".join(
+        example.source for example in DocTestParser().get_examples(ClipReader.__doc__ or "")
+    )
+    exec(code, {"path": path, "use": pictures.append})
+    shown = read_clip(path, sampling(24)).frames
+    assert len(pictures) == len(shown) == 30
+    for image, frame in zip(pictures, shown, strict=True):
+        assert np.array_equal(image, frame.image)
 
 
 def shown_at(times: list[Fraction], fps: Fraction, count: int) -> list[int]:
