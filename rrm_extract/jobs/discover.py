@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rrm_extract.errors import InputError
-from rrm_extract.jobs.folders import files_below, files_of_match, folders_below, is_there
+from rrm_extract.jobs.folders import (
+    Kind,
+    closed_folders,
+    files_below,
+    files_of_match,
+    folders_below,
+    is_there,
+)
 
 __all__ = ["VIDEO_EXTENSIONS", "Video", "discover"]
 
@@ -56,8 +63,8 @@ def discover(
     An input is a file, a folder (searched recursively; hidden files are passed over), a glob
     ("**" crosses folders), or a .txt or .csv list: one path a line, or a column called path,
     video, file or filename; relative paths are relative to the list. A listed file that is
-    missing is returned all the same, and so are dangling links and folders that cannot be read:
-    that they cannot be opened is then that video's failure.
+    missing is returned all the same, and so are folders that cannot be read and dangling links,
+    unless by their extension no videos: that they cannot be opened is then that video's failure.
 
     Args:
         inputs: at least one.
@@ -129,6 +136,7 @@ def _matched(pattern: str, include: Sequence[str]) -> Iterator[tuple[Path, Path]
         msg = f"glob {pattern} matches no file; expected a pattern such as 'videos/**/*.mp4'"
         raise InputError(msg)
     found = [file for file in files if _wanted(file.name, file.name, include)]
+    found += closed_folders(set(files).difference(found))
     for folder in folders:
         found += _walk(folder, files_of_match(folder, base=base), include)
     if not found:
@@ -137,21 +145,42 @@ def _matched(pattern: str, include: Sequence[str]) -> Iterator[tuple[Path, Path]
 
 
 def _globbed(pattern: str, base: Path) -> Iterator[str]:
-    """What a glob matches; for ** links are not followed back into a folder that they are in."""
+    """What a glob matches, and folders on its way that cannot be read.
+
+    For ** links are not followed back into a folder that they are in.
+    """
     parts = Path(pattern).parts
     if ANY_FOLDERS not in parts:
         yield from glob.glob(pattern)  # noqa: PTH207 - absolute patterns too
+        yield from map(str, _closed_on_the_way(parts))
         return
     place = parts.index(ANY_FOLDERS)
     behind = parts[place + 1 :]
     for above in glob.glob(str(Path(*parts[:place]))) if place else ["."]:  # noqa: PTH207
-        for folder in folders_below(Path(above), base=base):
+        for folder, kind in folders_below(Path(above), base=base):
             within = glob.escape(str(folder))
-            if behind:
+            if kind is Kind.CLOSED:
+                yield str(folder)
+            elif behind:
                 yield from _globbed(str(Path(within, *behind)), base)
             else:  # all files, whose folders have their own turn
                 matches = glob.glob(str(Path(within, "*")))  # noqa: PTH207
                 yield from (match for match in matches if not os.path.isdir(match))  # noqa: PTH112
+
+
+def _closed_on_the_way(parts: Sequence[str]) -> Iterator[Path]:
+    """Folders that wildcards match, in which what comes next cannot be looked for."""
+    for place in range(1, len(parts)):
+        if any(map(glob.has_magic, parts[:place])):
+            above = [Path(match) for match in glob.glob(str(Path(*parts[:place])))]  # noqa: PTH207
+            if glob.has_magic(parts[place]):
+                yield from closed_folders(above)
+            else:
+                yield from (each for each in above if _is_unknown(each / parts[place]))
+
+
+def _is_unknown(path: Path) -> bool:
+    return is_there(path) and not os.path.lexists(path)
 
 
 def _none_wanted(what: str, include: Sequence[str]) -> InputError:
@@ -159,12 +188,12 @@ def _none_wanted(what: str, include: Sequence[str]) -> InputError:
     return InputError(f"{what} no file with {wanted}; expected videos, or give --include")
 
 
-def _walk(folder: Path, files: Iterable[Path], include: Sequence[str]) -> list[Path]:
+def _walk(folder: Path, files: Iterable[tuple[Path, Kind]], include: Sequence[str]) -> list[Path]:
     found = []
-    for path in files:
+    for path, kind in files:
         relative = path.relative_to(folder).as_posix()
-        # What else is a folder here is one that cannot be read: its videos are not known.
-        if _wanted(path.name, relative, include) or os.path.isdir(path):  # noqa: PTH112
+        # Of a closed folder the videos are not known.
+        if kind is Kind.CLOSED or _wanted(path.name, relative, include):
             found.append(path)
     return sorted(found)
 

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import stat
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 
 from rrm_extract.errors import InputError
 
-__all__ = ["files_below", "files_of_match", "folders_below", "is_there"]
+__all__ = ["Kind", "closed_folders", "files_below", "files_of_match", "folders_below", "is_there"]
 
 NOT_OF_USERS = frozenset({"lost+found"})
 """Folders that a file system makes for itself, and that only its owner may read."""
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """All files below a folder, in the order of their names.
+class Kind(Enum):
+    """What is met below a folder."""
+
+    FILE = "file"
+    READ = "read"
+    """A folder whose content is known."""
+    CLOSED = "closed"
+    """A folder whose content is not, or what may be one: a mount that is gone, a dangling link."""
+
+
+def files_below(folder: Path) -> Iterator[tuple[Path, Kind]]:
+    """All files below a folder, in the order of their names, and what each is.
 
     Links to folders are followed, but not back into a folder that they are in. Hidden files and
     folders are passed over. Dangling links and folders that cannot be read are given as well:
@@ -30,25 +44,38 @@ def files_below(folder: Path) -> Iterator[Path]:
         msg = f"folder {folder} cannot be read: {error.strerror}; allow it, or give another input"
         raise InputError(msg) from error
     found = _below(folder, names, frozenset({_identity(folder)}))
-    yield from (path for path, is_folder in found if not is_folder)
+    yield from ((path, kind) for path, kind in found if kind is not Kind.READ)
 
 
-def files_of_match(folder: Path, *, base: Path) -> Iterator[Path]:
+def files_of_match(folder: Path, *, base: Path) -> Iterator[tuple[Path, Kind]]:
     """The files below a folder that a pattern has matched, as if it were met below ``base``."""
     if folder.name not in NOT_OF_USERS:
         found = _inside(folder, _above(folder, base))
-        yield from (path for path, is_folder in found if not is_folder)
+        yield from ((path, kind) for path, kind in found if kind is not Kind.READ)
 
 
-def folders_below(folder: Path, *, base: Path) -> Iterator[Path]:
-    """A folder and all folders below it that can be read, as :func:`files_below` looks at them.
+def folders_below(folder: Path, *, base: Path) -> Iterator[tuple[Path, Kind]]:
+    """A folder and all folders below it, as :func:`files_below` looks at them.
 
     Args:
         folder: ``base``, or below it.
         base: links back into folders from here on are not followed.
     """
     found = _inside(folder, _above(folder, base))
-    yield from (path for path, is_folder in found if is_folder)
+    yield from ((path, kind) for path, kind in found if kind is not Kind.FILE)
+
+
+def closed_folders(paths: Iterable[Path]) -> Iterator[Path]:
+    """Those of some paths that are of the kind ``CLOSED``."""
+    unseen: dict[Path, set[str]] = defaultdict(set)
+    for path in paths:
+        try:
+            if stat.S_ISDIR(path.stat().st_mode) and not _can_be_read(path):
+                yield path
+        except OSError:
+            unseen[path.parent].add(path.name)
+    for parent, names in unseen.items():
+        yield from (parent / name for name in sorted(_closed(parent, names)))
 
 
 def is_there(path: Path) -> bool:
@@ -64,30 +91,64 @@ def is_there(path: Path) -> bool:
 
 def _below(
     parent: Path, names: list[str], above: frozenset[tuple[int, int]]
-) -> Iterator[tuple[Path, bool]]:
-    """What is below a folder that was read, and whether it is a folder that can be read."""
-    for name in sorted(names):
-        if name.startswith(".") or name in NOT_OF_USERS:
-            continue
-        path = parent / name
-        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir() fails where nothing may be read
-            yield from _inside(path, above)
+) -> Iterator[tuple[Path, Kind]]:
+    """What is below a folder that was read."""
+    visible = [n for n in sorted(names) if not n.startswith(".") and n not in NOT_OF_USERS]
+    folders, unseen = set(), set()
+    for name in visible:
+        try:
+            if stat.S_ISDIR((parent / name).stat().st_mode):
+                folders.add(name)
+        except OSError:
+            unseen.add(name)
+    closed = _closed(parent, unseen)
+    for name in visible:
+        if name in folders:
+            yield from _inside(parent / name, above)
         else:
-            yield path, False
+            yield parent / name, Kind.CLOSED if name in closed else Kind.FILE
 
 
-def _inside(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[tuple[Path, bool]]:
+def _inside(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[tuple[Path, Kind]]:
     """The same of a folder and what is below it; of one that it lies in nothing."""
-    identity = _identity(folder)
-    if identity in above:
-        return
     try:
-        names = os.listdir(folder)  # noqa: PTH208
+        identity = _identity(folder)
+        names = [] if identity in above else os.listdir(folder)  # noqa: PTH208
     except OSError:
-        yield folder, False
-    else:
-        yield folder, True
+        yield folder, Kind.CLOSED
+        return
+    if identity not in above:
+        yield folder, Kind.READ
         yield from _below(folder, names, above | {identity})
+
+
+def _closed(parent: Path, unseen: set[str]) -> set[str]:
+    """The folders among the names in a folder that cannot be looked at, and what may be one.
+
+    The listing says so even of a mount that is gone. What a link leads to is not known: of a folder
+    where the name has no extension.
+    """
+    if not unseen:
+        return set()
+    closed = {name for name in unseen if not Path(name).suffix}
+    listed: list[os.DirEntry[str]] = []
+    with suppress(OSError), os.scandir(parent) as entries:
+        listed += (entry for entry in entries if entry.name in unseen)
+    for entry in listed:
+        with suppress(OSError):  # of a file system whose listings say names alone
+            if entry.is_dir(follow_symlinks=False):
+                closed.add(entry.name)
+            elif not entry.is_symlink():
+                closed.discard(entry.name)
+    return closed
+
+
+def _can_be_read(folder: Path) -> bool:
+    try:
+        os.listdir(folder)  # noqa: PTH208 - the same call as elsewhere
+    except OSError:
+        return False
+    return True
 
 
 def _above(folder: Path, base: Path) -> frozenset[tuple[int, int]]:

@@ -150,6 +150,44 @@ def test_dangling_links_are_videos_that_will_fail(folder: Path) -> None:
     assert ids(f"{folder}/*.mp4") == ["b.mp4", "loop.mp4", "lost.mp4"]
 
 
+def test_dangling_links_to_folders_are_videos_that_will_fail(folder: Path) -> None:
+    (folder / "disk2").symlink_to(folder / "not-mounted")
+    expected = ["a/c.AVI", "a/deep/d.mkv", "b.mp4", "disk2"]
+    for given in (folder, f"{folder}/*", f"{folder}/**", f"{folder}/**/*"):
+        assert ids(given) == expected
+    assert ids(f"{folder}/*/*.AVI") == ["a/c.AVI", "disk2"]
+
+
+@pytest.fixture
+def gone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose server does not answer, beside a file that cannot be looked at either."""
+    mount = folder / "a" / "disk.2"
+    mount.mkdir()
+    (folder / "a" / "notes").touch()
+    look_at = os.stat
+
+    def refuse(path: str | Path, **options: bool) -> os.stat_result:
+        if mount in (Path(path), *Path(path).parents) or Path(path).name == "notes":
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(path))
+        return look_at(path, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setattr(os, "lstat", refuse)
+    return mount
+
+
+@pytest.mark.parametrize("pattern", ["", "/*", "/**", "/**/*.mkv", "/*/*", "/*/*/*.mkv"])
+def test_a_mount_that_is_gone_is_one_that_fails(folder: Path, gone: Path, pattern: str) -> None:
+    found = ids(f"{folder}{pattern}", root=str(folder))
+    assert gone.relative_to(folder).as_posix() in found
+    assert "a/notes" not in found
+    assert "a/deep/d.mkv" in found
+
+
+def test_a_mount_that_is_gone_may_hold_what_a_glob_names(folder: Path, gone: Path) -> None:
+    assert ids(f"{folder}/a/*/d.mkv") == ["deep/d.mkv", gone.name]
+
+
 @pytest.fixture
 def no_reading(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a video that may not be looked into, whoever runs the tests."""
@@ -176,6 +214,8 @@ def no_reading(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_folder_that_cannot_be_read_is_one_that_fails(folder: Path, no_reading: Path) -> None:
     assert ids(folder) == ["a/c.AVI", "a/deep", "b.mp4"]
+    assert ids(f"{folder}/**/*.AVI") == ids(f"{folder}/**/c*") == ["a/c.AVI", "a/deep"]
+    assert ids(f"{folder}/a/*/*.AVI") == ["deep"]
     with pytest.raises(InputError, match="deep cannot be read: Permission denied"):
         ids(no_reading)
 
