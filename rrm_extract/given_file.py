@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
-__all__ = ["lack_of_file"]
+__all__ = ["kept_mtime_ns", "lack_of_file"]
 
 
 def lack_of_file(path: Path) -> str | None:
@@ -21,3 +22,12 @@ def lack_of_file(path: Path) -> str | None:
     except OSError as error:
         return f"cannot be looked at ({error.strerror}): give a file that can be read"
     return None if stat.S_ISREG(mode) else "is no file"
+
+
+def kept_mtime_ns(status: os.stat_result) -> int:
+    """Time of last change of a file, nanoseconds since 1970, as far as 64 bits reach (1677-2262).
+
+    File systems hold others, such as the year 1601 of a damaged clock; in files of ours there is
+    no room for them.
+    """
+    return min(max(status.st_mtime_ns, -(2**63)), 2**63 - 1)

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from rrm_extract.config import JobConfig
 from rrm_extract.engine.seen import Seen
 from rrm_extract.errors import ClipError
+from rrm_extract.given_file import kept_mtime_ns
 from rrm_extract.jobs import ChunkExtractor, Recipe, Video, network_input, sampling_of
 from rrm_extract.jobs.control import Control
 from rrm_extract.jobs.recipe import load_plan
@@ -209,7 +210,7 @@ def _source_of(video: Video) -> Source:
         stat = video.path.stat()
     except OSError:
         return Source(video.video_id, -1, -1)  # opening it says why
-    return Source(video.video_id, stat.st_size, stat.st_mtime_ns)
+    return Source(video.video_id, stat.st_size, kept_mtime_ns(stat))
 
 
 def _fail(store: OutputStore, source: Source, stage: str, error_type: str, message: str) -> None:

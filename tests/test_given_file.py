@@ -10,7 +10,7 @@ import pytest
 
 from rrm_extract.config import JobConfig
 from rrm_extract.errors import ModelError, UsageError, WeightsError
-from rrm_extract.given_file import lack_of_file
+from rrm_extract.given_file import kept_mtime_ns, lack_of_file
 from rrm_extract.jobs.network_cache import network_key
 from rrm_extract.models import load_model
 
@@ -42,6 +42,15 @@ def test_what_keeps_a_path_from_being_a_file(tmp_path: Path) -> None:
     for name, reason in ((LONG, errno.ENAMETOOLONG), ("loop", errno.ELOOP)):
         told = f"cannot be looked at ({os.strerror(reason)}): give a file that can be read"
         assert lack_of_file(tmp_path / name) == told
+
+
+@pytest.mark.parametrize(
+    ("second", "kept"),
+    [(-11_644_473_600, -(2**63)), (10_413_792_000, 2**63 - 1), (-1, -(10**9)), (1, 10**9)],
+)
+def test_times_of_files_fit_into_64_bits(second: int, kept: int) -> None:
+    times = {"st_mtime_ns": second * 10**9}
+    assert kept_mtime_ns(os.stat_result((0,) * 10, times)) == kept
 
 
 @pytest.mark.parametrize("name", ["net.onnx", "net.dcz", "net.net", "darknet:net.cfg"])

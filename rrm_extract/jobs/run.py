@@ -26,6 +26,7 @@ from rrm_extract.errors import (
     StoreWriteError,
     WorkerError,
 )
+from rrm_extract.given_file import kept_mtime_ns
 from rrm_extract.importable import current_folder_importable
 from rrm_extract.jobs.accounting import Accounting
 from rrm_extract.jobs.assemble import assemble
@@ -640,4 +641,4 @@ def _source_of(video: Video) -> tuple[Source, str]:
         return Source(video.video_id, -1, -1), error.strerror or str(error)
     except ValueError as error:  # a null character in a listed name
         return Source(video.video_id, -1, -1), str(error)
-    return Source(video.video_id, stat.st_size, stat.st_mtime_ns), ""
+    return Source(video.video_id, stat.st_size, kept_mtime_ns(stat)), ""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import av
 
 from rrm_extract.errors import ClipOpenError
+from rrm_extract.given_file import kept_mtime_ns
 from rrm_extract.video._bits import Entry, EntryFinder
 from rrm_extract.video._matroska import is_cut_off, is_whole, tagged_end
 from rrm_extract.video._open import check_regular_file, data_packets, describe, open_video
@@ -90,7 +91,7 @@ class ClipInfo:
     source_size: int
     """Bytes of the file."""
     source_mtime_ns: int
-    """Time of last change of the file, nanoseconds."""
+    """Time of last change of the file, nanoseconds, as far as 64 bits reach."""
     packets: PacketTable = field(repr=False)
     """The packets, private to this package."""
 
@@ -161,7 +162,7 @@ def scan_clip(path: Path, *, on_packet: Callable[[], None] | None = None) -> Cli
             seekable=bool((table.key_index > 0).any()),
             damage=damage,
             source_size=status.st_size,
-            source_mtime_ns=status.st_mtime_ns,
+            source_mtime_ns=kept_mtime_ns(status),
             packets=table,
         )
     finally:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rrm_extract.errors import ClipDamagedError, ClipOpenError
+from rrm_extract.given_file import kept_mtime_ns
 from rrm_extract.video._decode import Damage, FrameStream, TimedFrame
 from rrm_extract.video._open import check_regular_file
 from rrm_extract.video._picture import to_upright_rgb
@@ -253,7 +254,7 @@ class ClipReader:
         self.close()
         status = check_regular_file(self._info.path)
         known = (self._info.source_size, self._info.source_mtime_ns)
-        if (status.st_size, status.st_mtime_ns) != known:
+        if (status.st_size, kept_mtime_ns(status)) != known:
             raise ClipOpenError(
                 f"{self._info.path}: the file was changed while it was being read; run again"
             )

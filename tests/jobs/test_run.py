@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -115,6 +116,19 @@ def test_new_changed_and_removed_videos(videos: Path, tmp_path: Path) -> None:
         assert list(file) == ["a.mp4", "new.mp4", "sub/b.avi", "sub/c d é.mkv"]
         assert len(file["sub/b.avi"].features) == 4
         assert len(file["a.mp4"].features) == 28, "nothing already written is lost"
+
+
+def test_a_file_of_a_broken_clock_is_read(videos: Path, tmp_path: Path) -> None:
+    clip, year_2300 = tmp_path / "a.mp4", 10_413_792_000 * 10**9
+    shutil.copy(videos / "sub/c d é.mkv", clip)
+    os.utime(clip, ns=(year_2300, year_2300))
+    if clip.stat().st_mtime_ns != year_2300:
+        pytest.skip("this file system cannot hold that time")
+    arguments = extraction(clip, tmp_path / "feats.h5", "--workers", "1")
+    for _ in range(2):
+        done = rrm_extract(*arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert "1 done before" in done.stdout
 
 
 def test_overwrite_begins_again(videos: Path, tmp_path: Path) -> None:
