@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from rrm_extract.errors import StoreFormatError, StoreMismatchError, StoreWriteError
+from rrm_extract.errors import (
+    StoreError,
+    StoreFormatError,
+    StoreMismatchError,
+)
 from rrm_extract.store.failurefile import load_failure, save_failure
 from rrm_extract.store.files import fsync_dir, is_temp, remove, temp_path, writing
 from rrm_extract.store.job import Job, job_path, load_job
@@ -120,7 +125,7 @@ class OutputStore:
             with writing(self.parts_dir):
                 if self.parts_dir.is_dir() and not self._has_work():
                     self._discard_parts()
-        except StoreWriteError:  # of a disk that takes nothing more: what it did first is told
+        except StoreError:  # of a disk that takes nothing more: what it did first is told
             if error is None:
                 raise
         finally:
@@ -235,6 +240,7 @@ class OutputStore:
 
         Raises:
             StoreWriteError: The system refuses; nothing is lost.
+            StoreError: It does not let the unfinished work be read; nothing is lost.
             StoreFormatError: Something done earlier was damaged since; the message says what to do.
             ValueError: `root_attrs` has an attribute that the store sets.
         """
@@ -289,7 +295,7 @@ class OutputStore:
             raise self._mismatch(f"unfinished work in {self.parts_dir}", job.identity_json)
         with writing(self.parts_dir):
             self.parts_dir.mkdir(exist_ok=True)
-            for folder in (self.parts_dir, *self.parts_dir.glob(f"*{_CHUNKS}")):
+            for folder in (self.parts_dir, *self._files(_CHUNKS)):
                 for path in folder.iterdir():
                     if is_temp(path):
                         remove(path)
@@ -378,8 +384,16 @@ class OutputStore:
         return self.parts_dir / f"{key}{_CHUNKS}"
 
     def _files(self, suffix: str) -> list[Path]:
-        found = (p for p in self.parts_dir.glob(f"*{suffix}") if not p.name.startswith("."))
-        return sorted(found)
+        """What of a kind lies there, sorted. Raises StoreError where the folder cannot be read."""
+        try:  # not glob(), which takes a folder that cannot be read for an empty one
+            names = os.listdir(self.parts_dir)  # noqa: PTH208
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            refuse_to_blame(self.parts_dir, error)
+            raise
+        found = (name for name in names if name.endswith(suffix) and not name.startswith("."))
+        return sorted(self.parts_dir / name for name in found)
 
     def _part(self, path: Path) -> DoneVideo | None:
         if path not in self._parts:

@@ -251,6 +251,29 @@ def test_parts_without_a_run_do_not_count(tmp_path: Path) -> None:
         assert names_in(store.parts_dir) == {"job.json", "notes.txt"}
 
 
+def test_parts_that_cannot_be_listed_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, what = tmp_path / "feats.h5", source("a.mp4")
+
+    def refused(folder: Path | str = ".") -> object:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+    def run() -> None:
+        with OutputStore(path, IDENTITY) as store:
+            write_video(store, what)
+            monkeypatch.setattr(os, "listdir", refused)
+            monkeypatch.setattr(os, "scandir", refused)
+            store.finish([what], [], ROOT, complete=True)
+
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"cannot read .*\.parts: Permission denied"):
+            run()
+    monkeypatch.undo()
+    with OutputStore(path, IDENTITY) as store:
+        assert store.status(what) == "ok"
+
+
 # Failures.
 
 
