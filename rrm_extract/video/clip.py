@@ -12,6 +12,7 @@ import av
 from rrm_extract.errors import ClipOpenError
 from rrm_extract.given_file import kept_mtime_ns
 from rrm_extract.video._bits import Entry, EntryFinder
+from rrm_extract.video._clock import MAX_FORWARD_SECONDS
 from rrm_extract.video._matroska import is_cut_off, is_whole, tagged_end
 from rrm_extract.video._open import check_regular_file, data_packets, describe, open_video
 from rrm_extract.video._packets import PacketColumns, PacketTable, build_table
@@ -50,6 +51,9 @@ FORMATS_DECLARING_LENGTH = ("mov", "avi", "matroska")
 
 FALLBACK_RATE = Fraction(25)
 """Frames per second of a stream that has neither timestamps nor a declared rate."""
+
+LONGEST_STILL_SECONDS = 86400
+"""What is said to show each frame for longer has a broken clock; a picture may stand for hours."""
 
 MISSING_SECONDS = Fraction(1, 2)
 MISSING_FRAMES = 2
@@ -104,8 +108,8 @@ def scan_clip(path: Path, *, on_packet: Callable[[], None] | None = None) -> Cli
         on_packet: Called for each packet; a scan that has not called it for long is stuck.
 
     Raises:
-        ClipOpenError: Missing, a folder, empty, unreadable, no video, audio only, or without
-            packets; the message says which.
+        ClipOpenError: Missing, a folder, empty, unreadable, no video, audio only, without packets,
+            or with a clock that cannot be; the message says which.
     """
     status = check_regular_file(path)
     container, stream = open_video(path)
@@ -133,6 +137,7 @@ def scan_clip(path: Path, *, on_packet: Callable[[], None] | None = None) -> Cli
         )
         table = build()
         time_base = 1 / coded_rate if table.stamped_by == "rate" else stream_base
+        _check_clock(path, time_base, table.frame_span * time_base)
         declared = _declared_duration(path, container, stream)
         damage = failure or _say_what_is_missing(
             table.span * time_base, declared, table.frame_span * time_base
@@ -172,6 +177,18 @@ def scan_clip(path: Path, *, on_packet: Callable[[], None] | None = None) -> Cli
 def is_short(missing: Fraction, frame: Fraction) -> bool:
     """Whether so many seconds missing at the end, with frames of so many, are damage."""
     return missing > max(MISSING_SECONDS, MISSING_FRAMES * frame)
+
+
+def _check_clock(path: Path, tick: Fraction, frame: Fraction) -> None:
+    """Refuses a clock of so many seconds a tick and a frame, which would make a clip of centuries.
+
+    Times in coarser ticks are no times; frames alone, as slides, may stand for long.
+    """
+    if tick > MAX_FORWARD_SECONDS or frame > LONGEST_STILL_SECONDS:
+        raise ClipOpenError(
+            f"{path}: its header says that each frame is shown for {float(frame):.3g} seconds; "
+            "expected a header with the true rate, so write it anew (ffmpeg has -r for that)"
+        )
 
 
 def _is_format(container: av.container.InputContainer, kinds: tuple[str, ...]) -> bool:

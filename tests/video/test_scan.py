@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import nullcontext
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -187,3 +188,22 @@ def test_stream_without_timestamps_uses_the_rate(tmp_path: Path) -> None:
     assert info.timestamps == "rate"
     assert info.time_base == Fraction(1, 24)
     assert not info.seekable
+
+
+def test_a_clock_that_cannot_be_fails(tmp_path: Path) -> None:
+    """The frame rate of an AVI file with a single bit that has flipped."""
+    path = write_clip(tmp_path / "a.avi", codec="mpeg4")
+    data = bytearray(path.read_bytes())
+    scale = data.index(b"strh") + 28
+    for bit, fails in ((17, True), (14, False), (30, True)):
+        changed = data[:]
+        changed[scale : scale + 4] = (1 | 1 << bit).to_bytes(4, "little")
+        path.write_bytes(changed)
+        with pytest.raises(ClipOpenError, match="rate") if fails else nullcontext():
+            assert scan_clip(path).duration == 2 * (1 + 2**bit)
+
+
+def test_slides_may_stand_for_hours(tmp_path: Path) -> None:
+    times = [hour * 3600 for hour in (0, 3, 6, 9)]
+    path = write_clip(tmp_path / "a.mp4", n_frames=4, times=times, time_base=Fraction(1))
+    assert scan_clip(path).duration > 6 * 3600
