@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 
 from rrm_extract.errors import (
@@ -224,7 +224,8 @@ class OutputStore:
         It is to be called with interrupts held back: HDF5 does not survive one while it writes.
         Videos and failures of other inputs are kept. A part replaces an earlier version of its
         video. A video whose source changed and now fails leaves the file. A failure of a video that
-        is "ok" in the new file is dropped.
+        is "ok" in the new file is dropped; so is an earlier one of a folder that could not be read
+        then and has inputs in it now.
 
         Args:
             sources: The inputs of this run, in any order; it does not show in the file.
@@ -247,8 +248,9 @@ class OutputStore:
         taken = sorted({*root_attrs} & {*_OWN_ROOT_ATTRS})
         if taken:
             raise ValueError(f"the store itself sets {', '.join(taken)}")
-        listed = self._all_failures(failures)
-        entries = self._entries({self._stored_id(s.video_id): s for s in sources}, listed)
+        inputs = {self._stored_id(source.video_id): source for source in sources}
+        listed = self._all_failures(failures, folders_of=inputs)
+        entries = self._entries(inputs, listed)
         kept = [r for i, r in listed.items() if i not in entries or entries[i].done.status != "ok"]
         attrs: dict[str, Attr | Array] = {
             **root_attrs,
@@ -427,10 +429,18 @@ class OutputStore:
 
     # Finishing.
 
-    def _all_failures(self, given: Iterable[FailureRecord]) -> dict[str, FailureRecord]:
+    def _all_failures(
+        self, given: Iterable[FailureRecord], *, folders_of: Iterable[str]
+    ) -> dict[str, FailureRecord]:
+        """By stored id; of folders that hold some stored ids only those that are given."""
         recorded = (load_failure(path) for path in self._files(_FAILED))
         found = dict(self._finished_failures)
-        for record in (*(r for r in recorded if r is not None), *given):
+        for record in recorded:
+            if record is not None:
+                found[self._stored_id(record.video_id)] = record
+        for folder in {str(above) for each in folders_of for above in PurePosixPath(each).parents}:
+            found.pop(folder, None)
+        for record in given:
             found[self._stored_id(record.video_id)] = record
         return found
 

@@ -317,6 +317,27 @@ def test_done_video_has_no_failure_but_a_partial_one(tmp_path: Path) -> None:
         assert file["b.mp4"].status == "partial"
 
 
+def test_failure_of_a_folder_ends_when_it_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "feats.h5"
+    locked = [failure("deep"), failure("dee"), failure("other/deep"), failure("deep/gone.mp4")]
+
+    def listed(videos: list[str], failures: list[FailureRecord]) -> list[str]:
+        sources = [source(video) for video in videos]
+        with OutputStore(path, IDENTITY) as store:
+            for what in sources:
+                if store.status(what) is None:
+                    write_video(store, what)
+            store.finish(sources, failures, ROOT, complete=True)
+        with FeatureFile(path) as file:
+            return [record.video_id for record in file.failures]
+
+    everything = ["dee", "deep", "deep/gone.mp4", "other/deep"]
+    assert listed(["a.mp4"], locked) == everything
+    assert listed(["b.mp4"], []) == everything, "of other inputs"
+    assert listed(["deep/sub/c.mp4"], [failure("deep")]) == everything, "it still cannot be read"
+    assert listed(["deep/sub/c.mp4"], []) == ["dee", "deep/gone.mp4", "other/deep"]
+
+
 def test_hostile_failure(tmp_path: Path) -> None:
     odd = FailureRecord("caf\udce9.mp4", "open", "E", "bad \0 byte \udce9 \n line", 1)
     path = tmp_path / "feats.h5"
