@@ -20,7 +20,7 @@ from rrm_extract.errors import CalibrationError, CalibrationSubjectError
 from rrm_extract.jobs.control import AccumulatedControl, TargetControl
 from rrm_extract.rrm.aecs import ORDER, AccumulatedError
 from rrm_extract.rrm.estimate import ErrorEstimate
-from rrm_extract.store.files import write_atomic
+from rrm_extract.store.files import remove_stale, write_atomic
 
 __all__ = [
     "AccumulatedCalibration",
@@ -184,6 +184,7 @@ def save(calibration: Calibration, path: Path) -> None:
     values = calibration.to_json()
     values["report"] = _without_infinities(values["report"])
     text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+    remove_stale([path])
     write_atomic(path, text.encode())
 
 

@@ -36,7 +36,7 @@ from rrm_extract.models.compression import (
 )
 from rrm_extract.models.compression.dcz import MAX_WEIGHTS, TENSOR_TYPES
 from rrm_extract.models.compression.published_net import PublishedNet
-from rrm_extract.store.files import check_folder, write_atomic, writing
+from rrm_extract.store.files import check_folder, remove_stale, write_atomic, writing
 
 __all__ = ["CompressionSummary", "LayerSummary", "compress_network"]
 
@@ -189,6 +189,7 @@ def compress_network(
         weights_sha256=loaded.weights_sha256,
         tool_version=__version__,
     )
+    remove_stale([output])
     write_atomic(output, data)
     state = loaded.module.state_dict().values()
     return CompressionSummary(

@@ -32,6 +32,7 @@ from rrm_extract.given_file import lack_of_file
 from rrm_extract.jobs.compiled import beside
 from rrm_extract.jobs.digests import digest_of_code, file_digest
 from rrm_extract.jobs.plan import JobPlan
+from rrm_extract.store.files import STALE_SECONDS
 
 __all__ = ["NOT_OF_THE_NETWORK", "VARIABLE", "NetworkCache", "copied", "network_key"]
 
@@ -40,9 +41,6 @@ VARIABLE = "RRM_CACHE"
 
 LIMIT = 2 * 2**30
 """Bytes that are kept; what was not used for longest goes first."""
-
-STALE_SECONDS = 3600.0
-"""Age of a network that is still on its way: whoever wrote it was killed."""
 
 NOT_OF_THE_NETWORK = frozenset(
     {

@@ -23,7 +23,7 @@ from rrm_extract.store.export_found import (
     export_npz,
     npz_name,
 )
-from rrm_extract.store.files import remove, replacing, temp_path, writing
+from rrm_extract.store.files import remove, remove_stale, replacing, temp_path, writing
 from rrm_extract.store.layout import append_rows, create_rows, creating
 from rrm_extract.store.reader import FeatureFile, VideoFeatures
 from rrm_extract.store.schema import Array
@@ -88,6 +88,7 @@ def export(
         _check_layout(source, layout)
         targets = _targets(source, folder, layout)
         _check_targets(source.path, targets, folder, overwrite=overwrite)
+        remove_stale(targets)
         _refuse_names_taken_for_one(targets)
         if layout == "npy":
             _export_npy(source, folder)

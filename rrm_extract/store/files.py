@@ -5,15 +5,22 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 import stat
-from collections.abc import Iterator
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rrm_extract.errors import StoreError, StoreWriteError
 
 _TEMP_SUFFIX = ".tmp"
+_TEMP_NAME = re.compile(rf"\.(.+)\.\d+{re.escape(_TEMP_SUFFIX)}", re.DOTALL)
+
+STALE_SECONDS = 3600.0
+"""Age of what is still on its way and nobody has touched since: whoever wrote it was killed."""
 
 NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY})
 """What file systems shared with a host or over a network say of syncing that they do not have."""
@@ -66,6 +73,22 @@ def temp_path(path: Path) -> Path:
 def is_temp(path: Path) -> bool:
     """Whether `path` is such a name, of any process."""
     return path.name.startswith(".") and path.name.endswith(_TEMP_SUFFIX)
+
+
+def remove_stale(targets: Iterable[Path]) -> None:
+    """Remove what killed processes have left on its way to some files; never fails over it."""
+    names: defaultdict[Path, set[str]] = defaultdict(set)
+    for path in targets:
+        names[path.parent].add(path.name)
+    for folder, wanted in names.items():
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                temp = _TEMP_NAME.fullmatch(entry.name)
+                if temp is None or temp[1] not in wanted:
+                    continue
+                with suppress(OSError):  # another process has removed it
+                    if time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_SECONDS:
+                        remove(folder / entry.name)
 
 
 def sync(handle: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -392,6 +393,25 @@ def test_a_name_with_a_colon_is_no_protocol(
         clip.write(black, 0.0)
     assert [path.name for path in tmp_path.iterdir()] == [output.name]
     assert len(decode_all(tmp_path / output)) == 1
+
+
+def test_what_killed_runs_have_left_is_removed(tmp_path: Path) -> None:
+    left = [tmp_path / ".a.mp4.1.tmp", tmp_path / ".a.png.1.tmp"]
+    for path in left:
+        path.write_bytes(b"half")
+        os.utime(path, (0, 0))
+    black = np.zeros((64, 64, 3), np.uint8)
+    with sink.ClipWriter(
+        tmp_path / "a.mp4",
+        width=64,
+        height=64,
+        rate=Fraction(8),
+        time_base=Fraction(1, 8),
+        encoder=sink.Encoder.choose(),
+    ) as clip:
+        clip.write(black, 0.0)
+    sink.write_picture(tmp_path / "a.png", black)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "a.png"}
 
 
 def test_an_error_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rrm_extract.errors import ConfigError, StoreWriteError
-from rrm_extract.store.files import commit, remove, temp_path, write_atomic, writing
+from rrm_extract.store.files import (
+    commit,
+    remove,
+    remove_stale,
+    temp_path,
+    write_atomic,
+    writing,
+)
 
 __all__ = ["CONTAINERS", "PICTURES", "ClipWriter", "Encoder", "check_output", "write_picture"]
 
@@ -120,6 +127,7 @@ class ClipWriter:
     ) -> None:
         self._path = path
         self._temp = temp_path(path)
+        remove_stale([path])
         self._last: int | None = None
         if encoder.name == "mpeg4":
             time_base = max(time_base, Fraction(1, _MPEG4_CLOCK))
@@ -208,4 +216,5 @@ def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
     """
     data = io.BytesIO()
     Image.fromarray(picture).save(data, PICTURES[path.suffix.lower()], optimize=True)
+    remove_stale([path])
     write_atomic(path, data.getvalue())
