@@ -79,7 +79,7 @@ class FrameStream:
         self.error_ticks: list[int] = []
         """Times of the packets and frames that could not be decoded."""
         self.n_packets = 0
-        """Packets read so far."""
+        """Packets read so far, also those passed over on the way to the start."""
         self._info = info
         self._table = info.packets
         self._container: av.container.InputContainer | None = None
@@ -106,7 +106,7 @@ class FrameStream:
         self._container, stream = open_video(self._info.path)
         context = _set_up(stream)
         for index, packet in self._packets(self._container, stream):
-            self.n_packets += 1
+            self._count_packet()
             if index < self._resume_at:
                 continue
             # The decoder hands each frame the pts of its packet, whatever that is: the packet's
@@ -137,7 +137,10 @@ class FrameStream:
         index = self.start.packet
         problem = "the file ends here, unlike when it was scanned"
         try:
-            for packet in packets_from(index, self._table, container, stream):
+            packets = packets_from(
+                index, self._table, container, stream, on_skipped=self._count_packet
+            )
+            for packet in packets:
                 if not is_packet(packet, index, self._table):
                     problem = "the file is not the one that was scanned"
                     break
@@ -153,6 +156,9 @@ class FrameStream:
         tick = int(self._table.earliest_from[index])
         self.error_ticks.append(tick)
         self.damage = Damage(tick=tick, reason=f"{self._place(index, tick)}: {problem}")
+
+    def _count_packet(self) -> None:
+        self.n_packets += 1
 
     def _deliver(
         self, decoded: list[av.VideoFrame], sent: int, context: av.VideoCodecContext

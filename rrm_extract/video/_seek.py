@@ -14,7 +14,7 @@ from rrm_extract.video._open import data_packets
 from rrm_extract.video._packets import PacketTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import av.container
     import av.video.stream
@@ -78,8 +78,18 @@ def packets_from(
     table: PacketTable,
     container: av.container.InputContainer,
     stream: av.video.stream.VideoStream,
+    *,
+    on_skipped: Callable[[], None],
 ) -> Iterator[av.Packet[Any]]:
     """Give the packets from a key packet on; from the beginning of the file for 0.
+
+    Args:
+        index: The packet's number.
+        table: All packets, as they were when the file was scanned.
+        container: The file.
+        stream: Its video stream.
+        on_skipped: Called for each packet that is read before that one; without a good index there
+            may be very many.
 
     Raises:
         LostTrackError: FFmpeg does not find that packet again.
@@ -100,6 +110,7 @@ def packets_from(
                     return chain([packet], packets)
                 if dts != NO_TIME and packet.dts is not None and packet.dts > dts:
                     break
+                on_skipped()
         except av.error.FFmpegError:
             continue
     raise LostTrackError("the key frame was not found again")

@@ -11,6 +11,7 @@ import pytest
 
 from rrm_extract.errors import ClipOpenError
 from rrm_extract.video import ClipReader, _decode, _seek, count_chunks, scan_clip
+from rrm_extract.video._open import open_video
 from tests.clips import decode_all, flip_bytes, packet_places, remux, write_clip
 from tests.video.avi import write_palette_avi
 from tests.video.reading import (
@@ -172,6 +173,31 @@ def test_the_count_of_packets_moves_before_a_chunk_s_first_frame(tmp_path: Path)
         assert reader.n_packets_read >= 25, "one key frame: decoding starts at the beginning"
         frames.close()
         assert reader.n_packets_read >= 25
+
+
+class Unindexed:
+    """A file that FFmpeg finds nothing in: seeking ends at its beginning."""
+
+    def __init__(self, path: Path) -> None:
+        self.container, self.stream = open_video(path)
+        self.demux, self.close = self.container.demux, self.container.close
+
+    def seek(self, _target: int, **_how: object) -> None:
+        self.container.seek(0)
+
+
+def test_packets_passed_over_behind_a_seek_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(path: Path) -> tuple[Unindexed, object]:
+        file = Unindexed(path)
+        return file, file.stream
+
+    info = scan_clip(write_clip(tmp_path / "a.mp4", n_frames=72, gop=24))
+    monkeypatch.setattr(_decode, "open_video", opened)
+    with ClipReader(info, sampling(chunk=1)) as reader:
+        assert read_chunk(reader, 2).numbers == list(range(48, 72))
+        assert reader.n_packets_read == 72
 
 
 @pytest.mark.parametrize(
