@@ -20,7 +20,6 @@ __all__ = [
     "DeltaInput",
     "GatherStep",
     "GlobalAverageStep",
-    "InputStep",
     "PlanTensor",
     "PointwiseStep",
     "PoolStep",
@@ -151,13 +150,6 @@ class Step:
     def sources(self) -> list[PlanTensor]:
         """The tensors that it reads as values, not as deltas."""
         return []
-
-
-@dataclass(eq=False)
-class InputStep(Step):
-    """A tensor from outside: input number ``number`` of this part of the network."""
-
-    number: int = 0
 
 
 @dataclass(eq=False)

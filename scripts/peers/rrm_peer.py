@@ -32,7 +32,6 @@ _OWN_WORK = {
     "PoolStep": "pooling",
     "GlobalAverageStep": "pooling",
     "PointwiseStep": "activation",
-    "InputStep": "lists",
 }
 
 
@@ -177,7 +176,7 @@ class RrmPeer(Peer):
         seconds = dict.fromkeys(SPLIT, 0.0)
         for (step, share), value in least.items():
             # What is no step hands an input to the first layers.
-            own = _OWN_WORK.get(kinds.get(step, "InputStep"), "other")
+            own = _OWN_WORK.get(kinds[step], "other") if step in kinds else "lists"
             seconds[{"own": own, "finish": "activation"}.get(share, share)] += value
         seconds["other"] += max(0.0, whole - sum(seconds.values()))
         return seconds
