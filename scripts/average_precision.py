@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -42,10 +42,10 @@ OKS_PARTS = (
 """Those for which COCO has measured how far people's marks differ, in its order."""
 
 BODY_AREA = 0.53
-"""Share of the box around its parts that a body fills, where its area is not known.
+"""Share of the box around all its marked parts that a body fills, where its area is not known.
 
-COCO's own areas are of outlines. The share is the one that CrowdPose (arXiv 1812.00324) evaluates
-with, whose bodies have no outlines either.
+COCO's own areas are of outlines. The number alone is CrowdPose's (arXiv 1812.00324), which takes
+that share of boxes that people have marked.
 """
 
 THINNEST = 1.0
@@ -229,20 +229,27 @@ def _box(image: int, category: int, corners: Sequence[float]) -> dict[str, Any]:
 def _body(image: int, parts: Sequence[str], body: MarkedBody) -> dict[str, Any]:
     points = body.points
     there = [points[part] for part in parts if part in points]
+    whole = _around(points.values())
     # Without a part that counts, whoever is found in the box counts neither for nor against.
-    around = there or list(points.values())
-    xs, ys = zip(*around, strict=True) if around else ((0.0,), (0.0,))
-    own = body.corners if not there else None
-    box = _box(image, _PERSON, own or (min(xs), min(ys), max(xs), max(ys)))
+    corners = _around(there) or body.corners or whole or (0.0, 0.0, 0.0, 0.0)
+    left, top, right, bottom = whole or corners
     # A part that was not found is far from any mark, and one that is not marked does not count.
     triples = [(*points[part], 2) if part in points else (*_NOWHERE, 0) for part in parts]
-    sides = [max(side, THINNEST) for side in box["bbox"][2:]]
-    return box | {
-        "area": BODY_AREA * sides[0] * sides[1] if body.area is None else body.area,
+    width, height = max(right - left, THINNEST), max(bottom - top, THINNEST)
+    return _box(image, _PERSON, corners) | {
+        "area": BODY_AREA * width * height if body.area is None else body.area,
         "iscrowd": int(body.is_crowd),
         "keypoints": [number for triple in triples for number in triple],
         "num_keypoints": len(there),
     }
+
+
+def _around(points: Collection[tuple[float, float]]) -> Corners | None:
+    """The box around some points; None where there are none."""
+    if not points:
+        return None
+    xs, ys = zip(*points, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def _evaluated(

@@ -203,6 +203,21 @@ def test_the_similarity_is_that_of_the_equation() -> None:
     assert body_precision([body_frame([truth], poses(moved))]).ap == pytest.approx(expected)
 
 
+def test_an_area_that_nobody_measured_is_of_the_box_around_all_marked_parts() -> None:
+    """Also those that do not count, as the top of the head."""
+    person = {
+        "left_shoulder": (80.0, 60.0), "right_shoulder": (120.0, 60.0),
+        "left_wrist": (70.0, 160.0), "right_wrist": (130.0, 160.0),
+    }  # fmt: skip
+    truth = MarkedBody(points={**person, "head_top": (100.0, 0.0)})
+    # 60 x 100 pixels around the parts that count would give 0.7.
+    moved = {**person, "left_wrist": (70.0, 150.0)}
+    similarity = (3 + np.exp(-(10**2) / (2 * 0.53 * 60 * 160 * (2 * 0.062) ** 2))) / 4
+    expected = np.mean([similarity >= at for at in np.arange(0.5, 0.96, 0.05)])
+    precision = body_precision([body_frame([truth], poses(moved))])
+    assert precision.ap == pytest.approx(expected)
+
+
 def test_only_parts_that_were_looked_for_count() -> None:
     person = someone()
     moved = {**person, **dict.fromkeys(OKS_PARTS[:11], (0.0, 0.0))}
