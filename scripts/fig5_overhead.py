@@ -308,11 +308,12 @@ def changing_square(noise: Tensor, *, changed: float) -> Tensor:
 
 def page(result: Record) -> str:
     """The table, what its columns mean, and the ordinary networks' shares."""
+    clips = [row["clips"] for row in result["rows"] if row["key"]["changed"] is None]
     table = table_page(
         result,
         columns_of(result),
         title="Fig. 5: total speedup against sparsity, and where the time goes",
-        notes=[*NOTES, settings_in_words(result["settings"])],
+        notes=[*NOTES, settings_in_words(result["settings"], clips)],
     )
     return table + "\n" + _ordinary_table(result["rows"])
 

@@ -21,7 +21,7 @@ relative error in that very run. There the engine runs a layer dense where lists
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -55,6 +55,7 @@ from timed_clips import (
     measuring_settings,
     subject_of,
     timed_clips,
+    timed_in_words,
     timing_plan,
     verdict,
 )
@@ -246,17 +247,27 @@ def page(result: Record) -> str:
         result,
         columns_of(result),
         title="Table 2: sparsity, and what it is worth",
-        notes=[*NOTES, settings_in_words(result["settings"])],
+        notes=[*NOTES, settings_in_words(result["settings"], clips_of(result["rows"]))],
     )
 
 
-def settings_in_words(settings: Record) -> str:
-    """How a table was measured."""
+def clips_of(rows: Sequence[Record]) -> list[Mapping[str, int]]:
+    """Frames of the clips that each row was timed on, by name; none where nothing was."""
+    return [(row["measured"] or {}).get("clips", {}) for row in rows]
+
+
+def settings_in_words(settings: Record, clips: Sequence[Mapping[str, int]]) -> str:
+    """How a table was measured.
+
+    Args:
+        settings: of the table.
+        clips: of :func:`clips_of`.
+    """
     return (
         f"Policy {settings['policy']}, chunks of {settings['chunk']:g} s; timed: the "
         f"{settings['engine']} engine, {counted(settings['threads'], 'thread')}, "
-        f"{counted(settings['repeats'], 'round')}, the first {settings['timed_frames']} frames of "
-        f"{counted(settings['timed_videos'], 'clip')} of each dataset. {batches_in_words(settings)}"
+        f"{counted(settings['repeats'], 'round')}, {timed_in_words(clips)}. "
+        f"{batches_in_words(settings)}"
     )
 
 

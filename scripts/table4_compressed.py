@@ -42,7 +42,7 @@ from peers.rrm_peer import RrmPeer
 from sparsity import Sparsity, measure_sparsity
 from subjects import Subject
 from sweep_options import threshold_number
-from table2_sparsity import counted_values, measured_values
+from table2_sparsity import clips_of, counted_values, measured_values, settings_in_words
 from table_page import (
     Column,
     key_columns,
@@ -59,7 +59,6 @@ from timed_clips import (
     RUNTIMES,
     Timer,
     add_measuring_options,
-    batches_in_words,
     error_column,
     measuring_settings,
     subject_of,
@@ -307,14 +306,7 @@ def compressed_by(result: Record) -> list[str]:
 
 def page(result: Record) -> str:
     """The table and what its columns mean."""
-    settings = result["settings"]
-    about = (
-        f"Policy {settings['policy']}, chunks of "
-        f"{settings['chunk']:g} s; timed: the {settings['engine']} engine, "
-        f"{counted(settings['threads'], 'thread')}, {counted(settings['repeats'], 'round')}, the "
-        f"first {settings['timed_frames']} frames of {counted(settings['timed_videos'], 'clip')} "
-        f"of each dataset. {batches_in_words(settings)}"
-    )
+    about = settings_in_words(result["settings"], clips_of(result["rows"]))
     return table_page(
         result,
         columns_of(result),

@@ -14,6 +14,7 @@ from sweep_options import threshold_number
 from table2_sparsity import (
     NOTES,
     Networks,
+    clips_of,
     columns_of,
     counted_values,
     draw,
@@ -111,7 +112,7 @@ def _page(title: str, result: Record) -> str:
             EIE_NOTE,
             "The feature is the network's raw output, whole.",
             *([f"Networks' input: {preprocess}."] if preprocess else []),
-            settings_in_words(result["settings"]),
+            settings_in_words(result["settings"], clips_of(result["rows"])),
         ],
     )
 

@@ -45,6 +45,7 @@ __all__ = [
     "measuring_settings",
     "subject_of",
     "timed_clips",
+    "timed_in_words",
     "timing_plan",
     "verdict",
 ]
@@ -126,6 +127,25 @@ def batches_in_words(settings: Mapping[str, Any]) -> str:
     is_all = batches[-1] == max(BATCHES)
     rest = "" if is_all else "; larger ones, which may suit them better, were not tried"
     return f"Dense runtimes were tried at {tried}{rest}."
+
+
+def timed_in_words(rows: Sequence[Mapping[str, int]]) -> str:
+    """What was timed; clips may have ended before the frames that were asked for.
+
+    Args:
+        rows: of each row the frames of its clips, by name.
+    """
+    frames = [count for clips in rows for count in clips.values()]
+    if not frames:
+        return "no clips"
+    clips = [len(one) for one in rows]
+    return f"the first {_span(frames, 'frame')} of {_span(clips, 'clip')} of each dataset"
+
+
+def _span(numbers: Sequence[int], noun: str) -> str:
+    least, most = min(numbers), max(numbers)
+    text = counted(most, noun)
+    return text if least == most else f"{least} to {text}"
 
 
 def timing_plan(options: argparse.Namespace, thresholds: Sequence[float]) -> Plan:

@@ -101,6 +101,7 @@ def test_page_and_figure(native: Any, folder: Path, monkeypatch: pytest.MonkeyPa
     for words in ("| speedup by MACs (theoretical) | with other layers (theoretical) |",
                   "| speedup over the same engine dense (measured) |", "| 25% changed |",
                   "linear / lists / activation / pooling / other (measured)", "not linear",
+                  "1 round, the first 6 frames of 2 clips of each dataset.",
                   "moving: broken.mp4"):  # fmt: skip
         assert words in text
 

@@ -13,7 +13,7 @@ import table4_compressed
 import table5_pose
 import table6_detection
 import table7_agreement
-from timed_clips import batches_in_words
+from timed_clips import batches_in_words, timed_in_words
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 SCRIPTS = (
@@ -50,3 +50,16 @@ def test_a_page_is_what_its_script_writes(
 def test_a_page_says_which_batches_were_tried(batches: list[int] | None, words: str) -> None:
     settings = {} if batches is None else {"dense_batches": batches}
     assert words in batches_in_words(settings)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([{"a": 16}, {"b": 16}], "the first 16 frames of 1 clip of each dataset"),
+        ([{"a": 96, "b": 80}, {"c": 96}], "the first 80 to 96 frames of 1 to 2 clips of each"),
+        ([{"a": 48}, {}], "the first 48 frames of 0 to 1 clip of each dataset"),
+        ([{}, {}], "no clips"),
+    ],
+)
+def test_a_page_says_how_many_frames_were_timed(rows: list[dict[str, int]], words: str) -> None:
+    assert timed_in_words(rows).startswith(words)

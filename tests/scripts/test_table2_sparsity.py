@@ -177,6 +177,7 @@ def test_page_and_drawing_are_made_anew_from_the_rows(
                  "speedup over PyTorch fp32 (measured)",
                  "feature error: mean / worst / kept (measured)"):  # fmt: skip
         assert f"| {head} |" in text
+    assert "1 round, the first 3 to 4 frames of 1 clip of each dataset." in text
     assert "Broken, and not counted: 1 video." in text
     assert "- moving: broken.mp4" in text
 

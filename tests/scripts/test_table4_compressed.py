@@ -112,6 +112,7 @@ def test_page_tells_what_is_theoretical_and_what_is_measured(made: Path) -> None
         "feature error: mean / worst / kept (measured)",
     ):
         assert f"| {part} |" in head
+    assert "1 round, the first 3 to 4 frames of 1 clip of each dataset." in page
     assert "broken.mp4" in page
     assert "<svg" in (made / "t.svg").read_text(encoding="utf-8")
 
