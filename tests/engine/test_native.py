@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -264,6 +265,20 @@ def test_islands_that_are_given_the_size_of_a_batch(batch: int) -> None:
     (result,), _ = native(program_of(module), (3, 16, 16), threshold=0, batch=batch).run(frames)
     assert result.shape == expected.shape
     assert relative_l2(result, expected) < EXACT_RECURRENCE
+
+
+def test_the_engines_have_the_same_methods() -> None:
+    """But ``observe``; the native engine may have more."""
+
+    def methods(kind: type) -> dict[str, inspect.Signature]:
+        members = inspect.getmembers(kind, inspect.isfunction)
+        return {name: inspect.signature(one) for name, one in members if name[0] != "_"}
+
+    wanted = methods(RecurrentNetwork)
+    del wanted["observe"]
+    found = methods(NativeNetwork)
+    assert {name: found.get(name) for name in wanted} == wanted
+    assert "observe" not in found
 
 
 # --- states
