@@ -125,7 +125,7 @@ def test_a_hook_of_a_binary_layer_is_refused(layer: nn.Module) -> None:
         trace(nn.Sequential(layer))
 
 
-class Doubled(BinaryConv2d):
+class DoubledBinary(BinaryConv2d):
     """A binary layer that computes in a way of its own."""
 
     def _conv_forward(self, *arguments: Any) -> Tensor:
@@ -133,7 +133,7 @@ class Doubled(BinaryConv2d):
 
 
 def test_a_binary_layer_that_computes_in_another_way_is_called() -> None:
-    module = nn.Sequential(Doubled(3, 4, 3)).eval()
+    module = nn.Sequential(DoubledBinary(3, 4, 3)).eval()
     frames = moving_frames(2, 8)
     with torch.inference_mode():
         assert torch.equal(trace(module)(frames)[0], module(frames))
