@@ -32,6 +32,6 @@ class Branching(nn.Module):
 
 def network() -> nn.Module:
     """The same network at every call."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return Branching()

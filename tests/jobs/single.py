@@ -86,6 +86,6 @@ def loud() -> nn.Module:
 
 
 def _seeded(kind: type[nn.Module]) -> nn.Module:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return kind()

@@ -26,6 +26,6 @@ class Mixing(nn.Module):
 
 def network() -> nn.Module:
     """The same network at every call."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return Mixing().eval()
