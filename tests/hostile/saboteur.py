@@ -5,7 +5,7 @@ It is imported before the workers' own module and changes how clips are read:
     slow        every chunk takes a while longer
     crawl       reading a packet takes a while longer, from a bad network drive
     wait        chunks after the first wait for a file named as the clip, with ".go" behind; one
-                with ".waits" behind tells that they do
+                with ".waits" behind tells that they do; with "-late" it is those after the third
     hang        the first chunk never ends; the process sleeps, as in a deadlock
     stuck       the same, and no other thread of the process can run
     crash       a segmentation fault in the first chunk
@@ -64,7 +64,7 @@ def _sabotage() -> None:
     def reading(self: ClipReader, chunk: int) -> Iterator[SampledFrame]:
         path = self._info.path
         _act(path, chunk)
-        if chunk > 0 and "wait" in path.name:
+        if "wait" in path.name and chunk > (LATE_CHUNK if "wait-late" in path.name else 0):
             path.with_name(f"{path.name}.waits").touch()
             while not path.with_name(f"{path.name}.go").exists():
                 time.sleep(0.02)
