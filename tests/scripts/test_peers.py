@@ -63,7 +63,7 @@ def test_a_runtime_gives_the_reference(
 ) -> None:
     pytest.importorskip(MODULES[name])
     if precision == "int8":
-        pytest.importorskip("nncf")
+        pytest.importorskip("nncf", reason='needs nncf: pip install -e ".[bench]" brings it')
     frames = noise_frames(subject, count=FRAMES)
     reference = subject.reference(frames)
     candidates = baseline_candidates(
