@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,8 @@ def show(
     from rrm_extract.report.show import Moment, Overlay, check_output, overlay_text
 
     videos = discover(config.inputs)
+    if len(videos) > 1:  # folders beside it that cannot be looked into
+        videos = [each for each in videos if not os.path.isdir(each.path)] or videos  # noqa: PTH112
     if len(videos) != 1:
         raise InputError(f"{video} is {len(videos)} videos; show takes one")
     path = videos[0].path

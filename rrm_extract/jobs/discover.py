@@ -177,6 +177,7 @@ def _closed_on_the_way(parts: Sequence[str]) -> Iterator[Path]:
                 yield from closed_folders(above)
             else:
                 yield from (each for each in above if _is_unknown(each / parts[place]))
+                yield from closed_folders(each for each in above if not os.path.exists(each))  # noqa: PTH110
 
 
 def _is_unknown(path: Path) -> bool:

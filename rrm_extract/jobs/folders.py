@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,9 @@ __all__ = ["Kind", "closed_folders", "files_below", "files_of_match", "folders_b
 
 NOT_OF_USERS = frozenset({"lost+found"})
 """Folders that a file system makes for itself, and that only its owner may read."""
+
+EXTENSION = re.compile(r"\.[0-9]*[A-Za-z][A-Za-z0-9]*")
+"""Of a file; what follows the last point of a date, a version or a title is none."""
 
 
 class Kind(Enum):
@@ -115,7 +119,8 @@ def _inside(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[tuple[P
         identity = _identity(folder)
         names = [] if identity in above else os.listdir(folder)  # noqa: PTH208
     except OSError:
-        yield folder, Kind.CLOSED
+        if is_there(folder):  # and was not removed meanwhile
+            yield folder, Kind.CLOSED
         return
     if identity not in above:
         yield folder, Kind.READ
@@ -130,10 +135,11 @@ def _closed(parent: Path, unseen: set[str]) -> set[str]:
     """
     if not unseen:
         return set()
-    closed = {name for name in unseen if not Path(name).suffix}
+    closed = {name for name in unseen if not EXTENSION.fullmatch(Path(name).suffix)}
     listed: list[os.DirEntry[str]] = []
     with suppress(OSError), os.scandir(parent) as entries:
         listed += (entry for entry in entries if entry.name in unseen)
+        closed &= {entry.name for entry in listed}  # others were removed meanwhile
     for entry in listed:
         with suppress(OSError):  # of a file system whose listings say names alone
             if entry.is_dir(follow_symlinks=False):

@@ -432,13 +432,14 @@ class OutputStore:
     def _all_failures(
         self, given: Iterable[FailureRecord], *, folders_of: Iterable[str]
     ) -> dict[str, FailureRecord]:
-        """By stored id; of folders that hold some stored ids only those that are given."""
+        """By stored id; of folders above some stored ids only those that are one, or given."""
         recorded = (load_failure(path) for path in self._files(_FAILED))
         found = dict(self._finished_failures)
         for record in recorded:
             if record is not None:
                 found[self._stored_id(record.video_id)] = record
-        for folder in {str(above) for each in folders_of for above in PurePosixPath(each).parents}:
+        ids = set(folders_of)
+        for folder in {str(above) for each in ids for above in PurePosixPath(each).parents} - ids:
             found.pop(folder, None)
         for record in given:
             found[self._stored_id(record.video_id)] = record

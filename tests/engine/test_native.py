@@ -594,7 +594,7 @@ def test_a_bad_frame_where_everything_changes(isa: str, bad: float) -> None:
 @pytest.mark.parametrize("isa", ISAS)
 def test_silu_far_below_zero(isa: str) -> None:
     values = [
-        [-80.0, -87.5, -104.0, -1e30, -3e38, 0.0, 3e38],
+        [-80.0, -88.0, -104.0, -1e30, -3e38, 0.0, 3e38],
         [-1e36, -float("inf"), 1.0] + 4 * [2.0],
     ]
     module = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.SiLU())
@@ -603,7 +603,7 @@ def test_silu_far_below_zero(isa: str) -> None:
     frames = torch.tensor(values).reshape(2, 1, 1, 7)
     (result,), _ = native(program_of(module), (1, 1, 7), threshold=0, isa=isa).run(frames)
     with torch.inference_mode():
-        torch.testing.assert_close(result, module(frames), equal_nan=True, rtol=1e-5, atol=1e-30)
+        torch.testing.assert_close(result, module(frames), equal_nan=True, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

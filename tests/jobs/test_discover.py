@@ -155,7 +155,24 @@ def test_dangling_links_to_folders_are_videos_that_will_fail(folder: Path) -> No
     expected = ["a/c.AVI", "a/deep/d.mkv", "b.mp4", "disk2"]
     for given in (folder, f"{folder}/*", f"{folder}/**", f"{folder}/**/*"):
         assert ids(given) == expected
-    assert ids(f"{folder}/*/*.AVI") == ["a/c.AVI", "disk2"]
+    for pattern in ("*/*.AVI", "*/c.AVI"):
+        assert ids(f"{folder}/{pattern}") == ["a/c.AVI", "disk2"]
+
+
+@pytest.mark.parametrize(("name", "is_folder"), [("2024.05.01", True), ("lost.3gp2", False)])
+def test_what_a_dangling_link_of_that_name_leads_to(
+    folder: Path, name: str, is_folder: bool
+) -> None:
+    (folder / name).symlink_to(folder / "not-mounted")
+    assert (name in ids(folder)) == is_folder
+
+
+def test_what_is_removed_meanwhile_is_no_video(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: [*names(path), "gone"])
+    assert ids(folder) == ["a/c.AVI", "a/deep/d.mkv", "b.mp4"]
 
 
 @pytest.fixture

@@ -338,6 +338,16 @@ def test_failure_of_a_folder_ends_when_it_can_be_read(tmp_path: Path) -> None:
     assert listed(["deep/sub/c.mp4"], []) == ["dee", "deep/gone.mp4", "other/deep"]
 
 
+def test_failure_of_a_folder_that_is_an_input_stays(tmp_path: Path) -> None:
+    path = tmp_path / "feats.h5"
+    with OutputStore(path, IDENTITY) as store:
+        store.record_failure(failure("deep"))
+        write_video(store, source("deep/c.mp4"))
+        store.finish([source("deep"), source("deep/c.mp4")], [], ROOT, complete=True)
+    with FeatureFile(path) as file:
+        assert [record.video_id for record in file.failures] == ["deep"]
+
+
 def test_hostile_failure(tmp_path: Path) -> None:
     odd = FailureRecord("caf\udce9.mp4", "open", "E", "bad \0 byte \udce9 \n line", 1)
     path = tmp_path / "feats.h5"

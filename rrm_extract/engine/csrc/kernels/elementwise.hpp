@@ -6,7 +6,7 @@
 namespace rrm::RRM_ISA {
 
 // e^x: 2^n times a polynomial of degree 6 on [-ln 2 / 2, ln 2 / 2] (Cephes' coefficients), within
-// 2 units in the last place; infinity above 88.7, 2^-126 where it is less. A NaN stays one.
+// 2 units in the last place; infinity from 88.4 on, and e^-87 below -87. A NaN stays one.
 RRM_INLINE Vec exponential(Vec x) {
     x = minimum(splat(89.0f), maximum(splat(-87.0f), x));
     const Vec magic = splat(kRounder);
