@@ -27,7 +27,8 @@ def accelerate(
 
     The model is used in evaluation mode; its weights are shared where they are not computed
     from others and batch normalisation does not have to be folded into them, and never changed.
-    It may be on any device.
+    It may be on any device. On NVIDIA GPUs set ``torch.backends.cudnn.allow_tf32 = False`` first:
+    convolutions would else round what they multiply to ten bits, which adds up over frames.
 
         >>> import rrm_extract, torchvision
         >>> network = rrm_extract.accelerate(torchvision.models.resnet18(), threshold=1e-4)
@@ -37,7 +38,8 @@ def accelerate(
 
     Args:
         model: any network that torch.fx can trace, with one (N, C, H, W) input.
-        threshold: see :class:`RecurrentNetwork`; 0 gives the ordinary network's features.
+        threshold: see :class:`RecurrentNetwork`; 0 gives the ordinary network's features up to
+            rounding.
         policy: "bounded" or "paper".
         layer: node name of the value to return; None for the model's own output.
         leaf_modules: classes that torch.fx shall not trace into.

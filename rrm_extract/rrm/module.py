@@ -97,6 +97,9 @@ class RecurrentNetwork:
 
     The state belongs to the object; several can live side by side and share one Program.
 
+    What is lost in rounding adds up until the next key frame. PyTorch's flags are left as they are:
+    on NVIDIA GPUs ``torch.backends.cudnn.allow_tf32 = False`` has convolutions compute in full.
+
     Args:
         program: the network; its parameters stay where they are.
         threshold: the largest difference that is not propagated, in units of the layer's input;

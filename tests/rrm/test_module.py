@@ -257,8 +257,8 @@ def test_unknown_policy_fails() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_runs_on_the_gpu() -> None:
-    torch.backends.cudnn.allow_tf32 = False
+def test_runs_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     module = family("resnet18")
     frames = moving_frames(4, 64)
     with torch.inference_mode():
