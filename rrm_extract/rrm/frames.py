@@ -74,7 +74,7 @@ def by_frame(program: Program) -> Program:
     return replace(program, ops=tuple(ops))
 
 
-def refuse_other_numbers(program: Program, alone: Program, like: Tensor) -> None:
+def refuse_other_numbers(program: Program, alone: Program, like: Tensor) -> bool:
     """Refuses a network of whose frames :func:`by_frame` makes something else.
 
     Where ``squeeze()`` drops the dimension of a single frame, what follows may count dimensions
@@ -86,6 +86,9 @@ def refuse_other_numbers(program: Program, alone: Program, like: Tensor) -> None
         alone: what :func:`by_frame` made of it.
         like: (N, ...), frames as it takes them.
 
+    Returns:
+        Whether that is known; False where the network itself takes no such frame by itself.
+
     Raises:
         EngineError: outputs differ for a frame of random numbers.
     """
@@ -95,7 +98,7 @@ def refuse_other_numbers(program: Program, alone: Program, like: Tensor) -> None
         if op.call is not other.call
     ]
     if not changed:
-        return
+        return True
     generator = torch.Generator("cpu").manual_seed(0)
     noise = torch.rand(1, *like.shape[1:], generator=generator, dtype=torch.float32, device="cpu")
     frame = (noise * 2 - 1).to(like)
@@ -104,7 +107,7 @@ def refuse_other_numbers(program: Program, alone: Program, like: Tensor) -> None
         try:
             expected = copy.deepcopy(program)(frame)  # running statistics stay as they are
         except Exception:  # noqa: BLE001 - it may refuse a single frame, or any, as it likes
-            return
+            return False
         _seed(frame)  # what draws at random draws the same
         try:
             found = alone(frame)
@@ -114,6 +117,7 @@ def refuse_other_numbers(program: Program, alone: Program, like: Tensor) -> None
             ) from error
     if not _same_numbers(expected, found):
         raise EngineError(_other_numbers(changed, "it gives other numbers"))
+    return True
 
 
 def _seed(frame: Tensor) -> None:

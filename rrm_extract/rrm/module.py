@@ -251,8 +251,7 @@ class RecurrentNetwork:
 
     def _check(self, frames: Tensor) -> None:
         """Refuses a network of whose frames something else is made; found out once."""
-        if self._given is not None:
-            refuse_other_numbers(self._given, self.program, frames)
+        if self._given is not None and refuse_other_numbers(self._given, self.program, frames):
             self._given = None
 
     def _advance(self, x: Tensor, *, frames: int) -> tuple[tuple[Tensor, ...], FrameDensities]:
@@ -260,6 +259,7 @@ class RecurrentNetwork:
         self._check(x)
         with torch.inference_mode():
             outputs, seen = self._compute(x, frames=frames)
+        self._given = None  # frames fit: a network that refuses one by itself will do so again
         return ordinary_values(outputs, x), seen
 
     def _compute(self, x: Tensor, *, frames: int) -> tuple[tuple[Any, ...], FrameDensities]:

@@ -274,6 +274,38 @@ def test_an_ordinary_network_refuses_no_frames(net: type[nn.Module]) -> None:
         network(torch.ones(2, 3, 9, 9))
 
 
+class _OfSeveral(_Squeezed):
+    """Of a single frame it finds too few dimensions."""
+
+    tries = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return counted(super().forward(x)).flatten(1)
+
+
+@torch.fx.wrap
+def counted(x: Tensor) -> Tensor:
+    _OfSeveral.tries += 1
+    return x
+
+
+def test_a_frame_that_does_not_fit_does_not_say_that_the_network_is_right() -> None:
+    torch.manual_seed(0)
+    network = RecurrentNetwork(trace(_NormalisedAlone().eval()))
+    with pytest.raises(RuntimeError, match="expected input"):
+        network.step(torch.zeros(1, 9, 9))
+    with pytest.raises(EngineError, match="treat a frame in another way if 'squeeze'"):
+        network.step(torch.rand(3, 9, 9))
+
+
+def test_a_network_that_takes_no_single_frame_is_tried_once() -> None:
+    network = RecurrentNetwork(trace(_OfSeveral().eval()))
+    network.step(torch.rand(3, 9, 9))
+    _OfSeveral.tries = 0
+    network.step(torch.rand(3, 9, 9))
+    assert _OfSeveral.tries == 1
+
+
 class _TwoInOne(nn.Module):
     """An output that is a tuple by itself."""
 
