@@ -120,7 +120,7 @@ def tune(
     else:
         click.echo(tuning_text(tuning, config, **made_by))
     if plot is not None:
-        draw_tuning(tuning, config, plot, weights=model.weights_text)
+        draw_tuning(tuning, config, plot, **made_by)
     return 0
 
 

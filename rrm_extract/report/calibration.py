@@ -28,6 +28,7 @@ def _target_text(calibration: TargetCalibration, path: Path) -> str:
     times, errors = report["milliseconds_per_frame"], report["error_percentile"]
     ratio = report["estimate_over_true"]
     percentile = f"{calibration.percentile:g}th percentile"
+    where = "one core" if report["device"] == "cpu" else report["device"]
     lines = [
         f"{path}: threshold {report['threshold']:.3g} for all layers keeps a feature error of "
         f"{calibration.target_error:g} ({percentile} {errors['uniform']:.2g} on the samples)",
@@ -39,7 +40,7 @@ def _target_text(calibration: TargetCalibration, path: Path) -> str:
             f"({ratio['p5']:.2f} to {ratio['p95']:.2f} from the 5th to the 95th percentile)"
         )
     lines += [
-        f"milliseconds a frame on one core: {times['threshold_0']:.1f} at threshold 0, "
+        f"milliseconds a frame on {where}: {times['threshold_0']:.1f} at threshold 0, "
         f"{times['uniform']:.1f} with this threshold, {times['governed']:.1f} watched and steered",
     ]
     if not calibration.truncates:

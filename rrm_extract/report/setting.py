@@ -9,7 +9,13 @@ from rrm_extract.errors import ConfigError
 from rrm_extract.jobs.calibration import Calibration, TargetCalibration
 from rrm_extract.store import FeatureFile
 
-__all__ = ["refuse_target", "setting_text", "stored_setting_text", "stored_threshold"]
+__all__ = [
+    "processor_text",
+    "refuse_target",
+    "setting_text",
+    "stored_setting_text",
+    "stored_threshold",
+]
 
 
 def refuse_target(config: JobConfig) -> None:
@@ -30,6 +36,14 @@ def setting_text(config: JobConfig, calibration: Calibration | None) -> str:
     if isinstance(calibration, TargetCalibration):
         return f"target error {calibration.target_error:g} ({config.thresholds})"
     return _with_policy(threshold_text(config.threshold), config.policy, config.error_limit)
+
+
+def processor_text(config: JobConfig, engine: str) -> str:
+    """What an engine has to itself; the native one has one thread, whatever was asked for."""
+    if config.device != "cpu":
+        return config.device
+    count = 1 if engine == "native" else config.threads
+    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def stored_threshold(file: FeatureFile) -> str:

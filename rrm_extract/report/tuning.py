@@ -9,6 +9,7 @@ from typing import Any
 from rrm_extract.config import FEATURES, OPTIONS, JobConfig, threshold_text
 from rrm_extract.jobs.tuning import TriedThreshold, Tuning
 from rrm_extract.report.delta_frames import delta_frame_lines
+from rrm_extract.report.setting import processor_text
 from rrm_extract.report.table import number, table
 
 __all__ = ["PERCENT", "SMALL_ERROR", "best_of", "tuning_json", "tuning_text"]
@@ -45,6 +46,7 @@ def tuning_json(tuning: Tuning, config: JobConfig, *, engine: str, weights: str)
         "policy": config.policy,
         "engine": engine,
         "precision": config.precision,
+        "device": config.device,
         "threads": config.threads,
         "clips": list(tuning.clips),
         "frames": tuning.frames,
@@ -126,9 +128,9 @@ def tuning_text(tuning: Tuning, config: JobConfig, *, engine: str, weights: str)
         "error: relative L2 of the feature, beside the dense network; density: of the deltas, by "
         "MACs",
         "theoretical speedup: dense MACs over MACs done, key frames included; not a time",
-        f"frames/s: measured, the network alone, one worker with {config.threads} "
-        f"thread{'' if config.threads == 1 else 's'}, median of {len(exact.seconds)}; dense "
-        f"PyTorch (fp32, batches of {tuning.dense_batch}): {tuning.frames_per_second_dense:.1f}",
+        f"frames/s: measured, the network alone, one worker ({processor_text(config, engine)}), "
+        f"median of {len(exact.seconds)}; dense PyTorch (fp32, batches of {tuning.dense_batch}): "
+        f"{tuning.frames_per_second_dense:.1f}",
     ]
     for each in tuning.tried:
         few = delta_frame_lines(tuning.frames, tuning.frames - each.key_frames)

@@ -8,6 +8,7 @@ from pathlib import Path
 from rrm_extract.config import JobConfig
 from rrm_extract.jobs.fit_plot import matplotlib_module, save_figure
 from rrm_extract.jobs.tuning import Tuning
+from rrm_extract.report.setting import processor_text
 from rrm_extract.report.tuning import PERCENT, SMALL_ERROR
 
 __all__ = ["draw_tuning"]
@@ -16,10 +17,12 @@ LEAST_SHOWN = 1e-7
 """A logarithmic axis has no place for 0; errors below it are rounding."""
 
 
-def draw_tuning(tuning: Tuning, config: JobConfig, path: Path, *, weights: str) -> None:
+def draw_tuning(
+    tuning: Tuning, config: JobConfig, path: Path, *, engine: str, weights: str
+) -> None:
     """Frames/s over the error of nearly all frames and over the mean, threshold by threshold.
 
-    ``weights`` is where they come from.
+    ``engine`` is the one that was measured, ``weights`` is where they come from.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -62,8 +65,7 @@ def draw_tuning(tuning: Tuning, config: JobConfig, path: Path, *, weights: str) 
     axes.margins(x=0.1)
     axes.grid(visible=True, linewidth=0.3)
     axes.set_xlabel("relative L2 error of the feature (beside each point: its threshold)")
-    threads = config.threads
-    axes.set_ylabel(f"frames/s of the network, {threads} thread{'' if threads == 1 else 's'}")
+    axes.set_ylabel(f"frames/s of the network, {processor_text(config, engine)}")
     axes.set_title(
         f"{Path(config.model).name}, weights {weights}, {config.precision}, "
         f"policy {config.policy}: {tuning.frames} frames",

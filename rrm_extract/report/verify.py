@@ -37,7 +37,7 @@ from rrm_extract.models import LoadedModel
 from rrm_extract.printable import printable
 from rrm_extract.report.audit import error_percentile
 from rrm_extract.report.delta_frames import delta_frame_lines
-from rrm_extract.report.setting import refuse_target, setting_text
+from rrm_extract.report.setting import processor_text, refuse_target, setting_text
 from rrm_extract.report.table import number, table
 from rrm_extract.rrm import OrdinaryNetwork, RecurrentNetwork
 from rrm_extract.video import ClipReader, SampledFrame, count_chunks, scan_clip
@@ -343,22 +343,14 @@ def verification_text(
         lines += delta_frame_lines(totals["frames"], totals["delta_frames"])
         lines.append(
             f"time in the networks: {totals['seconds_ordinary']:.1f} s ordinary "
-            f"(torch, {_processor(config, 'torch')}), {totals['seconds_rrm']:.1f} s recurrent "
-            f"({recipe.engine}, {_processor(config, recipe.engine)})"
+            f"(torch, {processor_text(config, 'torch')}), {totals['seconds_rrm']:.1f} s recurrent "
+            f"({recipe.engine}, {processor_text(config, recipe.engine)})"
         )
     lines += verifier.notes()
     lines += [
         printable(f"{video_id}: {clip.damage}") for video_id, clip in clips.items() if clip.damage
     ]
     return "\n".join(lines)
-
-
-def _processor(config: JobConfig, engine: str) -> str:
-    """What an engine has to itself; the native one has one thread, whatever was asked for."""
-    if config.device != "cpu":
-        return config.device
-    count = 1 if engine == "native" else config.threads
-    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 class _Core:

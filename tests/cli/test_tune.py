@@ -19,6 +19,7 @@ from rrm_extract.jobs.recipe import make_recipe
 from rrm_extract.jobs.samples import take_samples
 from rrm_extract.jobs.tuning import TriedThreshold, Tuning, try_thresholds
 from rrm_extract.models import load_model
+from rrm_extract.report import tuning_plot
 from rrm_extract.report.tuning import tuning_json, tuning_text
 from rrm_extract.video.synthetic import write_demo_clip
 from tests.clips import write_clip
@@ -180,6 +181,27 @@ def test_speeds_are_of_the_median_round() -> None:
     assert small["speedup_wall_over_dense"] == 8
     assert small["speedup_wall_over_threshold_0"] == 4
     assert small["speedup_theoretical"] == 4
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "words"),
+    [("cpu", 1, "1 thread"), ("cpu", 2, "2 threads"), ("cuda:0", 1, "cuda:0")],
+)
+def test_times_name_what_they_were_taken_on(
+    device: str, threads: int, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = JobConfig(engine="torch", device=device, threads=threads)
+    made_by = {"engine": "torch", "weights": "random:0"}
+    tuning = tuning_of(tried(0, 0, 0))
+    text = tuning_text(tuning, config, **made_by)
+    assert f"measured, the network alone, one worker ({words}), median of 3" in text
+    values = tuning_json(tuning, config, **made_by)
+    assert (values["device"], values["threads"]) == (device, threads)
+    pytest.importorskip("matplotlib")
+    drawn: list[Any] = []
+    monkeypatch.setattr(tuning_plot, "save_figure", lambda figure, _: drawn.append(figure))
+    tuning_plot.draw_tuning(tuning, config, tmp_path / "t.svg", **made_by)
+    assert drawn[0].axes[0].get_ylabel() == f"frames/s of the network, {words}"
 
 
 def test_rounds_that_disagree_are_mentioned() -> None:

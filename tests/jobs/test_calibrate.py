@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -154,6 +156,30 @@ def test_the_threshold_is_the_largest_that_keeps_the_target(
     text = calibration_text(calibration, target_file)
     assert f"threshold {threshold:.3g} for all layers keeps a feature error of 0.01" in text
     assert f"--thresholds {target_file}" in text
+
+
+def test_times_off_the_cpu_are_what_passed(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks: list[object] = []
+
+    def run(*_: object, clock: object) -> tuple[object, object, float]:
+        clocks.append(clock)
+        return np.zeros((1, 5)), SimpleNamespace(work=np.ones(1), truncated=None), 1.0
+
+    monkeypatch.setattr(calibrate_target_module, "run_controlled", run)
+    recipe = make_recipe(load_model(MODEL), job(videos, target_error=TARGET, engine="torch"))
+    sample: Any = SimpleNamespace(exact=np.zeros((1, 5)))
+    for device in ("cpu", "meta"):
+        calibrate_target_module.Bench(replace(recipe, device=device), [sample]).uniform(0.0)
+    assert clocks == [time.process_time, time.perf_counter]
+
+
+@pytest.mark.parametrize(("device", "where"), [("cpu", "one core"), ("cuda:0", "cuda:0")])
+def test_times_name_what_they_were_taken_on(target_file: Path, device: str, where: str) -> None:
+    calibration = load(target_file, kind="target")
+    assert isinstance(calibration, TargetCalibration)
+    assert calibration.report["device"] == "cpu"
+    made = replace(calibration, report={**calibration.report, "device": device})
+    assert f"milliseconds a frame on {where}: " in calibration_text(made, target_file)
 
 
 @needs_native  # with the other engine none wins any
