@@ -142,7 +142,9 @@ class _Dense:
         channels, *sides = recipe.input_shape
         # Networks that take (h, w, C) have their channels last as they are.
         self._layout = torch.channels_last if channels < min(sides) else torch.contiguous_format
-        network = dense_module(recipe.program, in_place=True).to(recipe.device)
+        # Moved as a Program: devices that the network names move as well.
+        program = recipe.program.to(torch.device(recipe.device))
+        network = dense_module(program, in_place=True)
         self._network = network.to(memory_format=torch.channels_last)
         self._recipe, self._pool = recipe, recipe.pool
         self._batch: int | None = None

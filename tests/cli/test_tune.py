@@ -7,13 +7,18 @@ import math
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 from rrm_extract.cli import main
 from rrm_extract.config import JobConfig
+from rrm_extract.graph import trace
+from rrm_extract.jobs import tuning as tuning_module
 from rrm_extract.jobs.discover import discover
 from rrm_extract.jobs.recipe import make_recipe
 from rrm_extract.jobs.samples import take_samples
@@ -106,6 +111,26 @@ def test_the_error_is_that_of_verify(clip: Path, capsys: pytest.CaptureFixture[s
     # There the classifier counts as well, the smallest layer by far.
     assert mine["density"] == pytest.approx(theirs["density"], rel=1e-3)
     assert mine["speedup_theoretical"] == pytest.approx(theirs["speedup_theoretical"], rel=1e-3)
+
+
+class _ByDevice(nn.Module):
+    """Moves its input where a buffer of its own is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.register_buffer("mean", torch.ones(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.to(self.mean.device) - self.mean)
+
+
+def test_the_dense_network_names_no_other_device() -> None:
+    recipe: Any = SimpleNamespace(
+        program=trace(_ByDevice().eval()), input_shape=(3, 8, 8), device="meta", pool="none"
+    )
+    network = tuning_module._Dense(recipe)._network
+    assert network(torch.zeros(1, 3, 8, 8, device="meta")).is_meta
 
 
 def test_every_round_runs_everything_once(clip: Path) -> None:
