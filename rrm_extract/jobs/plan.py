@@ -41,7 +41,7 @@ class JobPlan:
         layers: the linear layers with their sizes; densities are not filled in.
         engine: "native" or "torch".
         precision: "fp32" or "bf16".
-        kernel_isa: instruction set of the engine's kernels.
+        kernel_isa: instruction set of the engine's kernels; off the CPU the device's name.
         calibration: what limits the error, as plain values; None without.
         versions: of torch and torchvision.
         notes: what a person should know: how the weights fit, and why this engine.

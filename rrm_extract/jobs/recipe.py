@@ -246,7 +246,7 @@ def load_plan(config: JobConfig) -> tuple[JobPlan, Recipe]:
         layers=recipe.layers,
         engine=recipe.engine,
         precision=recipe.precision,
-        kernel_isa=recipe.isa or torch.backends.cpu.get_cpu_capability(),
+        kernel_isa=recipe.isa or _processor_of(torch.device(recipe.device)),
         calibration=None if calibration is None else calibration.to_json(),
         # As text: torch's own class of versions would need torch wherever it is read.
         versions={"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)},
@@ -254,6 +254,13 @@ def load_plan(config: JobConfig) -> tuple[JobPlan, Recipe]:
         task=None if recipe.reading is None else recipe.reading.plan,
     )
     return plan, recipe
+
+
+def _processor_of(device: torch.device) -> str:
+    """The instruction set that PyTorch uses there, or what a device without one is called."""
+    if device.type == "cpu":
+        return torch.backends.cpu.get_cpu_capability()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def load_job_model(config: JobConfig) -> LoadedModel:

@@ -87,7 +87,7 @@ class OutputStore:
             overwrite: Make everything anew; the old file stays until the new one replaces it. A run
                 that was interrupted goes on when it is told to overwrite again.
             task: What frames have in place of a feature, if they have.
-            kernel_isa: Instruction set of what computes in this run.
+            kernel_isa: Instruction set, or device, that computes in this run.
         """
         self._place = output if isinstance(output, OutputPlace) else OutputPlace(Path(output))
         self.output = self._place.output

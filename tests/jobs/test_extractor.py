@@ -10,6 +10,7 @@ import torch
 from rrm_extract.config import JobConfig
 from rrm_extract.errors import ClipDamagedError, ConfigError, LayerError, WeightsError
 from rrm_extract.jobs import ChunkExtractor, batches, make_recipe, network_input
+from rrm_extract.jobs import recipe as recipe_module
 from rrm_extract.jobs.recipe import Recipe, load_recipe, sampling_of, save_recipe
 from rrm_extract.models import load_model
 from rrm_extract.report.network import describe_network
@@ -132,6 +133,23 @@ def test_recipes_do_not_depend_on_torchs_defaults(engine: str) -> None:
 def test_a_verifier_refuses_a_target_without_thresholds() -> None:
     with pytest.raises(ConfigError, match=r"target_error 0\.01 .* expected thresholds: "):
         Verifier(JobConfig(model=MODEL, target_error=0.01))
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("cpu", torch.backends.cpu.get_cpu_capability()),
+        ("cuda:0", "A GPU"),
+        ("meta", "meta"),
+    ],
+)
+def test_what_computed_is_the_device(
+    device: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe_module, "check_device", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "A GPU")
+    plan, _ = recipe_module.load_plan(JobConfig(model=MODEL, engine="torch", device=device))
+    assert plan.kernel_isa == words
 
 
 def test_unknown_layer_and_device_fail() -> None:
