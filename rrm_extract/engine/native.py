@@ -175,10 +175,9 @@ class NativeNetwork:
                 for part in self._shared.parts
             ]
         except MemoryError as error:
-            msg = (
-                f"the network's state for batches of {self._shared.batch} frames does not fit into "
-                "memory; expected a smaller batch"
-            )
+            msg = "the network's state does not fit into memory; expected fewer networks at a time"
+            if self._shared.batch > 1:
+                msg += f", or a smaller batch than {self._shared.batch} frames"
             raise EngineError(msg) from error
         self._fresh = True
         self._passes = Passes()

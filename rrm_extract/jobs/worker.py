@@ -60,9 +60,7 @@ def work(connection: Connection, threads: int, with_torch: bool) -> None:
     try:
         worker = _Worker(connection, _computation(recipe_path, threads))
     except Exception as error:  # noqa: BLE001 - the process boundary: the parent tells the user
-        what = f"{type(error).__name__}: {one_line(error)}"
-        msg = f"a worker cannot load the network ({what}); what it needs must be importable there"
-        connection.send(Fatal(WorkerError.__name__, msg, is_store=False))
+        connection.send(Fatal(WorkerError.__name__, _not_loaded(error), is_store=False))
         return
     worker.run()
 
@@ -75,6 +73,27 @@ def _computation(path: Path, threads: int) -> Computation:
 
     prepare_process(threads)
     return load_recipe(path)
+
+
+def _not_loaded(error: Exception) -> str:
+    """Why a worker has no network, and what helps."""
+    if isinstance(error, RrmError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        advice = "try fewer --workers, or a smaller --time-batch"
+    elif _is_of_device(error):
+        advice = "try fewer --workers, or another --device"
+    else:
+        advice = "what it needs must be importable there"
+    what = f"{type(error).__name__}: {one_line(error)}"
+    return f"a worker cannot load the network ({what}); {advice}"
+
+
+def _is_of_device(error: Exception) -> bool:
+    """Whether a GPU has no memory left, or has failed."""
+    # By their names: torch may not be imported. Before 2.8 failures had no class of their own.
+    named = type(error).__name__ in {"AcceleratorError", "OutOfMemoryError"}
+    return named or str(error).startswith("CUDA error")
 
 
 def end_with_parent() -> None:

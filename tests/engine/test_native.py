@@ -6,7 +6,9 @@ import copy
 import inspect
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 pytest.importorskip("rrm_extract.engine._native", reason="built without a C++ compiler")
 
 from rrm_extract.engine import NativeNetwork
+from rrm_extract.engine import native as native_engine
 from rrm_extract.errors import ConfigError, EngineError, LayerError
 from rrm_extract.graph import Program, select
 from rrm_extract.rrm import RecurrentNetwork
@@ -973,6 +976,19 @@ def test_frames_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     network = native(program_of(nn.Conv2d(3, 4, 3)), (3, 9, 9))
     with pytest.raises(EngineError, match=r"expected \(T, 3, 9, 9\)"):
         network.run(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("batch", "words"), [(1, "at a time"), (8, "at a time, or a smaller batch than 8 frames")]
+)
+def test_a_state_without_memory_says_what_helps(
+    batch: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = native(program_of(nn.Conv2d(3, 4, 3)), (3, 9, 9), batch=batch)
+    without = SimpleNamespace(Lane=Mock(side_effect=MemoryError("std::bad_alloc")))
+    monkeypatch.setattr(native_engine, "native_module", lambda: without)
+    with pytest.raises(EngineError, match=f"memory; expected fewer networks {words}$"):
+        network.fork()
 
 
 def test_a_network_that_does_nothing_is_refused() -> None:

@@ -12,8 +12,9 @@ from unittest import mock
 
 import pytest
 
+from rrm_extract.errors import EngineError
 from rrm_extract.jobs import worker
-from rrm_extract.jobs.messages import Alive, ChunkTask
+from rrm_extract.jobs.messages import Alive, ChunkTask, Fatal
 from rrm_extract.video import Sampling
 
 
@@ -30,6 +31,58 @@ class Listener:
     def send(self, message: object) -> None:
         if isinstance(message, Alive):
             self.heard.set()
+
+
+class Told:
+    """A connection that is told where the computation lies, and notes what the worker says."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+
+    def recv(self) -> Path:
+        return Path("computation")
+
+    def send(self, message: object) -> None:
+        self.messages.append(message)
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch's."""
+
+
+class AcceleratorError(RuntimeError):
+    """As torch's."""
+
+
+OF_MEMORY = OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 MiB")
+SPOILED = AcceleratorError("CUDA error: an illegal memory access was encountered")
+OF_MEMORY_AS_WELL = AcceleratorError("CUDA error: out of memory")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OF_MEMORY, "allocate 2.00 MiB); try fewer --workers, or another --device"),
+        (OF_MEMORY_AS_WELL, "out of memory); try fewer --workers, or another --device"),
+        (SPOILED, "was encountered); try fewer --workers, or another --device"),
+        (MemoryError("std::bad_alloc"), "_alloc); try fewer --workers, or a smaller --time-batch"),
+        (ImportError("no such module"), "no such module); what it needs must be importable there"),
+        (EngineError("the network's own text"), "the network's own text"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_a_network_that_cannot_be_loaded_says_what_helps(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.signal, "signal", mock.Mock())  # Ctrl-C is for the tests
+    monkeypatch.setattr(worker, "_computation", mock.Mock(side_effect=error))
+    told: Any = Told()
+    worker.work(told, 1, False)
+    (message,) = told.messages
+    assert isinstance(message, Fatal)
+    assert message.message.endswith(words)
+    own = isinstance(error, EngineError)
+    assert message.message.startswith("a worker cannot load the network (") != own
 
 
 def test_a_chunk_that_is_written_slowly_is_no_silence(
