@@ -6,6 +6,7 @@ import importlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -96,6 +97,11 @@ def _is_of_device(error: Exception) -> bool:
     return named or str(error).startswith("CUDA error")
 
 
+def _spoils_device(error: Exception) -> bool:
+    """Whether all that this process would still compute on its GPU fails as well."""
+    return _is_of_device(error) and "out of memory" not in str(error)
+
+
 def end_with_parent() -> None:
     """Ends this process as soon as its parent is gone, however that happened."""
     parent = multiprocessing.parent_process()
@@ -145,6 +151,11 @@ class _Worker:
         except MemoryError as error:
             return TaskFailed("network", "MemoryError", str(error) or "out of memory")
         except Exception as error:  # noqa: BLE001 - the process boundary: anything is reported
+            if _spoils_device(error):  # in another process the device may work again
+                what = f"{type(error).__name__}: {one_line(error)}"
+                msg = f"a worker ends, for its device has failed ({what})"
+                print(msg, file=sys.stderr, flush=True)
+                os._exit(1)
             # A decoder or a network that raises on one clip must not end the others.
             stage = "scan" if isinstance(task, ScanTask) else "compute"
             self._close()

@@ -11,6 +11,7 @@ It is imported before the workers' own module and changes how clips are read:
     crash       a segmentation fault in the first chunk
     raise       the first chunk raises what nobody expects
     crash-raise a segmentation fault, and when it is tried again as raise
+    spoil       the device fails in the first chunk, and not when it is tried again
 
 What happens in the first chunk happens in the third with "-late" behind the word, and while the
 clip is opened with "-scan".
@@ -49,6 +50,9 @@ def _act(path: Path, chunk: int | None) -> None:
     if "stuck" in due:
         ctypes.PyDLL(None).sleep(3600)  # with the interpreter's lock held
     tried = path.with_name(f"{path.name}.tried")
+    if "spoil" in due and not tried.exists():
+        tried.touch()
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
     if "crash" in due or ("crash-raise" in due and not tried.exists()):
         tried.touch()
         os.kill(os.getpid(), signal.SIGSEGV)

@@ -66,6 +66,20 @@ def test_clips_that_break_the_decoder_do_not_stop_the_others(
     expect_clean(tmp_path, "feats.h5", "log.jsonl", "videos")
 
 
+def test_a_worker_whose_device_has_failed_is_replaced(
+    videos: Path, whole: Path, tmp_path: Path
+) -> None:
+    clip, output = tmp_path / "spoil.mp4", tmp_path / "feats.h5"
+    shutil.copy(videos / "a.mp4", clip)
+    options = ("--workers", "1", "--retries", "1")
+    code, out, err = finished(job(clip, output, *options), cwd=tmp_path)
+    assert (code, err.count("\n")) == (0, 1), err
+    assert "a worker ends, for its device has failed (RuntimeError: CUDA error: an illegal" in err
+    assert "1 of them lost and replaced" in out
+    with FeatureFile(output) as file, FeatureFile(whole) as undisturbed:
+        assert file["spoil.mp4"].features.tobytes() == undisturbed["a.mp4"].features.tobytes()
+
+
 @pytest.mark.parametrize(
     ("extra", "words"),
     [

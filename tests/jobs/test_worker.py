@@ -14,7 +14,7 @@ import pytest
 
 from rrm_extract.errors import EngineError
 from rrm_extract.jobs import worker
-from rrm_extract.jobs.messages import Alive, ChunkTask, Fatal
+from rrm_extract.jobs.messages import Alive, ChunkTask, Fatal, TaskFailed
 from rrm_extract.video import Sampling
 
 
@@ -56,6 +56,7 @@ class AcceleratorError(RuntimeError):
 
 OF_MEMORY = OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 MiB")
 SPOILED = AcceleratorError("CUDA error: an illegal memory access was encountered")
+SPOILED_BEFORE = RuntimeError("CUDA error: device-side assert triggered")
 OF_MEMORY_AS_WELL = AcceleratorError("CUDA error: out of memory")
 
 
@@ -83,6 +84,33 @@ def test_a_network_that_cannot_be_loaded_says_what_helps(
     assert message.message.endswith(words)
     own = isinstance(error, EngineError)
     assert message.message.startswith("a worker cannot load the network (") != own
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (SPOILED, True),
+        (SPOILED_BEFORE, True),
+        (OF_MEMORY, False),
+        (OF_MEMORY_AS_WELL, False),
+        (RuntimeError("it is the clip"), False),
+    ],
+)
+def test_a_worker_whose_device_has_failed_ends(
+    error: Exception, ends: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(worker.os, "_exit", mock.Mock(side_effect=OverError))
+    monkeypatch.setattr(worker, "ChunkExtractor", mock.Mock())
+    one: Any = worker._Worker(Told(), mock.Mock())  # type: ignore[arg-type]
+    monkeypatch.setattr(one, "_chunk", mock.Mock(side_effect=error))
+    task: Any = mock.Mock(spec=ChunkTask)
+    if ends:
+        with pytest.raises(OverError):
+            one._answer(task)
+        expected = f"a worker ends, for its device has failed ({type(error).__name__}: {error})\n"
+        assert capsys.readouterr().err == expected
+    else:
+        assert isinstance(one._answer(task), TaskFailed)
 
 
 def test_a_chunk_that_is_written_slowly_is_no_silence(
