@@ -127,15 +127,16 @@ class Verifier:
         ordinary = select(whole, outputs)
         if config.pool == "avg":
             ordinary = channels_first(ordinary, self.model.input_shape)
-        self.device = torch.device(config.device)
+        device = torch.device(config.device)
         recurrent = fold(ordinary)
-        if self.device.type != "cpu":
-            ordinary = ordinary.to(self.device)
-            recurrent = recurrent.to(self.device)
+        if device.type != "cpu":
+            ordinary = ordinary.to(device)
+            recurrent = recurrent.to(device)
         self.ordinary = OrdinaryNetwork(ordinary)
         self.recurrent: Program = recurrent
         self.sampling = sampling_of(config)
         self._native: NativeNetwork | None = None
+        self._is_cold = device.type != "cpu"  # kernels are loaded and chosen at first use
 
     def notes(self) -> tuple[str, ...]:
         """What a user should know about the weights and the engine."""
@@ -213,9 +214,11 @@ class Verifier:
             if batch is None:
                 break
             x = network_input(batch, self.recipe)
+            if self._is_cold:
+                self._ordinary_outputs(x)
+                self._is_cold = False
             began = time.perf_counter()
-            expected = self.ordinary(x)
-            self._wait()
+            expected = self._ordinary_outputs(x)
             seconds_ordinary += time.perf_counter() - began
             began = time.perf_counter()
             outputs, seen, _ = network.run(
@@ -225,13 +228,12 @@ class Verifier:
             )
             seconds_rrm += time.perf_counter() - began
             result = [torch.from_numpy(output) for output in outputs]
-            error, cosine = _distance(result[0], pooled(expected[0], self.config.pool).cpu())
+            error, cosine = _distance(result[0], expected[0])
             errors.append(error)
             cosines.append(cosine)
             if len(result) == 2:
-                logits = expected[1].cpu()
-                top1.append(_agreement(result[1], logits, 1))
-                top5.append(_agreement(result[1], logits, min(5, logits.shape[1])))
+                top1.append(_agreement(result[1], expected[1], 1))
+                top5.append(_agreement(result[1], expected[1], min(5, expected[1].shape[1])))
             timestamps.extend(frame.timestamp for frame in batch)
             work += float(seen.work.sum())
             is_delta = ~seen.key_frame
@@ -278,9 +280,10 @@ class Verifier:
                 if left is not None and left <= 0:
                     return
 
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+    def _ordinary_outputs(self, x: Tensor) -> list[Tensor]:
+        """(T, ...) outputs of the ordinary network, on the CPU: whoever times it has waited."""
+        feature, *others = self.ordinary(x)
+        return [output.cpu() for output in (pooled(feature, self.config.pool), *others)]
 
 
 def verification_text(

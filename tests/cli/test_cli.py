@@ -9,16 +9,20 @@ import weakref
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import click
 import h5py
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from rrm_extract.cli import main
 from rrm_extract.cli.main import cli
 from rrm_extract.config import OPTIONS, JobConfig
+from rrm_extract.report import verify as verify_module
 from rrm_extract.report.stats import Stats
 from rrm_extract.report.verify import Verifier
 from rrm_extract.store import FailureRecord, FeatureFile, OutputStore
@@ -340,6 +344,42 @@ def test_verify_runs_a_classifier_of_one_small_layer_alone(model: str, outputs: 
     weights = "default" if ":" in model else "random:0"
     verifier = Verifier(JobConfig(model=model, weights=weights, engine="torch"))
     assert len(verifier.recurrent.outputs) == outputs
+
+
+class _Elsewhere(Tensor):
+    """A tensor on a device that computes it when it is fetched."""
+
+    events: ClassVar[list[str]] = []
+
+    def cpu(self) -> Tensor:  # type: ignore[override]
+        self.events.append("fetched")
+        return self.as_subclass(Tensor)
+
+
+@pytest.mark.parametrize("is_cold", [False, True])
+def test_verify_times_what_has_been_computed(
+    clip: Path, is_cold: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifier = Verifier(JobConfig(model=MODEL, engine="torch"))
+    assert not verifier._is_cold, "the CPU need not be warm"
+    verifier._is_cold = is_cold
+    ordinary, events = verifier.ordinary, _Elsewhere.events
+    events.clear()
+
+    def started(x: Tensor) -> tuple[Tensor, ...]:
+        events.append("started")
+        return tuple(output.as_subclass(_Elsewhere) for output in ordinary(x))
+
+    def now() -> float:
+        events.append("clock")
+        return 0.0
+
+    monkeypatch.setattr(verifier, "ordinary", started)
+    monkeypatch.setattr(verify_module, "time", SimpleNamespace(perf_counter=now))
+    verifier.clip(clip, max_frames=2 * verifier.recipe.time_batch)
+    ordinary_run = ["started", "fetched", "fetched"]  # the feature and the classes
+    timed = ["clock", *ordinary_run, "clock", "clock", "clock"]
+    assert events == [*(ordinary_run if is_cold else []), *timed, *timed]
 
 
 def test_verify_says_where_few_frames_have_deltas(
