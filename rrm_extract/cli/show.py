@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +112,13 @@ def show(
     config = job_from([video], values)
 
     from rrm_extract.jobs import discover, prepare_process
+    from rrm_extract.jobs.folders import closed_folders
     from rrm_extract.report.show import Moment, Overlay, check_output, overlay_text
 
     videos = discover(config.inputs)
     if len(videos) > 1:  # folders beside it that cannot be looked into
-        videos = [each for each in videos if not os.path.isdir(each.path)] or videos  # noqa: PTH112
+        closed = set(closed_folders(each.path for each in videos))
+        videos = [each for each in videos if each.path not in closed] or videos
     if len(videos) != 1:
         raise InputError(f"{video} is {len(videos)} videos; show takes one")
     path = videos[0].path

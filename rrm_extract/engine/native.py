@@ -175,7 +175,7 @@ class NativeNetwork:
                 for part in self._shared.parts
             ]
         except MemoryError as error:
-            msg = "the network's state does not fit into memory; expected fewer networks at a time"
+            msg = "the network's state does not fit into memory; expected fewer networks or workers"
             if self._shared.batch > 1:
                 msg += f", or a smaller batch than {self._shared.batch} frames"
             raise EngineError(msg) from error

@@ -18,7 +18,7 @@ __all__ = ["Kind", "closed_folders", "files_below", "files_of_match", "folders_b
 NOT_OF_USERS = frozenset({"lost+found"})
 """Folders that a file system makes for itself, and that only its owner may read."""
 
-EXTENSION = re.compile(r"\.[0-9]*[A-Za-z][A-Za-z0-9]*")
+EXTENSION = re.compile(r"\.[0-9]*[A-Za-z][\w~+-]*")
 """Of a file; what follows the last point of a date, a version or a title is none."""
 
 

@@ -40,6 +40,19 @@ HEARTBEAT_SECONDS = 0.5
 LONGEST_REASON = 500
 """Characters of an unforeseen error's text that are kept."""
 
+SPOILING = (
+    "illegal memory access",
+    "illegal instruction",
+    "device-side assert",
+    "launch failure",
+    "launch timed out",
+    "misaligned address",
+    "hardware stack error",
+    "uncorrectable ECC",
+    "unknown error",
+)
+"""Of the CUDA runtime's messages, those after which a process has to end before it can go on."""
+
 
 def work(connection: Connection, threads: int, with_torch: bool) -> None:
     """Runs in the worker process; returns when the parent closes the connection.
@@ -79,11 +92,11 @@ def _computation(path: Path, threads: int) -> Computation:
 def _not_loaded(error: Exception) -> str:
     """Why a worker has no network, and what helps."""
     if isinstance(error, RrmError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        advice = "try fewer --workers, or a smaller --time-batch"
-    elif _is_of_device(error):
-        advice = "try fewer --workers, or another --device"
+        return f"a worker cannot load the network: {one_line(error)}"
+    if _is_of_device(error):
+        advice = "expected room for each of --workers on a --device that works"
+    elif isinstance(error, MemoryError) or "allocate memory" in str(error):
+        advice = "expected memory for each of --workers, with --time-batch frames"
     else:
         advice = "what it needs must be importable there"
     what = f"{type(error).__name__}: {one_line(error)}"
@@ -91,15 +104,15 @@ def _not_loaded(error: Exception) -> str:
 
 
 def _is_of_device(error: Exception) -> bool:
-    """Whether a GPU has no memory left, or has failed."""
+    """Whether a GPU has no memory left, is not there, or has failed."""
     # By their names: torch may not be imported. Before 2.8 failures had no class of their own.
     named = type(error).__name__ in {"AcceleratorError", "OutOfMemoryError"}
-    return named or str(error).startswith("CUDA error")
+    return named or "CUDA" in str(error)
 
 
 def _spoils_device(error: Exception) -> bool:
     """Whether all that this process would still compute on its GPU fails as well."""
-    return _is_of_device(error) and "out of memory" not in str(error)
+    return _is_of_device(error) and any(words in str(error) for words in SPOILING)
 
 
 def end_with_parent() -> None:

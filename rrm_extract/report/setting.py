@@ -40,7 +40,7 @@ def setting_text(config: JobConfig, calibration: Calibration | None) -> str:
 
 def processor_text(config: JobConfig, engine: str) -> str:
     """What an engine has to itself; the native one has one thread, whatever was asked for."""
-    if config.device != "cpu":
+    if config.device.partition(":")[0] != "cpu":
         return config.device
     count = 1 if engine == "native" else config.threads
     return f"{count} thread{'' if count == 1 else 's'}"

@@ -141,6 +141,18 @@ def test_broken_videos_have_one_line_each(
     assert not (tmp_path / "o.mp4").exists()
 
 
+def test_a_pattern_of_one_clip_beside_a_folder_that_is_not_there(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "videos" / "a").mkdir(parents=True)
+    (tmp_path / "videos" / "a" / "clip.mp4").symlink_to(clip)
+    (tmp_path / "videos" / "b").symlink_to(tmp_path / "not-mounted")
+    pattern, output = tmp_path / "videos" / "*" / "clip.mp4", tmp_path / "o.png"
+    code, _, err = output_of(capsys, *job(pattern, output, "--frame", "0"))
+    assert (code, err) == (0, "")
+    assert output.stat().st_size > 0
+
+
 def test_a_damaged_video_says_where_it_ends(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

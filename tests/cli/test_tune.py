@@ -210,7 +210,7 @@ def test_speeds_are_of_the_median_round() -> None:
 
 @pytest.mark.parametrize(
     ("device", "threads", "words"),
-    [("cpu", 1, "1 thread"), ("cpu", 2, "2 threads"), ("cuda:0", 1, "cuda:0")],
+    [("cpu", 1, "1 thread"), ("cpu:0", 2, "2 threads"), ("cuda:0", 1, "cuda:0")],
 )
 def test_times_name_what_they_were_taken_on(
     device: str, threads: int, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -979,7 +979,7 @@ def test_frames_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "words"), [(1, "at a time"), (8, "at a time, or a smaller batch than 8 frames")]
+    ("batch", "words"), [(1, "or workers"), (8, "or workers, or a smaller batch than 8 frames")]
 )
 def test_a_state_without_memory_says_what_helps(
     batch: int, words: str, monkeypatch: pytest.MonkeyPatch

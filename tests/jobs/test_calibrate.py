@@ -173,7 +173,9 @@ def test_times_off_the_cpu_are_what_passed(videos: Path, monkeypatch: pytest.Mon
     assert clocks == [time.process_time, time.perf_counter]
 
 
-@pytest.mark.parametrize(("device", "where"), [("cpu", "one core"), ("cuda:0", "cuda:0")])
+@pytest.mark.parametrize(
+    ("device", "where"), [("cpu", "one core"), ("cpu:0", "one core"), ("cuda:0", "cuda:0")]
+)
 def test_times_name_what_they_were_taken_on(target_file: Path, device: str, where: str) -> None:
     calibration = load(target_file, kind="target")
     assert isinstance(calibration, TargetCalibration)

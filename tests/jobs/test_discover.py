@@ -159,7 +159,9 @@ def test_dangling_links_to_folders_are_videos_that_will_fail(folder: Path) -> No
         assert ids(f"{folder}/{pattern}") == ["a/c.AVI", "disk2"]
 
 
-@pytest.mark.parametrize(("name", "is_folder"), [("2024.05.01", True), ("lost.3gp2", False)])
+@pytest.mark.parametrize(
+    ("name", "is_folder"), [("2024.05.01", True), ("lost.3gp2", False), ("a.txt~", False)]
+)
 def test_what_a_dangling_link_of_that_name_leads_to(
     folder: Path, name: str, is_folder: bool
 ) -> None:
