@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rrm_extract.device import is_cpu
 from rrm_extract.engine.kernels import isa_of_this_process, native_module
 from rrm_extract.engine.native import BATCH, NativeNetwork
 from rrm_extract.errors import ConfigError, EngineError
@@ -60,7 +61,7 @@ def choose_engine(engine: str, *, device: str = "cpu", precision: str = "fp32") 
     if precision not in PRECISIONS:
         msg = f"precision {precision!r} is unknown; expected one of {', '.join(PRECISIONS)}"
         raise ConfigError(msg)
-    on_cpu = device == "cpu" or device.startswith("cpu:")
+    on_cpu = is_cpu(device)
     if engine == "torch" or (engine == "auto" and not on_cpu):
         if precision != "fp32":
             msg = (

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from rrm_extract.device import is_cpu
 from rrm_extract.errors import CalibrationError
 from rrm_extract.jobs.calibration import Subject, TargetCalibration, ceiling_of
 from rrm_extract.jobs.control import ControlledNetwork, TargetControl, relative_errors
@@ -86,9 +86,8 @@ class Bench:
         self.names = recipe.program.linear_names()
         self._uniform = self.core({"default": 1.0})
         self._uniform.track()
-        on_cpu = torch.device(recipe.device).type == "cpu"
         # Elsewhere the CPU's time is that of giving orders, or of waiting.
-        self._clock = time.process_time if on_cpu else time.perf_counter
+        self._clock = time.process_time if is_cpu(recipe.device) else time.perf_counter
 
     def core(self, threshold: Mapping[str, float]) -> RecipeNetwork:
         """The network with some thresholds; weights are shared."""

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from rrm_extract.config import JobConfig
+from rrm_extract.device import is_cpu
 from rrm_extract.engine.kernels import isa_of_this_process, native_module
 from rrm_extract.engine.mapped import is_mapped
 from rrm_extract.errors import EngineError
@@ -83,7 +84,7 @@ def network_key(config: JobConfig) -> str | None:
         config.weights.startswith("random") or lack_of_file(Path(config.weights)) is None
     )
     file = FROM_FILE.fullmatch(config.model)
-    if not (plain or timm or file) or config.device != "cpu" or config.engine == "torch":
+    if not (plain or timm or file) or not is_cpu(config.device) or config.engine == "torch":
         return None
     options = {k: v for k, v in config.to_mapping().items() if k not in NOT_OF_THE_NETWORK}
     try:

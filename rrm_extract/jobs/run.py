@@ -17,6 +17,7 @@ import numpy as np
 
 from rrm_extract import __version__
 from rrm_extract.config import DEFAULT_PERCENTILE, FEATURES, JobConfig
+from rrm_extract.device import is_cpu
 from rrm_extract.errors import (
     CalibrationSubjectError,
     ClipOpenError,
@@ -190,14 +191,14 @@ def _say(text: str) -> None:
 def _pool_size(config: JobConfig) -> int:
     if config.workers is not None:
         return config.workers
-    if config.device != "cpu":
+    if not is_cpu(config.device):
         return 1
     return max(1, usable_cores() // config.threads)
 
 
 def _needs_torch(config: JobConfig) -> bool:
     """Whether workers will, as far as can be known before the network is."""
-    return config.engine == "torch" or config.device != "cpu" or config.task != FEATURES
+    return config.engine == "torch" or not is_cpu(config.device) or config.task != FEATURES
 
 
 def _run_job(

@@ -20,7 +20,7 @@ from rrm_extract.jobs.discover import Video
 from rrm_extract.jobs.extractor import batches
 from rrm_extract.jobs.recipe import Recipe, RecipeNetwork, network_input
 from rrm_extract.jobs.sampling import sampling_of
-from rrm_extract.jobs.worker import one_line
+from rrm_extract.jobs.worker import named_line
 from rrm_extract.video import ClipReader, SampledFrame, count_chunks, scan_clip
 
 __all__ = ["ReadingWatch", "Sample", "portions", "run_controlled", "take_samples"]
@@ -210,7 +210,7 @@ def _stretch(
     except (MemoryError, RrmError):
         raise  # it would be the same with any other video
     except Exception as error:  # noqa: BLE001 - a decoder may raise whatever it likes on one clip
-        problems.append(f"{video.path}: {type(error).__name__}: {one_line(error)}")
+        problems.append(f"{video.path}: {named_line(error)}")
     finally:
         if watch is not None:
             watch.ends()

@@ -32,7 +32,7 @@ from rrm_extract.jobs.messages import (
 from rrm_extract.store import save_chunk
 from rrm_extract.video import ClipInfo, ClipReader, scan_clip
 
-__all__ = ["HEARTBEAT_SECONDS", "end_with_parent", "one_line", "work"]
+__all__ = ["HEARTBEAT_SECONDS", "end_with_parent", "named_line", "work"]
 
 HEARTBEAT_SECONDS = 0.5
 """How often a worker looks whether anything moved, and says so if it did."""
@@ -99,8 +99,7 @@ def _not_loaded(error: Exception) -> str:
         advice = "expected memory for each of --workers, with --time-batch frames"
     else:
         advice = "what it needs must be importable there"
-    what = f"{type(error).__name__}: {one_line(error)}"
-    return f"a worker cannot load the network ({what}); {advice}"
+    return f"a worker cannot load the network ({named_line(error)}); {advice}"
 
 
 def _is_of_device(error: Exception) -> bool:
@@ -165,8 +164,7 @@ class _Worker:
             return TaskFailed("network", "MemoryError", str(error) or "out of memory")
         except Exception as error:  # noqa: BLE001 - the process boundary: anything is reported
             if _spoils_device(error):  # in another process the device may work again
-                what = f"{type(error).__name__}: {one_line(error)}"
-                msg = f"a worker ends, for its device has failed ({what})"
+                msg = f"a worker ends, for its device has failed ({named_line(error)})"
                 print(msg, file=sys.stderr, flush=True)
                 os._exit(1)
             # A decoder or a network that raises on one clip must not end the others.
@@ -237,3 +235,8 @@ class _Worker:
 def one_line(error: Exception) -> str:
     """An unforeseen error's text, as much of it as is kept."""
     return " ".join(str(error).split())[:LONGEST_REASON]
+
+
+def named_line(error: Exception) -> str:
+    """The same behind the error's class."""
+    return f"{type(error).__name__}: {one_line(error)}"

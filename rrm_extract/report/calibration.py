@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rrm_extract.config import threshold_text
+from rrm_extract.device import is_cpu
 from rrm_extract.jobs.calibration import (
     AccumulatedCalibration,
     Calibration,
@@ -28,7 +29,7 @@ def _target_text(calibration: TargetCalibration, path: Path) -> str:
     times, errors = report["milliseconds_per_frame"], report["error_percentile"]
     ratio = report["estimate_over_true"]
     percentile = f"{calibration.percentile:g}th percentile"
-    where = "one core" if report["device"].partition(":")[0] == "cpu" else report["device"]
+    where = "one core" if is_cpu(report["device"]) else report["device"]
     lines = [
         f"{path}: threshold {report['threshold']:.3g} for all layers keeps a feature error of "
         f"{calibration.target_error:g} ({percentile} {errors['uniform']:.2g} on the samples)",

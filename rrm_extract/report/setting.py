@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from rrm_extract.config import JobConfig, threshold_text
+from rrm_extract.device import is_cpu
 from rrm_extract.errors import ConfigError
 from rrm_extract.jobs.calibration import Calibration, TargetCalibration
 from rrm_extract.store import FeatureFile
@@ -40,7 +41,7 @@ def setting_text(config: JobConfig, calibration: Calibration | None) -> str:
 
 def processor_text(config: JobConfig, engine: str) -> str:
     """What an engine has to itself; the native one has one thread, whatever was asked for."""
-    if config.device.partition(":")[0] != "cpu":
+    if not is_cpu(config.device):
         return config.device
     count = 1 if engine == "native" else config.threads
     return f"{count} thread{'' if count == 1 else 's'}"

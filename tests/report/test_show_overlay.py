@@ -34,6 +34,8 @@ from tests.video.test_damage import cut, write_index_first
 FACTOR = 10
 """64 pixels are enlarged to 640."""
 
+BLACK = np.zeros((64, 64, 3), np.uint8)
+
 
 def config(**options: object) -> JobConfig:
     return JobConfig.from_mapping({"model": MODEL, "fps": "8", "threshold": 0.2, **options})
@@ -375,22 +377,26 @@ def test_the_last_frame_before_damage_is_shown(tmp_path: Path, time_batch: int) 
         picture(clip, Moment(seconds=(last + 1) / 8), time_batch=time_batch)
 
 
-@pytest.mark.parametrize("suffix", sorted(sink.CONTAINERS))
-def test_a_name_with_a_colon_is_no_protocol(
-    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    output = Path(f"12:30{suffix}")
-    black = np.zeros((64, 64, 3), np.uint8)
+def write_black(path: Path) -> None:
+    """A clip of one black frame."""
     with sink.ClipWriter(
-        output,
+        path,
         width=64,
         height=64,
         rate=Fraction(8),
         time_base=Fraction(1, 8),
         encoder=sink.Encoder.choose(),
     ) as clip:
-        clip.write(black, 0.0)
+        clip.write(BLACK, 0.0)
+
+
+@pytest.mark.parametrize("suffix", sorted(sink.CONTAINERS))
+def test_a_name_with_a_colon_is_no_protocol(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = Path(f"12:30{suffix}")
+    write_black(output)
     assert [path.name for path in tmp_path.iterdir()] == [output.name]
     assert len(decode_all(tmp_path / output)) == 1
 
@@ -400,17 +406,8 @@ def test_what_killed_runs_have_left_is_removed(tmp_path: Path) -> None:
     for path in left:
         path.write_bytes(b"half")
         os.utime(path, (0, 0))
-    black = np.zeros((64, 64, 3), np.uint8)
-    with sink.ClipWriter(
-        tmp_path / "a.mp4",
-        width=64,
-        height=64,
-        rate=Fraction(8),
-        time_base=Fraction(1, 8),
-        encoder=sink.Encoder.choose(),
-    ) as clip:
-        clip.write(black, 0.0)
-    sink.write_picture(tmp_path / "a.png", black)
+    write_black(tmp_path / "a.mp4")
+    sink.write_picture(tmp_path / "a.png", BLACK)
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "a.png"}
 
 
