@@ -58,11 +58,16 @@ class Job:
         return [child for child in self.seen.values() if child.is_running()]
 
     def workers(self) -> list[psutil.Process]:
-        """Its worker processes that live."""
+        """Its worker processes that live.
+
+        What a worker starts (libraries ask ``uname`` and ``ldconfig`` as they are imported) has
+        the worker's command line until it has its own, but another parent.
+        """
         alive = []
         for child in self.family():
             try:
-                if any("spawn_main" in word for word in child.cmdline()):
+                is_own = child.ppid() == self.process.pid
+                if is_own and any("spawn_main" in word for word in child.cmdline()):
                     alive.append(child)
             except (psutil.NoSuchProcess, psutil.ZombieProcess):
                 continue
